@@ -24,8 +24,8 @@ enum class ErrorCode {
 
 std::string_view name(ErrorCode code);
 
-/// The one exception type. what() is "context: context: message"; contexts come from the ErrorContext objects alive
-/// on this thread when the Error was made.
+/// The one exception type. what() is "context: context: message"; contexts come from the ErrorContext objects
+/// alive on this thread when the Error was made.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message);
@@ -35,7 +35,8 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
-/// Names what is being done, for the messages of errors thrown while it is alive: ErrorContext ctx("double_blocks.3").
+/// Names what is being done, for the messages of errors thrown while it is alive: ErrorContext
+/// ctx("double_blocks.3").
 class ErrorContext {
  public:
   explicit ErrorContext(std::string what);

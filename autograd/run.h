@@ -1,0 +1,67 @@
+// How ops launch kernels: bindings are tensors, arguments are the structs of shaders/*.args.h.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "autograd/args.h"
+#include "autograd/tensor.h"
+
+namespace vkflux {
+
+struct KernelId {
+  const char* shader;
+  const char* variant = "f32";
+  std::vector<uint32_t> spec = {};  // values of constant_id 0, 1, ...
+};
+
+void run_bytes(Device& device, const KernelId& kernel, std::span<const Tensor> bindings,
+               std::span<const std::byte> args, Groups groups, Cost cost);
+
+/// Every tensor must be is_bindable() (contiguous and aligned: op::contiguous makes it so), or a strided view
+/// whose first element is aligned, with its strides in args.
+template <class Args>
+void run(Device& device, const KernelId& kernel, std::initializer_list<Tensor> bindings, const Args& args,
+         Groups groups, Cost cost) {
+  static_assert(std::is_trivially_copyable_v<Args> && sizeof(Args) <= 128 && sizeof(Args) % 4 == 0);
+  run_bytes(device, kernel, {bindings.begin(), bindings.size()}, std::as_bytes(std::span(&args, 1)), groups,
+            cost);
+}
+
+constexpr uint64_t ceil_div(uint64_t a, uint64_t b) {
+  return (a + b - 1) / b;
+}
+inline uint32_t u32(int64_t x) {
+  return static_cast<uint32_t>(x);
+}
+
+/// n workgroups in one dimension, folded into x and y; group_1d() of shaders/common/index.glsl is the inverse
+/// (a kernel must check its index against the count: the last row may be partly empty).
+Groups groups_1d(uint64_t n);
+
+/// Throws invalid_argument "op: what (shapes of the tensors)".
+void expect(const char* op, bool ok, std::string_view what, std::initializer_list<const Tensor*> tensors);
+
+/// The structure of kernels to use, by device class; "simd" needs subgroup shuffles and a SIMD-width
+/// subgroup. VKFLUX_VARIANT="op:variant,op:variant" forces one (tests and measurements); see VariantOverride.
+bool use_simd(Device& device, const char* op);
+
+/// While alive, choose() on this thread returns `variant` for `op` wherever that variant is eligible.
+class VariantOverride {
+ public:
+  VariantOverride(std::string op, std::string variant);
+  ~VariantOverride();
+  VariantOverride(const VariantOverride&) = delete;
+  VariantOverride& operator=(const VariantOverride&) = delete;
+};
+/// The forced variant of an op, or empty.
+std::string forced_variant(const char* op);
+
+}  // namespace vkflux

@@ -1,0 +1,156 @@
+#include "autograd/tape.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "autograd/ops.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+Tape*& current() {
+  thread_local Tape* tape = nullptr;
+  return tape;
+}
+
+}  // namespace
+
+Tape::Scope::Scope(Tape* tape) : previous_(current()) {
+  current() = tape;
+}
+Tape::Scope::~Scope() {
+  current() = previous_;
+}
+
+Tensor Grads::of(uint64_t id) const {
+  const auto it = map_.find(id);
+  if (it != map_.end()) return it->second;
+  const auto d = destinations_.find(id);
+  return d == destinations_.end() ? Tensor() : d->second;
+}
+
+bool Grads::wants(const Tensor& x) const {
+  return std::any_of(tapes_.begin(), tapes_.end(), [&](const Tape* t) { return t->active(x); });
+}
+
+void Grads::collect(const Tensor& x, const Tensor& destination) {
+  destinations_[x.id()] = destination;
+}
+
+void Grads::add(const Tensor& x, const Tensor& dx) {
+  if (!wants(x)) return;
+  if (!(dx.shape() == x.shape())) {
+    throw Error(ErrorCode::internal,
+                fmt::format("gradient {} for a tensor {}", dx.shape().str(), x.shape().str()));
+  }
+  if (const auto d = destinations_.find(x.id()); d != destinations_.end()) {
+    op::accumulate(d->second, dx);
+    return;
+  }
+  auto [it, fresh] = map_.try_emplace(x.id(), dx);
+  if (!fresh) it->second = op::add(it->second, dx);
+}
+
+void Grads::move(const Tensor& from, const Tensor& to) {
+  const auto it = map_.find(from.id());
+  if (it == map_.end()) return;
+  const Tensor dx = it->second;
+  map_.erase(it);
+  add(to, dx);
+}
+
+Tape* Tape::wants(std::initializer_list<const Tensor*> inputs) {
+  Tape* t = current();
+  if (!t) return nullptr;
+  return std::any_of(inputs.begin(), inputs.end(), [&](const Tensor* x) { return t->active(*x); }) ? t
+                                                                                                   : nullptr;
+}
+
+void Tape::push(const char* op, const std::vector<Tensor>& outputs, Backward backward) {
+  Node node{op, {}, nullptr, std::move(backward)};
+  for (const Tensor& y : outputs) {
+    node.outputs.emplace_back(y.id(), y.shape());
+    node.device = &y.device();
+    active_.insert(y.id());
+  }
+  nodes_.push_back(std::move(node));
+}
+
+Grads Tape::backward(const Tensor& loss, const Tensor& seed) {
+  Grads grads;
+  backward({{loss, seed}}, grads);
+  return grads;
+}
+
+void Tape::backward(const std::vector<std::pair<Tensor, Tensor>>& seeds, Grads& grads) {
+  const Scope scope = pause();
+  grads.tapes_.push_back(this);
+  for (const auto& [y, seed] : seeds) {
+    if (!active(y)) {
+      throw Error(ErrorCode::invalid_argument, "backward of a tensor that depends on nothing watched");
+    }
+    grads.add(y, seed.defined() ? seed : Tensor::full(y.device(), y.shape(), 1.0f));
+  }
+  run(grads);
+  grads.tapes_.pop_back();
+}
+
+void Tape::run(Grads& grads) {
+  while (!nodes_.empty()) {
+    const Node node = std::move(nodes_.back());
+    nodes_.pop_back();
+    const bool reached = std::any_of(node.outputs.begin(), node.outputs.end(),
+                                     [&](const auto& o) { return grads.has(o.first); });
+    if (!reached) continue;
+    for (const auto& [id, shape] : node.outputs) {
+      if (!grads.has(id)) grads.map_.emplace(id, Tensor::zeros(*node.device, shape));
+    }
+    node.backward(grads);
+    for (const auto& [id, shape] : node.outputs) grads.map_.erase(id);
+  }
+}
+
+std::vector<Tensor> checkpoint(const std::function<std::vector<Tensor>(const std::vector<Tensor>&)>& fn,
+                               const std::vector<Tensor>& inputs, const std::vector<Tensor>& parameters) {
+  Tape* outer = current();
+  const bool needed =
+      outer &&
+      (std::any_of(inputs.begin(), inputs.end(), [&](const auto& x) { return outer->active(x); }) ||
+       std::any_of(parameters.begin(), parameters.end(), [&](const auto& x) { return outer->active(x); }));
+  std::vector<Tensor> outputs;
+  {
+    const Tape::Scope scope = Tape::pause();
+    outputs = fn(inputs);
+  }
+  if (!needed) return outputs;
+  std::vector<uint64_t> ids;
+  for (const Tensor& y : outputs) ids.push_back(y.id());
+  const auto backward = [fn, inputs, parameters, ids](Grads& g) {
+    Tape inner;
+    std::vector<Tensor> aliases;
+    for (const Tensor& x : inputs) {
+      aliases.push_back(x.alias());
+      if (g.wants(x)) inner.watch(aliases.back());
+    }
+    for (const Tensor& p : parameters) {
+      if (g.wants(p)) inner.watch(p);
+    }
+    std::vector<Tensor> again;
+    {
+      const auto scope = inner.record();
+      again = fn(aliases);
+    }
+    std::vector<std::pair<Tensor, Tensor>> seeds;
+    for (size_t i = 0; i < again.size(); ++i) {
+      if (inner.active(again[i])) seeds.emplace_back(again[i], g.of(ids[i]));
+    }
+    inner.backward(seeds, g);
+    for (size_t i = 0; i < inputs.size(); ++i) g.move(aliases[i], inputs[i]);
+  };
+  outer->push("checkpoint", outputs, backward);
+  return outputs;
+}
+
+}  // namespace vkflux

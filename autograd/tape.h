@@ -1,0 +1,106 @@
+// Reverse-mode autograd, first order.
+//
+//   Tape tape;
+//   tape.watch(w);
+//   Tensor loss;
+//   { auto scope = tape.record();  loss = op::mse(op::linear(x, w), y); }
+//   Grads grads = tape.backward(loss);
+//   Tensor dw = grads.of(w);
+//
+// Closures hold exactly what backward reads; a node and the gradients of its outputs are released as soon as
+// it has run.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "autograd/tensor.h"
+
+namespace vkflux {
+
+class Tape;
+
+class Grads {
+ public:
+  /// The gradient with respect to a tensor; zeros when nothing flowed into it (for an output of the running
+  /// node or a watched tensor), else undefined.
+  Tensor of(uint64_t id) const;
+  Tensor of(const Tensor& x) const { return of(x.id()); }
+  bool has(uint64_t id) const { return map_.count(id) != 0; }
+  /// False when nobody needs the gradient with respect to x: backward code skips that work.
+  bool wants(const Tensor& x) const;
+  /// Accumulates dx (the shape of x, f32).
+  void add(const Tensor& x, const Tensor& dx);
+  /// Adds the gradient of `from` to that of `to` and forgets it.
+  void move(const Tensor& from, const Tensor& to);
+  /// Gradients of x are added into `destination` (the shape of x, contiguous), which the caller has zeroed.
+  void collect(const Tensor& x, const Tensor& destination);
+
+ private:
+  friend class Tape;
+  std::unordered_map<uint64_t, Tensor> map_;
+  std::unordered_map<uint64_t, Tensor> destinations_;
+  std::vector<const Tape*> tapes_;
+};
+
+class Tape {
+ public:
+  using Backward = std::function<void(Grads&)>;
+
+  /// Marks a leaf: its gradient will be computed.
+  void watch(const Tensor& x) { active_.insert(x.id()); }
+
+  class Scope {
+   public:
+    explicit Scope(Tape* tape);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Tape* previous_;
+  };
+  /// While the scope lives, ops on this thread record here.
+  Scope record() { return Scope(this); }
+  /// While the scope lives nothing is recorded.
+  static Scope pause() { return Scope(nullptr); }
+
+  /// The recording tape when any input is upstream of a leaf, else null. Undefined tensors are allowed.
+  static Tape* wants(std::initializer_list<const Tensor*> inputs);
+  bool active(const Tensor& x) const { return x.defined() && active_.count(x.id()) != 0; }
+
+  /// Adds a node: `backward` reads gradients of the outputs and adds to those of the inputs. It must not
+  /// capture the outputs' handles unless it reads their values (that would keep their memory).
+  void push(const char* op, const std::vector<Tensor>& outputs, Backward backward);
+
+  /// Runs the nodes backwards and forgets them. loss: any shape; seed: its gradient (ones when undefined).
+  Grads backward(const Tensor& loss, const Tensor& seed = {});
+  /// The same for several outputs at once, into an existing Grads (which accumulates).
+  void backward(const std::vector<std::pair<Tensor, Tensor>>& seeds, Grads& into);
+  size_t size() const { return nodes_.size(); }
+
+ private:
+  friend class Grads;
+  struct Node {
+    const char* op;
+    std::vector<std::pair<uint64_t, Shape>> outputs;
+    Device* device;
+    Backward backward;
+  };
+  void run(Grads& grads);
+  std::vector<Node> nodes_;
+  std::unordered_set<uint64_t> active_;
+};
+
+/// Runs fn without a tape and again in backward: saves the memory of everything inside. fn must be a pure
+/// function of its inputs and of watched parameters. inputs may include tensors that need no gradient.
+std::vector<Tensor> checkpoint(const std::function<std::vector<Tensor>(const std::vector<Tensor>&)>& fn,
+                               const std::vector<Tensor>& inputs, const std::vector<Tensor>& parameters);
+
+}  // namespace vkflux

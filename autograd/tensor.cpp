@@ -1,0 +1,283 @@
+#include "autograd/tensor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstring>
+
+#include "autograd/ops.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+uint64_t next_id() {
+  static std::atomic<uint64_t> counter{1};
+  return counter.fetch_add(1, std::memory_order_relaxed);
+}
+
+Shape contiguous_strides(const Shape& shape) {
+  Shape s = shape;
+  int64_t step = 1;
+  for (int i = shape.rank() - 1; i >= 0; --i) {
+    s[i] = step;
+    step *= shape[i];
+  }
+  return s;
+}
+
+}  // namespace
+
+size_t size_of(DType t) {
+  switch (t) {
+    case DType::f32:
+    case DType::i32:
+      return 4;
+    case DType::f16:
+    case DType::bf16:
+      return 2;
+    case DType::u8:
+      return 1;
+  }
+  return 0;
+}
+
+std::string_view name(DType t) {
+  constexpr std::string_view names[] = {"f32", "f16", "bf16", "i32", "u8"};
+  return names[static_cast<size_t>(t)];
+}
+
+Shape::Shape(std::span<const int64_t> dims) {
+  if (dims.size() > kMaxRank)
+    throw Error(ErrorCode::invalid_argument, fmt::format("rank {} is over {}", dims.size(), kMaxRank));
+  for (int64_t d : dims) push_back(d);
+}
+
+void Shape::push_back(int64_t d) {
+  if (rank_ == kMaxRank)
+    throw Error(ErrorCode::invalid_argument, fmt::format("a tensor has at most {} dimensions", kMaxRank));
+  if (d < 0) throw Error(ErrorCode::invalid_argument, fmt::format("negative dimension {}", d));
+  dims_[static_cast<size_t>(rank_++)] = d;
+}
+
+int64_t Shape::numel() const {
+  int64_t n = 1;
+  for (int64_t d : *this) {
+    if (__builtin_mul_overflow(n, d, &n))
+      throw Error(ErrorCode::invalid_argument, "tensor size overflows: " + str());
+  }
+  return n;
+}
+
+bool Shape::operator==(const Shape& o) const {
+  return std::equal(begin(), end(), o.begin(), o.end());
+}
+
+std::string Shape::str() const {
+  std::string out = "[";
+  for (int i = 0; i < rank_; ++i) out += (i ? ", " : "") + std::to_string((*this)[i]);
+  return out + "]";
+}
+
+Tensor Tensor::empty(Device& device, Shape shape, DType dtype, MemoryClass cls) {
+  Tensor t;
+  t.device_ = &device;
+  t.dtype_ = dtype;
+  t.shape_ = shape;
+  t.strides_ = contiguous_strides(shape);
+  t.buffer_ = device.pool().allocate(static_cast<uint64_t>(shape.numel()) * size_of(dtype), cls);
+  t.id_ = next_id();
+  return t;
+}
+
+Tensor Tensor::zeros(Device& device, Shape shape, DType dtype, MemoryClass cls) {
+  Tensor t = empty(device, shape, dtype, cls);
+  t.fill_zero();
+  return t;
+}
+
+Tensor Tensor::full(Device& device, Shape shape, float value) {
+  Tensor t = empty(device, shape);
+  if (t.numel()) device.stream().fill(t.range(), std::bit_cast<uint32_t>(value));
+  return t;
+}
+
+Tensor Tensor::from_bytes(Device& device, std::span<const std::byte> bytes, Shape shape, DType dtype,
+                          MemoryClass cls) {
+  Tensor t = empty(device, shape, dtype, cls);
+  if (bytes.size() != t.bytes()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} bytes given for a {} tensor {}", bytes.size(), name(dtype), shape.str()));
+  }
+  if (!bytes.empty()) device.stream().upload(t.range(), bytes);
+  return t;
+}
+
+Tensor Tensor::from(Device& device, std::span<const float> values, Shape shape, DType dtype,
+                    MemoryClass cls) {
+  if (dtype == DType::f32) return from_bytes(device, std::as_bytes(values), shape, dtype, cls);
+  if (dtype != DType::f16 && dtype != DType::bf16) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("floats can't become {}", name(dtype)));
+  }
+  std::vector<uint16_t> half(values.size());
+  std::transform(values.begin(), values.end(), half.begin(), dtype == DType::f16 ? to_f16 : to_bf16);
+  return from_bytes(device, std::as_bytes(std::span<const uint16_t>(half)), shape, dtype, cls);
+}
+
+Tensor Tensor::from(Device& device, std::span<const int32_t> values, Shape shape) {
+  return from_bytes(device, std::as_bytes(values), shape, DType::i32);
+}
+
+Tensor Tensor::from(Device& device, std::span<const uint8_t> values, Shape shape) {
+  return from_bytes(device, std::as_bytes(values), shape, DType::u8);
+}
+
+bool Tensor::is_contiguous() const {
+  int64_t step = 1;
+  for (int i = rank() - 1; i >= 0; --i) {
+    if (shape_[i] != 1 && strides_[i] != step) return false;
+    step *= shape_[i];
+  }
+  return true;
+}
+
+bool Tensor::is_bindable() const {
+  return is_contiguous() &&
+         static_cast<uint64_t>(offset_) * size_of(dtype_) % device_->caps().buffer_alignment == 0;
+}
+
+BufferRange Tensor::range() const {
+  int64_t last = 0;
+  for (int i = 0; i < rank(); ++i) last += (shape_[i] - 1) * strides_[i];
+  const uint64_t count = numel() == 0 ? 0 : static_cast<uint64_t>(last + 1);
+  return {buffer_, static_cast<uint64_t>(offset_) * size_of(dtype_), count * size_of(dtype_)};
+}
+
+Tensor Tensor::view(Shape shape) const {
+  if (!is_contiguous() || shape.numel() != numel()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("a tensor {} can't be viewed as {}", shape_.str(), shape.str()));
+  }
+  return with_strides(shape, contiguous_strides(shape));
+}
+
+Tensor Tensor::with_strides(Shape shape, Shape strides) const {
+  Tensor t = *this;
+  t.shape_ = shape;
+  t.strides_ = strides;
+  t.id_ = next_id();
+  return t;
+}
+
+Tensor Tensor::slice(int dim, int64_t start, int64_t length) const {
+  if (dim < 0) dim += rank();
+  if (dim < 0 || dim >= rank() || start < 0 || length < 0 || start + length > shape_[dim]) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("slice [{}, {}) of dimension {} is outside {}",
+                                                         start, start + length, dim, shape_.str()));
+  }
+  Tensor t = *this;
+  t.shape_[dim] = length;
+  t.offset_ += start * strides_[dim];
+  t.id_ = next_id();
+  return t;
+}
+
+Tensor Tensor::alias() const {
+  Tensor t = *this;
+  t.id_ = next_id();
+  return t;
+}
+
+std::vector<uint8_t> Tensor::to_host_bytes() const {
+  const Tensor c = is_contiguous() ? *this : op::contiguous(*this);
+  std::vector<uint8_t> out(c.bytes());
+  if (!out.empty()) device_->stream().download(std::as_writable_bytes(std::span(out)), c.range());
+  return out;
+}
+
+std::vector<float> Tensor::to_host() const {
+  const std::vector<uint8_t> raw = to_host_bytes();
+  std::vector<float> out(static_cast<size_t>(numel()));
+  if (dtype_ == DType::f32) {
+    if (!raw.empty()) std::memcpy(out.data(), raw.data(), raw.size());
+  } else if (dtype_ == DType::f16 || dtype_ == DType::bf16) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      uint16_t h;
+      std::memcpy(&h, raw.data() + 2 * i, 2);
+      out[i] = dtype_ == DType::f16 ? from_f16(h) : from_bf16(h);
+    }
+  } else {
+    throw Error(ErrorCode::invalid_argument, fmt::format("a {} tensor has no float values", name(dtype_)));
+  }
+  return out;
+}
+
+std::vector<int32_t> Tensor::to_host_i32() const {
+  if (dtype_ != DType::i32) throw Error(ErrorCode::invalid_argument, "an i32 tensor is needed");
+  const std::vector<uint8_t> raw = to_host_bytes();
+  std::vector<int32_t> out(static_cast<size_t>(numel()));
+  if (!raw.empty()) std::memcpy(out.data(), raw.data(), raw.size());
+  return out;
+}
+
+float Tensor::item() const {
+  if (numel() != 1)
+    throw Error(ErrorCode::invalid_argument, "item() needs one element, this has shape " + shape_.str());
+  return to_host()[0];
+}
+
+void Tensor::copy_from_host(std::span<const float> values) const {
+  if (dtype_ != DType::f32 || static_cast<int64_t>(values.size()) != numel() || !is_contiguous()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} floats given for {} {}", values.size(), name(dtype_), shape_.str()));
+  }
+  if (!values.empty()) device_->stream().upload(range(), std::as_bytes(values));
+}
+
+void Tensor::copy_from_host(std::span<const int32_t> values) const {
+  if (dtype_ != DType::i32 || static_cast<int64_t>(values.size()) != numel() || !is_contiguous()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} ints given for {} {}", values.size(), name(dtype_), shape_.str()));
+  }
+  if (!values.empty()) device_->stream().upload(range(), std::as_bytes(values));
+}
+
+void Tensor::fill_zero() const {
+  if (!is_contiguous()) throw Error(ErrorCode::invalid_argument, "fill_zero needs a contiguous tensor");
+  if (numel()) device_->stream().fill(range(), 0);
+}
+
+uint16_t to_f16(float x) {
+  const uint32_t u = std::bit_cast<uint32_t>(x), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
+  if (a > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+  if (a >= 0x477ff000u) return static_cast<uint16_t>(sign | (a == 0x7f800000u ? 0x7c00u : 0x7bffu));
+  if (a < 0x38800000u) {  // subnormal: adding 0.5 aligns the mantissa and rounds to nearest even
+    const float f = std::bit_cast<float>(a) + 0.5f;
+    return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(f) - 0x3f000000u));
+  }
+  return static_cast<uint16_t>(sign | ((a + 0xc8000fffu + (a >> 13 & 1u)) >> 13));
+}
+
+float from_f16(uint16_t h) {
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16, e = h >> 10 & 31u, m = h & 0x3ffu;
+  if (e == 31) return std::bit_cast<float>(sign | 0x7f800000u | m << 13);
+  if (e == 0) {
+    const float f = static_cast<float>(m) * 0x1p-24f;
+    return sign ? -f : f;
+  }
+  return std::bit_cast<float>(sign | (e + 112u) << 23 | m << 13);
+}
+
+uint16_t to_bf16(float x) {
+  const uint32_t u = std::bit_cast<uint32_t>(x);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(u >> 16 | 0x40u);
+  return static_cast<uint16_t>((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+float from_bf16(uint16_t h) {
+  return std::bit_cast<float>(static_cast<uint32_t>(h) << 16);
+}
+
+}  // namespace vkflux

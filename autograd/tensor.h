@@ -1,0 +1,113 @@
+// Tensor: a small value handle on device memory. No gradient fields: gradients live in Grads (tape.h).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vk/device.h"
+
+namespace vkflux {
+
+enum class DType : uint8_t { f32, f16, bf16, i32, u8 };
+size_t size_of(DType t);
+std::string_view name(DType t);
+
+/// Up to six dimensions, outermost first.
+class Shape {
+ public:
+  static constexpr int kMaxRank = 6;
+  Shape() = default;
+  Shape(std::initializer_list<int64_t> dims) : Shape(std::span<const int64_t>(dims.begin(), dims.size())) {}
+  explicit Shape(std::span<const int64_t> dims);
+
+  int rank() const { return rank_; }
+  /// Negative indices count from the end.
+  int64_t operator[](int i) const { return dims_[static_cast<size_t>(i < 0 ? i + rank_ : i)]; }
+  int64_t& operator[](int i) { return dims_[static_cast<size_t>(i < 0 ? i + rank_ : i)]; }
+  const int64_t* begin() const { return dims_.data(); }
+  const int64_t* end() const { return dims_.data() + rank_; }
+  int64_t numel() const;
+  void push_back(int64_t d);
+  bool operator==(const Shape& o) const;
+  std::string str() const;  // "[2, 3]"
+
+ private:
+  std::array<int64_t, kMaxRank> dims_{};
+  int rank_ = 0;
+};
+
+class Tensor {
+ public:
+  Tensor() = default;
+
+  /// Uninitialised. The buffer has room for 15 bytes behind the last element, so vector kernels need no tail
+  /// code.
+  static Tensor empty(Device& device, Shape shape, DType dtype = DType::f32,
+                      MemoryClass cls = MemoryClass::activations);
+  static Tensor zeros(Device& device, Shape shape, DType dtype = DType::f32,
+                      MemoryClass cls = MemoryClass::activations);
+  static Tensor full(Device& device, Shape shape, float value);
+  static Tensor from(Device& device, std::span<const float> values, Shape shape, DType dtype = DType::f32,
+                     MemoryClass cls = MemoryClass::activations);
+  static Tensor from(Device& device, std::span<const int32_t> values, Shape shape);
+  static Tensor from(Device& device, std::span<const uint8_t> values, Shape shape);
+  static Tensor from_bytes(Device& device, std::span<const std::byte> bytes, Shape shape, DType dtype,
+                           MemoryClass cls = MemoryClass::activations);
+
+  bool defined() const { return buffer_ != nullptr; }
+  explicit operator bool() const { return defined(); }
+  Device& device() const { return *device_; }
+  DType dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
+  int rank() const { return shape_.rank(); }
+  int64_t dim(int i) const { return shape_[i]; }
+  int64_t numel() const { return shape_.numel(); }
+  const Shape& strides() const { return strides_; }  // in elements
+  int64_t offset() const { return offset_; }         // of the first element in the buffer, in elements
+  uint64_t bytes() const { return static_cast<uint64_t>(numel()) * size_of(dtype_); }
+  /// Names this value on the tape; copies of the handle share it, views and results have their own.
+  uint64_t id() const { return id_; }
+
+  bool is_contiguous() const;
+  /// Contiguous, and starts where the device can bind a buffer: what run() needs.
+  bool is_bindable() const;
+  BufferRange range() const;
+
+  // Untaped views (op::reshape, op::narrow and op::permute are the taped ones).
+  Tensor view(Shape shape) const;  // contiguous only
+  Tensor slice(int dim, int64_t start, int64_t length) const;
+  Tensor with_strides(Shape shape, Shape strides) const;  // same first element
+  /// The same memory under a new id.
+  Tensor alias() const;
+
+  // Host transfers; these wait for the device.
+  std::vector<float> to_host() const;  // f32, f16, bf16; any strides
+  std::vector<int32_t> to_host_i32() const;
+  std::vector<uint8_t> to_host_bytes() const;                // contiguous raw bytes
+  float item() const;                                        // one element
+  void copy_from_host(std::span<const float> values) const;  // f32, contiguous
+  void copy_from_host(std::span<const int32_t> values) const;
+  void fill_zero() const;  // contiguous
+
+ private:
+  Device* device_ = nullptr;
+  BufferPtr buffer_;
+  DType dtype_ = DType::f32;
+  Shape shape_, strides_;
+  int64_t offset_ = 0;
+  uint64_t id_ = 0;
+};
+
+// f32 <-> 16-bit on the host; round to nearest even, f16 saturates to its largest finite value.
+uint16_t to_f16(float x);
+float from_f16(uint16_t h);
+uint16_t to_bf16(float x);
+float from_bf16(uint16_t h);
+
+}  // namespace vkflux

@@ -1,0 +1,300 @@
+#include "vk/device.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <cstring>
+
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr const char* kValidationLayer = "VK_LAYER_KHRONOS_validation";
+
+PFN_vkGetInstanceProcAddr system_loader() {
+  static void* library = dlopen("libvulkan.so.1", RTLD_NOW | RTLD_LOCAL);
+  auto get = library ? reinterpret_cast<PFN_vkGetInstanceProcAddr>(dlsym(library, "vkGetInstanceProcAddr"))
+                     : nullptr;
+  if (!get) {
+    throw Error(ErrorCode::no_device,
+                "the Vulkan loader libvulkan.so.1 was not found; install libvulkan1 and a driver "
+                "(mesa-vulkan-drivers has one that runs on the CPU)");
+  }
+  return get;
+}
+
+bool has_layer(PFN_vkGetInstanceProcAddr get, const char* layer) {
+  const auto list = reinterpret_cast<PFN_vkEnumerateInstanceLayerProperties>(
+      get(nullptr, "vkEnumerateInstanceLayerProperties"));
+  uint32_t n = 0;
+  list(&n, nullptr);
+  std::vector<VkLayerProperties> layers(n);
+  list(&n, layers.data());
+  return std::any_of(layers.begin(), layers.end(),
+                     [&](const auto& l) { return std::strcmp(l.layerName, layer) == 0; });
+}
+
+std::string lower(std::string s) {
+  std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return std::tolower(c); });
+  return s;
+}
+
+int rank(const Caps& c) {
+  switch (c.type) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+      return 0;
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+      return 1;
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+      return 2;
+    case VK_PHYSICAL_DEVICE_TYPE_CPU:
+      return 3;
+    default:
+      return 4;
+  }
+}
+
+size_t choose(const std::vector<Caps>& found, std::string select) {
+  if (select.empty()) {
+    if (const char* env = std::getenv("VKFLUX_DEVICE")) select = env;
+  }
+  std::string list;
+  for (size_t i = 0; i < found.size(); ++i) list += fmt::format("\n  {}: {}", i, found[i].device_name);
+  if (found.empty())
+    throw Error(ErrorCode::no_device, "no Vulkan device was found; install a driver (mesa-vulkan-drivers)");
+  if (select.empty()) {
+    return static_cast<size_t>(
+        std::min_element(found.begin(), found.end(),
+                         [](const auto& a, const auto& b) { return rank(a) < rank(b); }) -
+        found.begin());
+  }
+  if (std::all_of(select.begin(), select.end(), [](unsigned char c) { return std::isdigit(c); })) {
+    const unsigned long i = std::strtoul(select.c_str(), nullptr, 10);
+    if (i < found.size()) return i;
+  } else {
+    for (size_t i = 0; i < found.size(); ++i) {
+      if (lower(found[i].device_name).find(lower(select)) != std::string::npos) return i;
+    }
+  }
+  throw Error(ErrorCode::no_device, fmt::format("no Vulkan device matches '{}'; there are:{}", select, list));
+}
+
+uint32_t compute_family(const InstanceFunctions& vk, VkPhysicalDevice physical) {
+  uint32_t n = 0;
+  vk.vkGetPhysicalDeviceQueueFamilyProperties(physical, &n, nullptr);
+  std::vector<VkQueueFamilyProperties> families(n);
+  vk.vkGetPhysicalDeviceQueueFamilyProperties(physical, &n, families.data());
+  for (uint32_t i = 0; i < n; ++i) {
+    if (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) return i;
+  }
+  throw Error(ErrorCode::no_device, "the device has no compute queue");
+}
+
+}  // namespace
+
+struct Device::Instance {
+  PFN_vkGetInstanceProcAddr get = nullptr;
+  VkInstance handle = VK_NULL_HANDLE;
+  InstanceFunctions vk;
+  bool owned = true, validating = false;
+
+  ~Instance() {
+    if (owned && handle) vk.vkDestroyInstance(handle, nullptr);
+  }
+
+  static std::shared_ptr<Instance> create(bool validate) {
+    auto in = std::make_shared<Instance>();
+    in->get = system_loader();
+    in->validating = validate && has_layer(in->get, kValidationLayer);
+    if (validate && !in->validating)
+      spdlog::warn("validation was asked for, but {} is not installed", kValidationLayer);
+    VkApplicationInfo app{};
+    app.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO;
+    app.pApplicationName = "vkflux";
+    app.apiVersion = VK_API_VERSION_1_2;
+    const VkValidationFeatureEnableEXT sync = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
+    VkValidationFeaturesEXT features{};
+    features.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT;
+    features.enabledValidationFeatureCount = 1;
+    features.pEnabledValidationFeatures = &sync;
+    const char* extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
+    VkInstanceCreateInfo info{};
+    info.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO;
+    info.pApplicationInfo = &app;
+    if (in->validating) {
+      info.pNext = &features;
+      info.enabledLayerCount = 1;
+      info.ppEnabledLayerNames = &kValidationLayer;
+      info.enabledExtensionCount = 2;
+      info.ppEnabledExtensionNames = extensions;
+    }
+    const auto make = reinterpret_cast<PFN_vkCreateInstance>(in->get(nullptr, "vkCreateInstance"));
+    const VkResult result = make(&info, nullptr, &in->handle);
+    if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
+      throw Error(ErrorCode::no_device, "no Vulkan driver is installed");
+    check(result, "vkCreateInstance");
+    in->vk = load_instance_functions(in->get, in->handle);
+    return in;
+  }
+
+  std::vector<VkPhysicalDevice> physical() const {
+    uint32_t n = 0;
+    vk.vkEnumeratePhysicalDevices(handle, &n, nullptr);
+    std::vector<VkPhysicalDevice> all(n);
+    vk.vkEnumeratePhysicalDevices(handle, &n, all.data());
+    return all;
+  }
+};
+
+std::vector<Caps> Device::enumerate() {
+  const auto instance = Instance::create(false);
+  std::vector<Caps> out;
+  for (VkPhysicalDevice p : instance->physical()) out.push_back(query_caps(instance->vk, p));
+  return out;
+}
+
+VkBool32 Device::on_message(VkDebugUtilsMessageSeverityFlagBitsEXT, VkDebugUtilsMessageTypeFlagsEXT,
+                            const VkDebugUtilsMessengerCallbackDataEXT* data, void* user) {
+  ++static_cast<Device*>(user)->validation_messages_;
+  spdlog::error("validation: {}", data->pMessage);
+  return VK_FALSE;
+}
+
+std::unique_ptr<Device> Device::create(const DeviceOptions& options) {
+  const char* env = std::getenv("VKFLUX_VALIDATE");
+  const bool validate = options.validate.value_or(env && *env && *env != '0');
+  std::unique_ptr<Device> d(new Device);
+  d->instance_ = Instance::create(validate);
+  const InstanceFunctions& vk = d->instance_->vk;
+  if (d->instance_->validating && vk.vkCreateDebugUtilsMessengerEXT) {
+    VkDebugUtilsMessengerCreateInfoEXT info{};
+    info.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT;
+    info.messageSeverity =
+        VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT;
+    info.messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT;
+    info.pfnUserCallback = &Device::on_message;
+    info.pUserData = d.get();
+    check(vk.vkCreateDebugUtilsMessengerEXT(d->instance_->handle, &info, nullptr, &d->messenger_),
+          "debug messenger");
+  }
+  const auto physical = d->instance_->physical();
+  std::vector<Caps> found;
+  for (VkPhysicalDevice p : physical) found.push_back(query_caps(vk, p));
+  const size_t index = choose(found, options.select);
+  d->caps_ = found[index];
+  if (d->caps_.api_version < VK_API_VERSION_1_2) {
+    throw Error(
+        ErrorCode::unsupported,
+        fmt::format("{} offers Vulkan {}.{}; 1.2 is needed", d->caps_.device_name,
+                    VK_API_VERSION_MAJOR(d->caps_.api_version), VK_API_VERSION_MINOR(d->caps_.api_version)));
+  }
+
+  VkPhysicalDevice16BitStorageFeatures have16{};
+  have16.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES;
+  VkPhysicalDeviceVulkan12Features have{};
+  have.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
+  have.pNext = &have16;
+  VkPhysicalDeviceFeatures2 query{};
+  query.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
+  query.pNext = &have;
+  vk.vkGetPhysicalDeviceFeatures2(physical[index], &query);
+  VkPhysicalDevice16BitStorageFeatures want16{};
+  want16.sType = have16.sType;
+  want16.storageBuffer16BitAccess = have16.storageBuffer16BitAccess;
+  VkPhysicalDeviceVulkan12Features want{};
+  want.sType = have.sType;
+  want.pNext = &want16;
+  want.timelineSemaphore = VK_TRUE;
+  want.shaderFloat16 = have.shaderFloat16;
+  want.shaderInt8 = have.shaderInt8;
+  want.storageBuffer8BitAccess = have.storageBuffer8BitAccess;
+
+  d->queue_family_ = compute_family(vk, physical[index]);
+  const float priority = 1;
+  VkDeviceQueueCreateInfo queue{};
+  queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO;
+  queue.queueFamilyIndex = d->queue_family_;
+  queue.queueCount = 1;
+  queue.pQueuePriorities = &priority;
+  std::vector<const char*> extensions;
+  if (d->caps_.push_descriptor) extensions.push_back(VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME);
+  VkDeviceCreateInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
+  info.pNext = &want;
+  info.queueCreateInfoCount = 1;
+  info.pQueueCreateInfos = &queue;
+  info.enabledExtensionCount = static_cast<uint32_t>(extensions.size());
+  info.ppEnabledExtensionNames = extensions.data();
+  check(vk.vkCreateDevice(physical[index], &info, nullptr, &d->device_), "vkCreateDevice");
+  VkPhysicalDeviceMemoryProperties2 memory{};
+  memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
+  vk.vkGetPhysicalDeviceMemoryProperties2(physical[index], &memory);
+  d->memory_ = memory.memoryProperties;
+  d->vk_ = load_device_functions(vk.vkGetDeviceProcAddr, d->device_);
+  d->vk_.vkGetDeviceQueue(d->device_, d->queue_family_, 0, &d->queue_);
+  d->start(options.memory_budget);
+  return d;
+}
+
+std::unique_ptr<Device> Device::adopt(const HostDevice& host, uint64_t memory_budget) {
+  std::unique_ptr<Device> d(new Device);
+  d->owned_ = false;
+  d->instance_ = std::make_shared<Instance>();
+  d->instance_->owned = false;
+  d->instance_->get = host.get_instance_proc_addr;
+  d->instance_->handle = host.instance;
+  d->instance_->vk = load_instance_functions(host.get_instance_proc_addr, host.instance);
+  const InstanceFunctions& vk = d->instance_->vk;
+  d->caps_ = query_caps(vk, host.physical);
+  std::string missing;
+  if (!host.timeline_semaphore) missing += "\n  feature timelineSemaphore";
+  if (d->caps_.api_version < VK_API_VERSION_1_2) missing += "\n  Vulkan 1.2";
+  if (!missing.empty()) throw Error(ErrorCode::unsupported, "the host's device lacks:" + missing);
+  const auto enabled = [&](const char* e) {
+    return std::find(host.extensions.begin(), host.extensions.end(), e) != host.extensions.end();
+  };
+  d->caps_.push_descriptor = enabled(VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME);
+  d->caps_.fp16 = host.float16 && host.storage_16bit;
+  d->caps_.int8 = host.int8 && host.storage_8bit;
+  VkPhysicalDeviceMemoryProperties2 memory{};
+  memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
+  vk.vkGetPhysicalDeviceMemoryProperties2(host.physical, &memory);
+  d->memory_ = memory.memoryProperties;
+  d->device_ = host.device;
+  d->queue_ = host.queue;
+  d->queue_family_ = host.queue_family;
+  d->lock_ = host.lock;
+  d->unlock_ = host.unlock;
+  d->vk_ = load_device_functions(vk.vkGetDeviceProcAddr, host.device);
+  d->start(memory_budget);
+  return d;
+}
+
+void Device::start(uint64_t budget) {
+  class_ = caps_.device_class;
+  pool_ = std::make_unique<Pool>(*this, budget);
+  kernels_ = std::make_unique<KernelCache>(*this);
+  stream_ = std::make_unique<Stream>(*this);
+}
+
+Device::~Device() {
+  if (device_ && vk_.vkDeviceWaitIdle && owned_) vk_.vkDeviceWaitIdle(device_);
+  stream_.reset();
+  kernels_.reset();
+  pool_.reset();
+  if (owned_ && device_) vk_.vkDestroyDevice(device_, nullptr);
+  if (messenger_) instance_->vk.vkDestroyDebugUtilsMessengerEXT(instance_->handle, messenger_, nullptr);
+}
+
+std::shared_ptr<void> Device::lock_queue() {
+  if (!lock_) return nullptr;
+  lock_();
+  return {static_cast<void*>(this), [unlock = unlock_](void*) { unlock(); }};
+}
+
+}  // namespace vkflux

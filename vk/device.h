@@ -1,0 +1,105 @@
+// A Vulkan device: our own, or one adopted from a host. Owns the memory pool, the kernels and one in-order
+// stream.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vk/caps.h"
+#include "vk/functions.h"
+#include "vk/kernel.h"
+#include "vk/memory.h"
+#include "vk/profiler.h"
+#include "vk/stream.h"
+
+namespace vkflux {
+
+struct DeviceOptions {
+  /// Index in Device::enumerate(), or part of a device's name; empty: $VKFLUX_DEVICE, else the first discrete
+  /// GPU, then integrated, then CPU.
+  std::string select;
+  /// Core and synchronization validation; messages are counted (Device::validation_messages). Default:
+  /// $VKFLUX_VALIDATE.
+  std::optional<bool> validate;
+  uint64_t memory_budget = 0;  // bytes, 0 = none
+};
+
+/// What a host that lends its device states: enabled features can't be queried.
+struct HostDevice {
+  PFN_vkGetInstanceProcAddr get_instance_proc_addr = nullptr;
+  VkInstance instance = VK_NULL_HANDLE;
+  VkPhysicalDevice physical = VK_NULL_HANDLE;
+  VkDevice device = VK_NULL_HANDLE;
+  VkQueue queue = VK_NULL_HANDLE;
+  uint32_t queue_family = 0;
+  std::vector<std::string> extensions;  // enabled on the device
+  bool timeline_semaphore = false;      // enabled features
+  bool storage_8bit = false, storage_16bit = false, float16 = false, int8 = false;
+  std::function<void()> lock, unlock;  // around queue submissions, when the queue is shared between threads
+};
+
+class Device {
+ public:
+  /// Error no_device when nothing fits; the message lists what was found.
+  static std::unique_ptr<Device> create(const DeviceOptions& options = {});
+  /// Uses the host's device without owning it. Error unsupported lists everything that is missing.
+  static std::unique_ptr<Device> adopt(const HostDevice& host, uint64_t memory_budget = 0);
+  static std::vector<Caps> enumerate();
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  const Caps& caps() const { return caps_; }
+  Pool& pool() { return *pool_; }
+  KernelCache& kernels() { return *kernels_; }
+  Stream& stream() { return *stream_; }
+  Profiler& profiler() { return profiler_; }
+
+  /// The class whose kernels are used; tests set it to run another class's structures on this device.
+  DeviceClass device_class() const { return class_; }
+  void set_device_class(DeviceClass c) { class_ = c; }
+
+  /// Errors and warnings that the validation layer has reported so far; always 0 when it is off.
+  uint64_t validation_messages() const { return validation_messages_; }
+  bool validating() const { return messenger_ != VK_NULL_HANDLE; }
+
+  // for vk/
+  VkDevice handle() const { return device_; }
+  VkQueue queue() const { return queue_; }
+  uint32_t queue_family() const { return queue_family_; }
+  const DeviceFunctions& vk() const { return vk_; }
+  const VkPhysicalDeviceMemoryProperties& memory_properties() const { return memory_; }
+  std::shared_ptr<void> lock_queue();
+
+ private:
+  Device() = default;
+  void start(uint64_t budget);
+  static VkBool32 VKAPI_PTR on_message(VkDebugUtilsMessageSeverityFlagBitsEXT,
+                                       VkDebugUtilsMessageTypeFlagsEXT,
+                                       const VkDebugUtilsMessengerCallbackDataEXT*, void*);
+
+  struct Instance;
+  std::shared_ptr<Instance> instance_;
+  VkDebugUtilsMessengerEXT messenger_ = VK_NULL_HANDLE;
+  uint64_t validation_messages_ = 0;
+  bool owned_ = true;
+  Caps caps_;
+  DeviceClass class_ = DeviceClass::other;
+  VkPhysicalDeviceMemoryProperties memory_{};
+  VkDevice device_ = VK_NULL_HANDLE;
+  VkQueue queue_ = VK_NULL_HANDLE;
+  uint32_t queue_family_ = 0;
+  std::function<void()> lock_, unlock_;
+  DeviceFunctions vk_;
+  Profiler profiler_;
+  std::unique_ptr<Pool> pool_;
+  std::unique_ptr<KernelCache> kernels_;
+  std::unique_ptr<Stream> stream_;
+};
+
+}  // namespace vkflux

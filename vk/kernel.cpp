@@ -1,0 +1,169 @@
+#include "vk/kernel.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "vk/device.h"
+#include "vk/error.h"
+#include "vk/spirv.h"
+
+namespace vkflux {
+namespace {
+
+std::string cache_file(const Caps& caps) {
+  std::filesystem::path dir;
+  if (const char* own = std::getenv("VKFLUX_CACHE_DIR")) {
+    dir = own;
+  } else if (const char* xdg = std::getenv("XDG_CACHE_HOME")) {
+    dir = std::filesystem::path(xdg) / "vkflux";
+  } else if (const char* home = std::getenv("HOME")) {
+    dir = std::filesystem::path(home) / ".cache" / "vkflux";
+  } else {
+    return {};
+  }
+  std::string id;
+  for (uint8_t b : caps.pipeline_cache_uuid) id += fmt::format("{:02x}", b);
+  return dir / fmt::format("pipelines-{:04x}-{:04x}-{}.bin", caps.vendor_id, caps.device_id, id);
+}
+
+}  // namespace
+
+const SpirvModule* find_spirv(std::string_view shader, std::string_view variant) {
+  for (const SpirvModule& m : spirv_modules()) {
+    if (m.shader == shader && m.variant == variant) return &m;
+  }
+  return nullptr;
+}
+
+KernelCache::KernelCache(Device& device) : device_(device), cache_path_(cache_file(device.caps())) {
+  load_cache();
+}
+
+KernelCache::~KernelCache() {
+  save_cache();
+  const DeviceFunctions& vk = device_.vk();
+  for (auto& [key, k] : kernels_) {
+    vk.vkDestroyPipeline(device_.handle(), k.pipeline, nullptr);
+    vk.vkDestroyPipelineLayout(device_.handle(), k.layout, nullptr);
+    vk.vkDestroyDescriptorSetLayout(device_.handle(), k.set_layout, nullptr);
+  }
+  vk.vkDestroyPipelineCache(device_.handle(), cache_, nullptr);
+}
+
+void KernelCache::load_cache() {
+  std::vector<char> data;
+  std::ifstream in(cache_path_, std::ios::binary);
+  // The driver checks the header itself and ignores what isn't its own.
+  if (in) data.assign(std::istreambuf_iterator<char>(in), {});
+  loaded_bytes_ = data.size();
+  VkPipelineCacheCreateInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO;
+  info.initialDataSize = data.size();
+  info.pInitialData = data.data();
+  if (device_.vk().vkCreatePipelineCache(device_.handle(), &info, nullptr, &cache_) == VK_SUCCESS) return;
+  info.initialDataSize = 0;
+  check(device_.vk().vkCreatePipelineCache(device_.handle(), &info, nullptr, &cache_),
+        "vkCreatePipelineCache");
+}
+
+// Losing the cache costs a second next time, so a failure here is no error.
+void KernelCache::save_cache() noexcept {
+  try {
+    size_t n = 0;
+    if (cache_path_.empty() ||
+        device_.vk().vkGetPipelineCacheData(device_.handle(), cache_, &n, nullptr) != VK_SUCCESS) {
+      return;
+    }
+    if (n <= loaded_bytes_) return;
+    std::vector<char> data(n);
+    device_.vk().vkGetPipelineCacheData(device_.handle(), cache_, &n, data.data());
+    std::filesystem::create_directories(std::filesystem::path(cache_path_).parent_path());
+    const std::string temporary = fmt::format("{}.{}", cache_path_, getpid());
+    std::ofstream out(temporary, std::ios::binary);
+    out.write(data.data(), static_cast<std::streamsize>(n));
+    out.close();
+    if (out) {
+      std::filesystem::rename(temporary, cache_path_);
+    } else {
+      std::filesystem::remove(temporary);
+    }
+  } catch (const std::exception&) {
+    return;
+  }
+}
+
+bool KernelCache::available(std::string_view shader, std::string_view variant) const {
+  const SpirvModule* m = find_spirv(shader, variant);
+  return m && device_.caps().has(m->requires_);
+}
+
+const Kernel& KernelCache::get(std::string_view shader, std::string_view variant,
+                               const std::vector<uint32_t>& spec) {
+  auto key = std::make_tuple(std::string(shader), std::string(variant), spec);
+  if (auto it = kernels_.find(key); it != kernels_.end()) return it->second;
+  const SpirvModule* m = find_spirv(shader, variant);
+  if (!m || !device_.caps().has(m->requires_)) {
+    throw Error(ErrorCode::unsupported, fmt::format("kernel {}:{} is not {}", shader, variant,
+                                                    m ? "supported by this device" : "in this build"));
+  }
+  const DeviceFunctions& vk = device_.vk();
+  Kernel k;
+  k.name = fmt::format("{}:{}", shader, variant);
+  k.interface = reflect(k.name, m->words, m->count);
+
+  std::vector<VkDescriptorSetLayoutBinding> bindings;
+  for (const KernelBinding& b : k.interface.bindings) {
+    const auto type = b.type == KernelBinding::Type::storage ? VK_DESCRIPTOR_TYPE_STORAGE_BUFFER
+                                                             : VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER;
+    bindings.push_back({b.binding, type, 1, VK_SHADER_STAGE_COMPUTE_BIT, nullptr});
+  }
+  VkDescriptorSetLayoutCreateInfo set{};
+  set.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO;
+  set.flags = device_.caps().push_descriptor ? VK_DESCRIPTOR_SET_LAYOUT_CREATE_PUSH_DESCRIPTOR_BIT_KHR : 0;
+  set.bindingCount = static_cast<uint32_t>(bindings.size());
+  set.pBindings = bindings.data();
+  check(vk.vkCreateDescriptorSetLayout(device_.handle(), &set, nullptr, &k.set_layout),
+        "vkCreateDescriptorSetLayout");
+
+  const VkPushConstantRange push{VK_SHADER_STAGE_COMPUTE_BIT, 0, k.interface.push_bytes};
+  VkPipelineLayoutCreateInfo layout{};
+  layout.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO;
+  layout.setLayoutCount = 1;
+  layout.pSetLayouts = &k.set_layout;
+  layout.pushConstantRangeCount = push.size ? 1 : 0;
+  layout.pPushConstantRanges = &push;
+  check(vk.vkCreatePipelineLayout(device_.handle(), &layout, nullptr, &k.layout), "vkCreatePipelineLayout");
+
+  VkShaderModuleCreateInfo code{};
+  code.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO;
+  code.codeSize = m->count * 4;
+  code.pCode = m->words;
+  VkShaderModule module = VK_NULL_HANDLE;
+  check(vk.vkCreateShaderModule(device_.handle(), &code, nullptr, &module), "vkCreateShaderModule");
+
+  std::vector<VkSpecializationMapEntry> entries;
+  for (uint32_t i = 0; i < spec.size(); ++i) entries.push_back({i, 4 * i, 4});
+  const VkSpecializationInfo special{static_cast<uint32_t>(entries.size()), entries.data(), spec.size() * 4,
+                                     spec.data()};
+  VkComputePipelineCreateInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO;
+  info.flags = VK_PIPELINE_CREATE_DISPATCH_BASE;
+  info.stage.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO;
+  info.stage.stage = VK_SHADER_STAGE_COMPUTE_BIT;
+  info.stage.module = module;
+  info.stage.pName = "main";
+  info.stage.pSpecializationInfo = &special;
+  info.layout = k.layout;
+  const VkResult made = vk.vkCreateComputePipelines(device_.handle(), cache_, 1, &info, nullptr, &k.pipeline);
+  vk.vkDestroyShaderModule(device_.handle(), module, nullptr);
+  check(made, k.name.c_str());
+  return kernels_.emplace(std::move(key), std::move(k)).first->second;
+}
+
+}  // namespace vkflux

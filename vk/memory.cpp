@@ -1,0 +1,210 @@
+#include "vk/memory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "vk/device.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr uint64_t kBlockBytes = 64ull << 20;
+constexpr size_t kMaxViewsPerBlock = 32768;
+
+uint64_t round_up(uint64_t n, uint64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+}  // namespace
+
+std::string_view name(MemoryClass c) {
+  constexpr std::string_view names[] = {"weights", "activations", "scratch", "staging"};
+  return names[static_cast<size_t>(c)];
+}
+
+Buffer::~Buffer() {
+  pool_.give_back(*this);
+}
+VkBuffer Buffer::handle() const {
+  return block_.buffer;
+}
+void* Buffer::mapped() const {
+  return block_.mapped ? static_cast<char*>(block_.mapped) + offset_ : nullptr;
+}
+
+Pool::Pool(Device& device, uint64_t budget) : device_(device), budget_(budget) {}
+
+Pool::~Pool() {
+  for (auto& b : blocks_) destroy(*b);
+}
+
+uint32_t Pool::memory_type(uint32_t allowed, VkMemoryPropertyFlags wanted,
+                           VkMemoryPropertyFlags needed) const {
+  const VkPhysicalDeviceMemoryProperties& m = device_.memory_properties();
+  for (VkMemoryPropertyFlags flags : {wanted, needed}) {
+    for (uint32_t i = 0; i < m.memoryTypeCount; ++i) {
+      if ((allowed >> i & 1) && (m.memoryTypes[i].propertyFlags & flags) == flags) return i;
+    }
+  }
+  throw Error(ErrorCode::unsupported, "no memory type of the device fits a storage buffer");
+}
+
+Block* Pool::add_block(uint64_t bytes, bool host) {
+  if (budget_ && usage_.reserved + bytes > budget_) return nullptr;
+  if (bytes > device_.caps().max_allocation) return nullptr;
+  const DeviceFunctions& vk = device_.vk();
+  auto block = std::make_unique<Block>();
+  block->size = bytes;
+  block->host = host;
+  VkBufferCreateInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;
+  info.size = bytes;
+  info.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
+               VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
+  if (vk.vkCreateBuffer(device_.handle(), &info, nullptr, &block->buffer) != VK_SUCCESS) return nullptr;
+  VkMemoryRequirements need{};
+  vk.vkGetBufferMemoryRequirements(device_.handle(), block->buffer, &need);
+  constexpr VkMemoryPropertyFlags kHost =
+      VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+  VkMemoryAllocateInfo alloc{};
+  alloc.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO;
+  alloc.allocationSize = need.size;
+  alloc.memoryTypeIndex =
+      host ? memory_type(need.memoryTypeBits, kHost | VK_MEMORY_PROPERTY_HOST_CACHED_BIT, kHost)
+           : memory_type(need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0);
+  if (vk.vkAllocateMemory(device_.handle(), &alloc, nullptr, &block->memory) != VK_SUCCESS) {
+    vk.vkDestroyBuffer(device_.handle(), block->buffer, nullptr);
+    return nullptr;
+  }
+  check(vk.vkBindBufferMemory(device_.handle(), block->buffer, block->memory, 0), "vkBindBufferMemory");
+  if (host)
+    check(vk.vkMapMemory(device_.handle(), block->memory, 0, VK_WHOLE_SIZE, 0, &block->mapped),
+          "vkMapMemory");
+  block->free[0] = bytes;
+  usage_.reserved += bytes;
+  blocks_.push_back(std::move(block));
+  return blocks_.back().get();
+}
+
+void Pool::destroy(Block& block) {
+  const DeviceFunctions& vk = device_.vk();
+  for (auto& [key, view] : block.views) vk.vkDestroyBufferView(device_.handle(), view, nullptr);
+  vk.vkDestroyBuffer(device_.handle(), block.buffer, nullptr);
+  vk.vkFreeMemory(device_.handle(), block.memory, nullptr);
+  usage_.reserved -= block.size;
+}
+
+BufferPtr Pool::take_from(Block& block, uint64_t bytes, uint64_t reserved, MemoryClass cls) {
+  for (auto it = block.free.begin(); it != block.free.end(); ++it) {
+    if (it->second < reserved) continue;
+    const uint64_t offset = it->first, left = it->second - reserved;
+    block.free.erase(it);
+    if (left) block.free[offset + reserved] = left;
+    block.used += reserved;
+    usage_.used += reserved;
+    usage_.by_class[static_cast<size_t>(cls)] += reserved;
+    usage_.peak = std::max(usage_.peak, usage_.used);
+    return std::make_shared<Buffer>(*this, block, offset, bytes, reserved, cls);
+  }
+  return nullptr;
+}
+
+BufferPtr Pool::take(uint64_t bytes, MemoryClass cls, bool host) {
+  // Every binding offset must be aligned; 16 more bytes let vector loads round a range up.
+  const uint64_t reserved =
+      round_up(std::max<uint64_t>(bytes, 16), std::max<uint64_t>(device_.caps().buffer_alignment, 256));
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    for (auto& block : blocks_) {
+      if (block->host != host || block->size - block->used < reserved) continue;
+      if (auto b = take_from(*block, bytes, reserved, cls)) return b;
+    }
+    Block* block = add_block(std::max(kBlockBytes, reserved), host);
+    if (!block && reserved < kBlockBytes) block = add_block(reserved, host);
+    if (block) return take_from(*block, bytes, reserved, cls);
+    if (attempt == 0) trim();
+  }
+  throw Error(ErrorCode::out_of_device_memory,
+              fmt::format("{} for {:.1f} MiB of {}\n{}", host ? "no host-visible memory" : "no device memory",
+                          static_cast<double>(bytes) / (1 << 20), name(cls), usage_table()));
+}
+
+BufferPtr Pool::allocate(uint64_t bytes, MemoryClass cls) {
+  return take(bytes, cls, false);
+}
+BufferPtr Pool::allocate_host(uint64_t bytes) {
+  return take(bytes, MemoryClass::staging, true);
+}
+
+void Pool::give_back(const Buffer& buffer) {
+  Block& block = buffer.block_;
+  uint64_t offset = buffer.offset_, size = buffer.reserved_;
+  auto next = block.free.lower_bound(offset);
+  if (next != block.free.end() && offset + size == next->first) {
+    size += next->second;
+    next = block.free.erase(next);
+  }
+  if (next != block.free.begin()) {
+    auto prev = std::prev(next);
+    if (prev->first + prev->second == offset) {
+      offset = prev->first;
+      size += prev->second;
+      block.free.erase(prev);
+    }
+  }
+  block.free[offset] = size;
+  block.used -= buffer.reserved_;
+  usage_.used -= buffer.reserved_;
+  usage_.by_class[static_cast<size_t>(buffer.class_)] -= buffer.reserved_;
+}
+
+VkBufferView Pool::view(Block& block, uint64_t offset, uint64_t size, VkFormat format) {
+  const std::array<uint64_t, 3> key{offset, size, static_cast<uint64_t>(format)};
+  auto it = block.views.find(key);
+  if (it != block.views.end()) return it->second;
+  if (block.views.size() >= kMaxViewsPerBlock) {
+    device_.stream().sync();
+    for (auto& [k, v] : block.views) device_.vk().vkDestroyBufferView(device_.handle(), v, nullptr);
+    block.views.clear();
+  }
+  VkBufferViewCreateInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO;
+  info.buffer = block.buffer;
+  info.format = format;
+  info.offset = offset;
+  info.range = size;
+  VkBufferView view = VK_NULL_HANDLE;
+  check(device_.vk().vkCreateBufferView(device_.handle(), &info, nullptr, &view), "vkCreateBufferView");
+  block.views[key] = view;
+  return view;
+}
+
+MemoryUsage Pool::usage() const {
+  MemoryUsage u = usage_;
+  u.budget = budget_;
+  return u;
+}
+
+std::string Pool::usage_table() const {
+  auto mib = [](uint64_t b) { return static_cast<double>(b) / (1 << 20); };
+  std::string out;
+  for (size_t i = 0; i < kMemoryClasses; ++i) {
+    out += fmt::format("  {:<12}{:>10.1f} MiB\n", name(static_cast<MemoryClass>(i)), mib(usage_.by_class[i]));
+  }
+  out += fmt::format("  {:<12}{:>10.1f} MiB in blocks (peak in use {:.1f})", "all", mib(usage_.reserved),
+                     mib(usage_.peak));
+  if (budget_) out += fmt::format(", budget {:.1f} MiB", mib(budget_));
+  return out;
+}
+
+void Pool::trim() {
+  device_.stream().sync();
+  std::erase_if(blocks_, [&](auto& block) {
+    if (block->used) return false;
+    destroy(*block);
+    return true;
+  });
+}
+
+}  // namespace vkflux

@@ -1,0 +1,105 @@
+// Device memory: large blocks, suballocation, a byte budget.
+//
+// A freed range may be handed out again at once: all work goes through one in-order Stream whose hazard
+// tracking works on byte ranges, so a later use of the range waits for the earlier one.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vk/functions.h"
+
+namespace vkflux {
+
+class Device;
+class Pool;
+
+enum class MemoryClass { weights, activations, scratch, staging };
+inline constexpr size_t kMemoryClasses = 4;
+std::string_view name(MemoryClass c);
+
+struct Block;
+
+/// A range of a VkBuffer; returns itself to its pool when the last owner lets go.
+class Buffer {
+ public:
+  Buffer(Pool& pool, Block& block, uint64_t offset, uint64_t size, uint64_t reserved, MemoryClass cls)
+      : pool_(pool), block_(block), offset_(offset), size_(size), reserved_(reserved), class_(cls) {}
+  ~Buffer();
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  VkBuffer handle() const;
+  uint64_t offset() const { return offset_; }  // bytes within handle()
+  uint64_t size() const { return size_; }
+  void* mapped() const;  // host address, or null
+  Block& block() const { return block_; }
+
+ private:
+  friend class Pool;
+  Pool& pool_;
+  Block& block_;
+  uint64_t offset_, size_, reserved_;
+  MemoryClass class_;
+};
+
+using BufferPtr = std::shared_ptr<Buffer>;
+
+struct Block {
+  VkBuffer buffer = VK_NULL_HANDLE;
+  VkDeviceMemory memory = VK_NULL_HANDLE;
+  uint64_t size = 0, used = 0;
+  void* mapped = nullptr;
+  bool host = false;
+  std::map<uint64_t, uint64_t> free;                      // offset -> size
+  std::map<std::array<uint64_t, 3>, VkBufferView> views;  // (offset, range, format)
+};
+
+/// Bytes in use, per class and in all.
+struct MemoryUsage {
+  std::array<uint64_t, kMemoryClasses> by_class{};
+  uint64_t used = 0, reserved = 0, peak = 0, budget = 0;
+};
+
+class Pool {
+ public:
+  /// budget: bytes that blocks may take in all; 0 = no limit of ours.
+  Pool(Device& device, uint64_t budget);
+  ~Pool();
+
+  /// Error out_of_device_memory with the table of owners when budget or device is exhausted (caches are
+  /// released and the allocation tried once more first).
+  BufferPtr allocate(uint64_t bytes, MemoryClass cls);
+  /// Host-visible memory for uploads and readbacks.
+  BufferPtr allocate_host(uint64_t bytes);
+
+  /// A cached texel view of bytes [offset, offset + size) of the block. Source: VK_FORMAT_R32G32B32A32_* and
+  /// R32_*.
+  VkBufferView view(Block& block, uint64_t offset, uint64_t size, VkFormat format);
+
+  MemoryUsage usage() const;
+  std::string usage_table() const;
+  void set_budget(uint64_t bytes) { budget_ = bytes; }
+  /// Frees empty blocks. Waits for the device.
+  void trim();
+
+ private:
+  friend class Buffer;
+  BufferPtr take(uint64_t bytes, MemoryClass cls, bool host);
+  BufferPtr take_from(Block& block, uint64_t bytes, uint64_t reserved, MemoryClass cls);
+  Block* add_block(uint64_t bytes, bool host);
+  void destroy(Block& block);
+  void give_back(const Buffer& buffer);
+  uint32_t memory_type(uint32_t allowed, VkMemoryPropertyFlags wanted, VkMemoryPropertyFlags needed) const;
+
+  Device& device_;
+  uint64_t budget_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  MemoryUsage usage_;
+};
+
+}  // namespace vkflux
