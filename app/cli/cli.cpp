@@ -1,0 +1,157 @@
+#include "app/cli/cli.h"
+
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <new>
+
+namespace vkflux::cli {
+namespace {
+
+volatile std::sig_atomic_t g_signals = 0;
+
+// A second signal ends the process the hard way.
+void on_signal(int signal) {
+  if (g_signals) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+  g_signals = 1;
+}
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string duration(double seconds) {
+  const int s = static_cast<int>(seconds);
+  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+}  // namespace
+
+int exit_code(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::out_of_device_memory:
+    case ErrorCode::out_of_host_memory:
+    case ErrorCode::unsupported:
+      return kLimit;
+    case ErrorCode::format:
+    case ErrorCode::io:
+      return kBadFile;
+    case ErrorCode::device_lost:
+      return kDeviceLost;
+    case ErrorCode::verification_failed:
+      return kVerificationFailed;
+    case ErrorCode::no_device:
+      return kNoDevice;
+    case ErrorCode::cancelled:
+      return kInterrupted;
+    case ErrorCode::invalid_argument:
+      return kUsage;
+    case ErrorCode::internal:
+      return 1;
+  }
+  return 1;
+}
+
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what,
+                      const std::string& example, std::shared_ptr<Common> common, std::function<int()> run) {
+  CLI::App* c = app.add_subcommand(name, what);
+  c->footer("\nExample:\n  " + example + "\n");
+  c->add_option("--device", common->device,
+                "Vulkan device: its number or part of its name (see `vkflux devices`)");
+  c->add_flag("--json", common->json, "machine-readable output on stdout");
+  c->callback([common, run = std::move(run)] {
+    const int code = run();
+    if (code != kOk) throw CLI::RuntimeError(code);
+  });
+  return c;
+}
+
+std::unique_ptr<Device> open_device(const Common& common) {
+  DeviceOptions options;
+  options.select = common.device;
+  return Device::create(options);
+}
+
+bool interrupted() {
+  return g_signals != 0;
+}
+
+Progress::Progress(std::string what, int64_t total, int64_t done)
+    : what_(std::move(what)),
+      total_(total),
+      first_(done),
+      started_(now()),
+      terminal_(isatty(STDERR_FILENO)) {}
+
+Progress::~Progress() {
+  if (terminal_ && last_ > 0) std::fputc('\n', stderr);
+}
+
+void Progress::update(int64_t done, const std::string& note) {
+  const double t = now();
+  if (done < total_ && t - last_ < (terminal_ ? 0.2 : 30.0)) return;
+  last_ = t;
+  const double elapsed = t - started_,
+               fraction = total_ ? static_cast<double>(done) / static_cast<double>(total_) : 1;
+  const double left =
+      done > first_ ? elapsed * static_cast<double>(total_ - done) / static_cast<double>(done - first_) : 0;
+  constexpr int kWidth = 24;
+  const int filled = static_cast<int>(fraction * kWidth);
+  const std::string line =
+      fmt::format("{} [{}{}] {}/{} {} left {} {}", what_, std::string(static_cast<size_t>(filled), '#'),
+                  std::string(static_cast<size_t>(kWidth - filled), '.'), done, total_, duration(elapsed),
+                  duration(left), note);
+  fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
+  std::fflush(stderr);
+}
+
+int run(int argc, const char* const* argv) {
+  spdlog::set_default_logger(spdlog::stderr_color_mt("vkflux"));
+  spdlog::set_pattern("%^%l%$: %v");
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  CLI::App app("vkflux runs and trains Flux diffusion transformers on any Vulkan device.");
+  app.set_version_flag("--version", "vkflux 0.1.0");
+  app.require_subcommand(1);
+  app.footer(
+      "\nExit codes: 0 ok, 2 usage, 3 out of memory or over a limit, 4 bad file, 5 device lost,\n"
+      "6 verification failed, 7 no suitable device, 130 interrupted.\n"
+      "Results go to stdout, progress and messages to stderr.\n");
+  add_devices(app);
+  add_inspect(app);
+  add_dataset(app);
+  add_train(app);
+  add_eval(app);
+  add_sample(app);
+  add_verify(app);
+  add_bench(app);
+  try {
+    app.parse(argc, argv);
+    return kOk;
+  } catch (const CLI::RuntimeError& e) {
+    return e.get_exit_code();
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e, std::cout, std::cerr) == 0 ? kOk : kUsage;
+  } catch (const Error& e) {
+    spdlog::error("{}", e.what());
+    return exit_code(e.code());
+  } catch (const std::bad_alloc&) {
+    spdlog::error("out of host memory");
+    return kLimit;
+  } catch (const std::exception& e) {
+    spdlog::error("internal error: {}", e.what());
+    return 1;
+  }
+}
+
+}  // namespace vkflux::cli

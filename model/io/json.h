@@ -1,0 +1,39 @@
+// JSON from files that may be hostile: depth and size limited, duplicate keys refused.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "vk/error.h"
+
+namespace vkflux::io {
+
+using Json = nlohmann::ordered_json;
+
+/// Error format naming `origin` and what is wrong.
+Json parse_json(std::string_view text, const std::string& origin);
+Json read_json(const std::string& path, uint64_t max_bytes = 64ull << 20);
+
+/// The value of `key`, of the right type; Error format says what was there instead.
+template <class T>
+T get(const Json& object, const std::string& key, const std::string& origin) {
+  const auto it = object.is_object() ? object.find(key) : object.end();
+  if (it == object.end()) throw Error(ErrorCode::format, fmt::format("{}: \"{}\" is missing", origin, key));
+  try {
+    return it->get<T>();
+  } catch (const nlohmann::json::exception&) {
+    throw Error(ErrorCode::format,
+                fmt::format("{}: \"{}\" has the wrong type: {}", origin, key, it->dump().substr(0, 80)));
+  }
+}
+template <class T>
+T get_or(const Json& object, const std::string& key, T fallback, const std::string& origin) {
+  return object.is_object() && object.contains(key) && !object[key].is_null() ? get<T>(object, key, origin)
+                                                                              : fallback;
+}
+
+}  // namespace vkflux::io

@@ -1,0 +1,93 @@
+// The training loop that every trainer shares: arenas, schedule, accumulation, clipping, AdamW, EMA, metrics,
+// checkpoints. A trainer supplies its parameters and one function, the loss of a micro-batch.
+//
+// Every random choice is a function of (seed, step, index), so a checkpoint needs no generator state and a
+// resumed run gives the same bits as one that never stopped.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "autograd/optim.h"
+#include "autograd/tape.h"
+#include "autograd/tensor.h"
+#include "train/metrics.h"
+
+namespace vkflux {
+
+struct TrainOptions {
+  int64_t steps = 1000, batch = 8, accumulate = 1;
+  float lr = 1e-3f, final_lr_ratio = 0.02f;  // linear warm-up, then cosine to lr * final_lr_ratio
+  int64_t warmup = 100;
+  float beta1 = 0.9f, beta2 = 0.99f, eps = 1e-8f, weight_decay = 1e-2f;  // decay on matrices only
+  float clip = 1.0f;
+  float ema = 0;  // 0: no EMA; else min(ema, (1 + step) / (10 + step))
+  uint64_t seed = 0;
+  int64_t log_every = 10, save_every = 100, sample_every = 0;
+};
+
+/// A parameter that is trained: its checkpoint name and where its module keeps the handle.
+struct Trainable {
+  std::string name;
+  Tensor* tensor;
+};
+
+class Trainer {
+ public:
+  Trainer(Device& device, TrainOptions options) : device_(device), options_(options) {}
+  virtual ~Trainer() = default;
+
+  /// One optimiser step. Metrics are read back every log_every steps and handed to the sinks.
+  void step();
+  int64_t steps_done() const { return step_; }
+  bool finished() const { return step_ >= options_.steps; }
+  float learning_rate(int64_t step) const;
+  const TrainOptions& options() const { return options_; }
+
+  void add_sink(std::unique_ptr<MetricSink> sink) { sinks_.push_back(std::move(sink)); }
+  /// The metrics last read back.
+  const Metrics& latest() const { return latest_; }
+
+  /// Parameters, moments, EMA and step in one file, written atomically; load() refuses a file made with
+  /// another configuration (the message names both values) and then changes nothing.
+  void save(const std::string& path);
+  void load(const std::string& path);
+
+  /// Runs fn with the EMA weights in place of the trained ones (the trained ones when there is no EMA).
+  void with_ema(const std::function<void()>& fn);
+
+ protected:
+  /// Moves the parameters into an arena (their values are kept). Called once, by the constructor of the
+  /// derived class.
+  void adopt(const std::vector<Trainable>& parameters);
+  /// The mean loss of one micro-batch, recorded on the current tape; named extra values ([] tensors) may be
+  /// reported.
+  virtual Tensor loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) = 0;
+  /// What must agree between a checkpoint and this run.
+  virtual std::string fingerprint() const = 0;
+
+  Device& device_;
+  TrainOptions options_;
+
+ private:
+  struct State {
+    std::unique_ptr<Arena> param, grad, m, v, ema;
+  };
+  void flush_metrics();
+
+  State state_;
+  std::vector<std::string> names_;
+  std::vector<Trainable> trainables_;
+  Tensor decay_mask_;
+  int64_t step_ = 0;
+  std::vector<std::pair<int64_t, std::map<std::string, Tensor>>> pending_;
+  std::vector<std::unique_ptr<MetricSink>> sinks_;
+  Metrics latest_;
+};
+
+}  // namespace vkflux
