@@ -1,0 +1,132 @@
+// The layouts met in the wild (sources: the published checkpoints' own tensor lists).
+#include <fmt/format.h>
+
+#include "model/io/names.h"
+
+namespace vkflux::io {
+namespace {
+
+using Kind = NameRule::Kind;
+
+void stacked(std::vector<NameRule>& rules, const std::string& ours, const std::vector<std::string>& foreign) {
+  for (size_t i = 0; i < foreign.size(); ++i) {
+    rules.push_back({foreign[i] + ".{w}", ours + ".{w}", Kind::rows, static_cast<int>(i)});
+  }
+}
+
+NameTable make_flux1() {
+  NameTable t;
+  t.prefixes = {"model.diffusion_model."};
+  auto& r = t.rules;
+  const auto pair = [&](const std::string& foreign, const std::string& ours) {
+    r.push_back({foreign + ".{w}", ours + ".{w}"});
+  };
+  pair("x_embedder", "img_in");
+  pair("context_embedder", "txt_in");
+  const std::vector<std::pair<std::string, std::string>> embedders{
+      {"timestep_embedder", "time_in"}, {"text_embedder", "vector_in"}, {"guidance_embedder", "guidance_in"}};
+  for (const auto& [foreign, ours] : embedders) {
+    pair("time_text_embed." + foreign + ".linear_1", ours + ".in_layer");
+    pair("time_text_embed." + foreign + ".linear_2", ours + ".out_layer");
+  }
+  const std::string d = "double_blocks.{i}.", td = "transformer_blocks.{i}.";
+  pair(td + "norm1.linear", d + "img_mod.lin");
+  pair(td + "norm1_context.linear", d + "txt_mod.lin");
+  stacked(r, d + "img_attn.qkv", {td + "attn.to_q", td + "attn.to_k", td + "attn.to_v"});
+  stacked(r, d + "txt_attn.qkv", {td + "attn.add_q_proj", td + "attn.add_k_proj", td + "attn.add_v_proj"});
+  r.push_back({td + "attn.norm_q.weight", d + "img_attn.norm.query_norm.scale"});
+  r.push_back({td + "attn.norm_k.weight", d + "img_attn.norm.key_norm.scale"});
+  r.push_back({td + "attn.norm_added_q.weight", d + "txt_attn.norm.query_norm.scale"});
+  r.push_back({td + "attn.norm_added_k.weight", d + "txt_attn.norm.key_norm.scale"});
+  pair(td + "attn.to_out.0", d + "img_attn.proj");
+  pair(td + "attn.to_add_out", d + "txt_attn.proj");
+  pair(td + "ff.net.0.proj", d + "img_mlp.0");
+  pair(td + "ff.net.2", d + "img_mlp.2");
+  pair(td + "ff_context.net.0.proj", d + "txt_mlp.0");
+  pair(td + "ff_context.net.2", d + "txt_mlp.2");
+  const std::string s = "single_blocks.{i}.", ts = "single_transformer_blocks.{i}.";
+  pair(ts + "norm.linear", s + "modulation.lin");
+  stacked(r, s + "linear1", {ts + "attn.to_q", ts + "attn.to_k", ts + "attn.to_v", ts + "proj_mlp"});
+  pair(ts + "proj_out", s + "linear2");
+  r.push_back({ts + "attn.norm_q.weight", s + "norm.query_norm.scale"});
+  r.push_back({ts + "attn.norm_k.weight", s + "norm.key_norm.scale"});
+  pair("proj_out", "final_layer.linear");
+  r.push_back({"norm_out.linear.{w}", "final_layer.adaLN_modulation.1.{w}", Kind::swap_halves});
+  // Repackaged files that renamed the norm vectors.
+  for (const char* n : {"query_norm", "key_norm"}) {
+    for (const char* a : {"img_attn", "txt_attn"}) {
+      r.push_back({fmt::format("{}{}.norm.{}.weight", d, a, n), fmt::format("{}{}.norm.{}.scale", d, a, n)});
+    }
+    r.push_back({fmt::format("{}norm.{}.weight", s, n), fmt::format("{}norm.{}.scale", s, n)});
+  }
+  return t;
+}
+
+void vae_half(std::vector<NameRule>& r, const std::string& half, int64_t levels) {
+  const bool up = half == "decoder";
+  const auto pair = [&](const std::string& foreign, const std::string& ours) {
+    r.push_back({half + "." + foreign + ".{w}", half + "." + ours + ".{w}"});
+  };
+  for (int64_t level = 0; level < levels; ++level) {
+    const std::string f = fmt::format("{}_blocks.{}.", up ? "up" : "down", up ? levels - 1 - level : level);
+    const std::string o = fmt::format("{}.{}.", up ? "up" : "down", level);
+    for (const char* part : {"norm1", "conv1", "norm2", "conv2"})
+      pair(f + "resnets.{i}." + part, o + "block.{i}." + part);
+    pair(f + "resnets.{i}.conv_shortcut", o + "block.{i}.nin_shortcut");
+    pair(f + (up ? "upsamplers.0.conv" : "downsamplers.0.conv"),
+         o + (up ? "upsample.conv" : "downsample.conv"));
+  }
+  for (int b = 0; b < 2; ++b) {
+    for (const char* part : {"norm1", "conv1", "norm2", "conv2"}) {
+      pair(fmt::format("mid_block.resnets.{}.{}", b, part), fmt::format("mid.block_{}.{}", b + 1, part));
+    }
+  }
+  pair("mid_block.attentions.0.group_norm", "mid.attn_1.norm");
+  pair("mid_block.attentions.0.to_q", "mid.attn_1.q");
+  pair("mid_block.attentions.0.to_k", "mid.attn_1.k");
+  pair("mid_block.attentions.0.to_v", "mid.attn_1.v");
+  pair("mid_block.attentions.0.to_out.0", "mid.attn_1.proj_out");
+  // The names of diffusers before 0.18, still found in files.
+  pair("mid_block.attentions.0.query", "mid.attn_1.q");
+  pair("mid_block.attentions.0.key", "mid.attn_1.k");
+  pair("mid_block.attentions.0.value", "mid.attn_1.v");
+  pair("mid_block.attentions.0.proj_attn", "mid.attn_1.proj_out");
+  pair("conv_norm_out", "norm_out");
+}
+
+}  // namespace
+
+const NameTable& flux1_names() {
+  static const NameTable table = make_flux1();
+  return table;
+}
+
+NameTable vae_names(int64_t levels) {
+  NameTable t;
+  t.prefixes = {"first_stage_model.", "vae."};
+  vae_half(t.rules, "encoder", levels);
+  vae_half(t.rules, "decoder", levels);
+  t.rules.push_back({"quant_conv.{w}", "encoder.quant_conv.{w}"});
+  t.rules.push_back({"post_quant_conv.{w}", "decoder.post_quant_conv.{w}"});
+  t.ignore = {"bn.num_batches_tracked", "loss.*", "model_ema.*"};
+  return t;
+}
+
+const NameTable& clip_names() {
+  static const NameTable table{
+      {},
+      {"text_encoders.clip_l.transformer.", "cond_stage_model.transformer.", "clip_l.transformer."},
+      {"text_model.embeddings.position_ids", "text_projection.weight", "logit_scale", "vision_model.*",
+       "visual_projection.weight"}};
+  return table;
+}
+
+const NameTable& t5_names() {
+  static const NameTable table{
+      {},
+      {"text_encoders.t5xxl.transformer.", "t5xxl.transformer."},
+      {"encoder.embed_tokens.weight", "spiece_model", "decoder.*", "lm_head.weight"}};
+  return table;
+}
+
+}  // namespace vkflux::io

@@ -1,0 +1,82 @@
+// Checkpoints in the wild name the same tensors differently, split them or swap their halves. A NameTable
+// says how, as data; NamedTensors is a checkpoint seen under our names. The same table read backwards saves
+// in the foreign layout.
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/io/safetensors.h"
+
+namespace vkflux::io {
+
+/// In patterns "{i}" and "{j}" match a number and "{w}" matches "weight" or "bias".
+struct NameRule {
+  enum class Kind {
+    copy,         // the same tensor
+    rows,         // part `part` of several that are stacked along rows in order
+    swap_halves,  // the two halves of the rows are exchanged
+  };
+  std::string foreign, ours;
+  Kind kind = Kind::copy;
+  int part = 0;
+};
+
+struct NameTable {
+  std::vector<NameRule> rules;
+  std::vector<std::string> prefixes;  // if any tensor starts with one, only those count, without it
+  std::vector<std::string>
+      ignore;  // patterns of tensors that are no parameters ("*" at the end matches the rest)
+};
+
+using NamedShapes = std::vector<std::pair<std::string, std::vector<int64_t>>>;
+
+class NamedTensors {
+ public:
+  /// Error format when two tensors of the file claim the same place (fused and split forms of one weight,
+  /// say).
+  NamedTensors(const Checkpoint& file, const NameTable& table);
+
+  bool has(const std::string& ours) const { return entries_.count(ours) != 0; }
+  /// The assembled shape. Error format when it is missing.
+  const std::vector<int64_t>& shape(const std::string& ours) const;
+  FileDType dtype(const std::string& ours) const;
+  std::vector<std::string> names() const;
+  std::vector<float> read_f32(const std::string& ours) const;
+  /// Every expected tensor is there with its shape (trailing ones aside), and no other; Error format lists up
+  /// to 20 of each fault with the nearest names.
+  void check(const NamedShapes& expected) const;
+  /// 1 + the largest number in place of {i} of a pattern such as "double_blocks.{i}.", which must have no
+  /// gaps; 0: none.
+  int64_t count(const std::string& prefix) const;
+  const std::string& path() const { return file_.path(); }
+
+ private:
+  struct Entry {
+    std::map<int, std::string> parts;  // in order: tensors of the file
+    std::vector<int64_t> shape;
+    bool swap_halves = false;
+  };
+  const Entry& entry(const std::string& ours) const;
+  void place(const std::string& ours, const std::string& file_name, const NameRule& rule);
+  void assemble(const std::string& ours, Entry& e);
+
+  const Checkpoint& file_;
+  std::map<std::string, Entry> entries_;
+};
+
+/// One of our tensors as the foreign layout stores it, f32 values in, encoded as dtype. A tensor that the
+/// table splits along rows becomes several: `rows` gives their sizes (equal thirds when empty). Without a
+/// rule the name stays.
+std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<int64_t>& shape,
+                                   std::vector<float> values, const NameTable& table, FileDType dtype,
+                                   const std::vector<int64_t>& rows = {});
+
+const NameTable& flux1_names();       // BFL names; diffusers; ComfyUI prefix
+NameTable vae_names(int64_t levels);  // BFL names; diffusers
+const NameTable& clip_names();
+const NameTable& t5_names();
+
+}  // namespace vkflux::io
