@@ -1,0 +1,167 @@
+#include "autograd/ops/matmul_engine.h"
+
+#include <algorithm>
+#include <array>
+
+#include "autograd/run.h"
+
+namespace vkflux {
+namespace {
+
+struct Tile {
+  KernelId kernel;
+  int64_t rows, columns;
+  int64_t step;  // a split of K is a multiple of this
+};
+
+bool aligned(const GemmMatrix& x, int64_t to, int64_t batch) {
+  return x.ld % to == 0 && x.offset % to == 0 && (batch == 1 || x.batch_stride % to == 0);
+}
+
+uint32_t b_format(const Gemm& g) {
+  return g.b.tensor.dtype() == DType::f32 ? 0 : g.b.tensor.dtype() == DType::f16 ? 1 : 2;
+}
+
+bool vector_c(const Gemm& g) {
+  return aligned(g.c, 4, g.batch) && (g.n % 4 == 0 || g.c_padded);
+}
+
+bool fits_simd(const Gemm& g) {
+  const int64_t b_texel = b_format(g) ? 8 : 4;
+  if (!aligned(g.a, 4, g.batch) || !aligned(g.b, b_texel, g.batch)) return false;
+  if (g.form == GemmForm::nt) return g.k % b_texel == 0;
+  return vector_c(g);
+}
+
+uint32_t flags(const Gemm& g) {
+  return (g.bias.defined() ? 1u : 0u) | (g.accumulate ? 2u : 0u) | (g.pre.defined() ? 4u : 0u);
+}
+
+// Rows of a tile in units of `unit`, at most `most` units: least estimated time, where a tile costs its units
+// plus the fetches of B.
+uint32_t row_units(int64_t m, int64_t unit, uint32_t most) {
+  uint32_t best = most;
+  double best_cost = 1e30;
+  for (uint32_t units : {1u, 2u, 3u, 4u, 6u, 8u}) {
+    if (units > most) break;
+    const double tiles =
+        static_cast<double>(ceil_div(static_cast<uint64_t>(m), static_cast<uint64_t>(unit * units)));
+    const double cost = tiles * (static_cast<double>(unit * units) + 8.0);
+    if (cost <= best_cost) {
+      best_cost = cost;
+      best = units;
+    }
+  }
+  return best;
+}
+
+Tile simd_tile(const Caps& caps, const Gemm& g) {
+  constexpr int64_t kMaxRows = 32;  // more spills too many registers
+  const uint32_t sg = caps.subgroup_size, format = b_format(g);
+  const bool tn = g.form == GemmForm::tn;
+  const int64_t unit = tn ? 4 : sg;
+  const uint32_t ma = row_units(g.m, unit, static_cast<uint32_t>(kMaxRows / unit));
+  const uint32_t nv = format && g.form != GemmForm::nt ? 2 : (sg == 4 ? 2 : 1);
+  const uint32_t tail = g.form == GemmForm::nn && g.k % 4 != 0;
+  const char* variant = g.form == GemmForm::nn ? "nn" : tn ? "tn" : vector_c(g) ? "nt" : "nt_scalar";
+  return {{"matmul_simd", variant, {sg, ma, nv, format, flags(g), static_cast<uint32_t>(g.act), tail}},
+          unit * ma,
+          4ll * sg * nv,
+          16};
+}
+
+Tile shared_tile(const Gemm& g) {
+  struct Row {
+    int64_t max_m;
+    uint32_t bm, bn, bk;
+  };
+  constexpr std::array<Row, 2> kRows{{{16, 16, 64, 16}, {INT64_MAX, 64, 64, 16}}};
+  const Row r = *std::find_if(kRows.begin(), kRows.end(), [&](const Row& x) { return g.m <= x.max_m; });
+  return {{"matmul",
+           "f32",
+           {r.bm * r.bn / 16, r.bm, r.bn, r.bk, static_cast<uint32_t>(g.form), b_format(g), flags(g),
+            static_cast<uint32_t>(g.act)}},
+          r.bm,
+          r.bn,
+          r.bk};
+}
+
+// Parts of K: more than one when the output has too few tiles for the device and K is long.
+int64_t split_count(DeviceClass cls, const Gemm& g, const Tile& t) {
+  const bool plain = !g.bias.defined() && !g.pre.defined() && g.act == op::Activation::none;
+  const bool dense = g.batch == 1 && g.c.ld == g.n && g.c.offset == 0;
+  if (!plain || !dense) return 1;
+  const int64_t wanted_tiles = cls == DeviceClass::cpu ? 16 : 256,
+                least_k = cls == DeviceClass::cpu ? 512 : 256;
+  const int64_t tiles =
+      static_cast<int64_t>(ceil_div(static_cast<uint64_t>(g.m), static_cast<uint64_t>(t.rows)) *
+                           ceil_div(static_cast<uint64_t>(g.n), static_cast<uint64_t>(t.columns)));
+  return std::clamp<int64_t>(std::min(wanted_tiles / tiles, g.k / least_k), 1, 64);
+}
+
+void launch(Device& device, const Gemm& g, const Tile& t, bool simd, int64_t splits) {
+  const int64_t chunk =
+      static_cast<int64_t>(ceil_div(static_cast<uint64_t>(g.k), static_cast<uint64_t>(splits * t.step))) *
+      t.step;
+  const args::MatmulArgs a{u32(g.m),
+                           u32(g.n),
+                           u32(g.k),
+                           u32(g.a.ld),
+                           u32(g.b.ld),
+                           u32(g.c.ld),
+                           u32(g.a.offset),
+                           u32(g.b.offset),
+                           u32(g.c.offset),
+                           u32(g.a.batch_stride),
+                           u32(g.b.batch_stride),
+                           u32(g.c.batch_stride),
+                           u32(splits),
+                           u32(chunk),
+                           g.alpha};
+  const Groups groups{static_cast<uint32_t>(ceil_div(a.m, static_cast<uint64_t>(t.rows))),
+                      static_cast<uint32_t>(ceil_div(a.n, static_cast<uint64_t>(t.columns))),
+                      u32(g.batch * splits)};
+  const double m = static_cast<double>(g.m), n = static_cast<double>(g.n), k = static_cast<double>(g.k),
+               batch = static_cast<double>(g.batch);
+  const Cost cost{2 * batch * m * n * k,
+                  batch * (4 * m * k + static_cast<double>(size_of(g.b.tensor.dtype())) * n * k + 4 * m * n)};
+  const Tensor bias = g.bias.defined() ? g.bias : g.a.tensor, pre = g.pre.defined() ? g.pre : g.c.tensor;
+  if (simd) {
+    const Tensor before = g.accumulate ? g.c.tensor : g.a.tensor;
+    run(device, t.kernel, {g.a.tensor, g.b.tensor, bias, before, g.c.tensor, pre}, a, groups, cost);
+  } else {
+    run(device, t.kernel, {g.a.tensor, g.b.tensor, bias, g.c.tensor, pre}, a, groups, cost);
+  }
+}
+
+void launch_split(Device& device, const Gemm& g, const Tile& plain_tile, bool simd, int64_t splits) {
+  const int64_t stride = (g.m * g.n + 3) / 4 * 4;
+  const Tensor partial = Tensor::empty(device, {splits, stride}, DType::f32, MemoryClass::scratch);
+  Gemm part = g;
+  part.c = {partial, g.n, stride, 0};
+  part.accumulate = false;
+  const Tile t = g.accumulate ? (simd ? simd_tile(device.caps(), part) : shared_tile(part)) : plain_tile;
+  launch(device, part, t, simd, splits);
+  const uint64_t n4 = static_cast<uint64_t>(stride / 4);
+  const double count = static_cast<double>(stride * (splits + 1));
+  run(device, {"matmul_reduce", "f32", {256, g.accumulate ? 1u : 0u}},
+      {partial, g.accumulate ? g.c.tensor : partial, g.c.tensor},
+      args::MatmulReduceArgs{static_cast<uint32_t>(n4), u32(splits), static_cast<uint32_t>(n4)},
+      groups_1d(ceil_div(n4, 256)), {count, 4 * count});
+}
+
+}  // namespace
+
+void gemm(Device& device, const Gemm& g) {
+  if (g.m == 0 || g.n == 0 || g.batch == 0) return;
+  const bool simd = use_simd(device, "matmul") && fits_simd(g);
+  const Tile t = simd ? simd_tile(device.caps(), g) : shared_tile(g);
+  const int64_t splits = split_count(device.device_class(), g, t);
+  if (splits > 1) {
+    launch_split(device, g, t, simd, splits);
+  } else {
+    launch(device, g, t, simd, 1);
+  }
+}
+
+}  // namespace vkflux

@@ -1,0 +1,145 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "autograd/ops.h"
+#include "autograd/run.h"
+#include "autograd/tape.h"
+#include "tests/harness/gpu.h"
+#include "tests/harness/op_check.h"
+#include "vk/error.h"
+
+namespace vkflux::test {
+namespace {
+
+double activate(op::Activation act, double x) {
+  switch (act) {
+    case op::Activation::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case op::Activation::gelu_erf:
+      return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    case op::Activation::gelu_quick:
+      return x / (1 + std::exp(-1.702 * x));
+    case op::Activation::silu:
+      return x / (1 + std::exp(-x));
+    case op::Activation::none:
+      break;
+  }
+  return x;
+}
+
+// inputs: x[..., K], weight[N, K], maybe bias[N]
+std::vector<Host> reference(const std::vector<Host>& in, op::Activation act) {
+  const Host &x = in[0], &w = in[1];
+  const size_t k = static_cast<size_t>(w.shape[1]), n = static_cast<size_t>(w.shape[0]),
+               rows = x.data.size() / k;
+  Shape shape = x.shape;
+  shape[-1] = static_cast<int64_t>(n);
+  Host y{shape, std::vector<double>(rows * n), true};
+  for (size_t r = 0; r < rows; ++r) {
+    for (size_t c = 0; c < n; ++c) {
+      double sum = in.size() > 2 ? in[2][c] : 0;
+      for (size_t i = 0; i < k; ++i) sum += x[r * k + i] * w[c * k + i];
+      y[r * n + c] = activate(act, sum);
+    }
+  }
+  return {y};
+}
+
+void check(const Shape& x, int64_t n, bool bias, op::Activation act) {
+  std::vector<Host> in{random(x, 1), random({n, x[-1]}, 2, 1 / std::sqrt(static_cast<double>(x[-1])))};
+  if (bias) in.push_back(random({n}, 3));
+  for (const char* variant : {"simd", "gpu"}) {
+    const VariantOverride force("matmul", variant);
+    CheckOptions options;
+    options.max_probes = 8;
+    check_op(
+        fmt::format("linear {} {} -> {}", variant, x.str(), n), in,
+        [&](const std::vector<Tensor>& t) -> std::vector<Tensor> {
+          return {op::linear(t[0], t[1], t.size() > 2 ? t[2] : Tensor(), act)};
+        },
+        [&](const std::vector<Host>& h) { return reference(h, act); }, options);
+  }
+}
+
+TEST(Linear, AwkwardShapes) {
+  check({1, 1}, 1, true, op::Activation::none);
+  check({3, 5, 7}, 11, true, op::Activation::none);
+  check({2, 12}, 3, false, op::Activation::none);  // vector loads, scalar stores
+  check({37, 20}, 44, true, op::Activation::none);
+  check({2, 17, 64}, 100, false, op::Activation::none);
+  check({67, 36}, 29, true, op::Activation::silu);
+  check({130, 8}, 40, true, op::Activation::none);  // several parts in the bias gradient
+}
+
+TEST(Linear, Activations) {
+  for (auto act : {op::Activation::gelu_tanh, op::Activation::gelu_erf, op::Activation::gelu_quick,
+                   op::Activation::silu}) {
+    check({13, 24}, 36, true, act);
+  }
+  check({5, 9}, 6, false, op::Activation::gelu_tanh);
+}
+
+TEST(Linear, LongContraction) {  // the weight's gradient is split over the rows
+  check({1, 1100, 4}, 4, true, op::Activation::none);
+}
+
+TEST(Linear, HalfWeights) {
+  Device& d = device();
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    for (const Shape& s : {Shape{40, 64}, Shape{7, 24}, Shape{12, 20}, Shape{5, 7}}) {
+      Host w = random(s, 4, 0.3);
+      for (double& v : w.data) {
+        const float f = static_cast<float>(v);
+        v = static_cast<double>(dtype == DType::f16 ? from_f16(to_f16(f)) : from_bf16(to_bf16(f)));
+      }
+      const std::vector<float> values(w.data.begin(), w.data.end());
+      const Tensor weight = Tensor::from(d, std::span<const float>(values), s, dtype);
+      for (const char* variant : {"simd", "gpu"}) {
+        const VariantOverride force("matmul", variant);
+        check_op(
+            fmt::format("linear {} {} {}", name(dtype), s.str(), variant), {random({19, s[1]}, 5)},
+            [&](const std::vector<Tensor>& t) -> std::vector<Tensor> { return {op::linear(t[0], weight)}; },
+            [&](const std::vector<Host>& h) {
+              return reference({h[0], w}, op::Activation::none);
+            });
+      }
+    }
+  }
+}
+
+TEST(Linear, WeightView) {  // rows of a wider matrix, starting at an aligned column
+  const Host wide = random({10, 96}, 6), x = random({9, 32}, 7);
+  Host part{{10, 32}, {}, true};
+  for (size_t r = 0; r < 10; ++r) {
+    for (size_t c = 0; c < 32; ++c) part.data.push_back(wide[r * 96 + 64 + c]);
+  }
+  const Tensor weight = upload(wide).slice(1, 64, 32);
+  for (const char* variant : {"simd", "gpu"}) {
+    const VariantOverride force("matmul", variant);
+    check_op(
+        "linear of a weight view", {x},
+        [&](const std::vector<Tensor>& t) -> std::vector<Tensor> { return {op::linear(t[0], weight)}; },
+        [&](const std::vector<Host>& h) {
+          return reference({h[0], part}, op::Activation::none);
+        });
+  }
+}
+
+TEST(Linear, NoRows) {
+  Device& d = device();
+  const Tensor y = op::linear(Tensor::zeros(d, {0, 8}), upload(random({4, 8}, 8)));
+  EXPECT_EQ(y.shape(), (Shape{0, 4}));
+  EXPECT_TRUE(y.to_host().empty());
+}
+
+TEST(Linear, RejectsShapes) {
+  Device& d = device();
+  const Tensor w = Tensor::zeros(d, {4, 8});
+  EXPECT_THROW(op::linear(Tensor::zeros(d, {2, 7}), w), Error);
+  EXPECT_THROW(op::linear(Tensor::zeros(d, {2, 8}), w, Tensor::zeros(d, {5})), Error);
+}
+
+}  // namespace
+}  // namespace vkflux::test
