@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the conformance vectors in this folder from the public reference packages.
 
-Pinned versions (CPU builds; any torch >= 1.13 works):
+Pinned versions (CPU builds):
     python 3.11, torch 1.13.1, numpy 1.x, transformers 4.44.2, diffusers 0.30.3,
     tokenizers 0.19.1, huggingface_hub 0.24.7, safetensors
 
