@@ -1,0 +1,89 @@
+// softmax(q k^T scale + bias) v: checks, choice of the form, tape.
+#include <array>
+#include <cmath>
+#include <string>
+
+#include "autograd/ops.h"
+#include "autograd/ops/attention_forms.h"
+#include "autograd/run.h"
+#include "autograd/tape.h"
+
+namespace vkflux::op {
+namespace {
+
+// The first row that fits is used; the last fits always.
+const std::array kForms{&kComposedAttention};
+
+const AttentionForm& choose(const AttentionProblem& p) {
+  const std::string forced = forced_variant("attention");
+  for (const AttentionForm* f : kForms) {
+    if (!forced.empty() && forced == f->name && f->fits(p)) return *f;
+  }
+  for (const AttentionForm* f : kForms) {
+    if (f->fits(p)) return *f;
+  }
+  return kComposedAttention;
+}
+
+void check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+  const bool f32 = q.dtype() == DType::f32 && k.dtype() == DType::f32 && v.dtype() == DType::f32;
+  const bool ranks = q.rank() == 4 && k.rank() == 4 && v.shape() == k.shape();
+  expect("attention", f32 && ranks && q.dim(0) == k.dim(0) && q.dim(1) == k.dim(1) && q.dim(3) == k.dim(3),
+         "needs f32 q[B, H, Nq, D] and k, v[B, H, Nk, D]", {&q, &k, &v});
+  expect("attention", q.dim(3) > 0 && q.dim(3) % 4 == 0, "D must be a multiple of 4", {&q});
+  const Tensor& mask = options.key_mask;
+  expect("attention",
+         !mask.defined() || (mask.dtype() == DType::u8 && mask.shape() == Shape{k.dim(0), k.dim(2)}),
+         "key_mask must be u8 [B, Nk]", {&mask, &k});
+  const Tensor& bias = options.bias;
+  expect(
+      "attention",
+      !bias.defined() || (bias.dtype() == DType::f32 && bias.shape() == Shape{q.dim(1), q.dim(2), k.dim(2)}),
+      "bias must be f32 [H, Nq, Nk]", {&bias, &q, &k});
+}
+
+struct AttentionBackward {
+  Tensor q, k, v, bias;  // as given: gradients go to these
+  AttentionProblem problem;
+  const AttentionForm* form;
+  Tensor o, lse;
+  uint64_t id;  // of the result
+
+  void operator()(Grads& g) const {
+    const auto wanted = [&](const Tensor& x) {
+      return g.wants(x) ? Tensor::empty(x.device(), x.shape()) : Tensor();
+    };
+    const AttentionGradients out{o, lse, contiguous(g.of(id)), wanted(q), wanted(k), wanted(v), wanted(bias)};
+    form->backward(problem, out);
+    if (out.dq.defined()) g.add(q, out.dq);
+    if (out.dk.defined()) g.add(k, out.dk);
+    if (out.dv.defined()) g.add(v, out.dv);
+    if (out.dbias.defined()) g.add(bias, out.dbias);
+  }
+};
+
+}  // namespace
+
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+  check(q, k, v, options);
+  Tape* tape = Tape::wants({&q, &k, &v, &options.bias});
+  const auto pause = Tape::pause();
+  AttentionProblem p;
+  p.q = contiguous(q), p.k = contiguous(k), p.v = contiguous(v);
+  if (options.key_mask.defined()) p.key_mask = contiguous(options.key_mask);
+  if (options.bias.defined()) p.bias = contiguous(options.bias);
+  p.causal = options.causal;
+  p.batch = q.dim(0), p.heads = q.dim(1), p.nq = q.dim(2), p.nk = k.dim(2), p.d = q.dim(3);
+  p.scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(p.d));
+  if (q.numel() == 0 || k.numel() == 0) return Tensor::zeros(q.device(), q.shape());
+  const Tensor o = Tensor::empty(q.device(), q.shape());
+  const Tensor lse = Tensor::empty(q.device(), {p.batch, p.heads, p.nq});
+  const AttentionForm& form = choose(p);
+  form.forward(p, o, lse);
+  if (tape) {
+    tape->push("attention", {o}, AttentionBackward{q, k, v, options.bias, p, &form, o.alias(), lse, o.id()});
+  }
+  return o;
+}
+
+}  // namespace vkflux::op

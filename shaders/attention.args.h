@@ -1,0 +1,19 @@
+#ifndef VKFLUX_ATTENTION_ARGS_H
+#define VKFLUX_ATTENTION_ARGS_H
+// A slab of scores: rows r of [count, slab_rows, ld], where head bh = bh0 + r / slab_rows of the B H heads and query
+// q = q0 + r % slab_rows; total_rows = count * slab_rows. ld is nk rounded up to a multiple of 4, ld4 = ld / 4.
+struct AttentionSlabArgs {
+  uint total_rows, slab_rows;
+  uint bh0, q0;
+  uint heads, nq, nk, ld4;
+};
+struct AttentionKeepArgs {
+  uint batch, nk, ld4;
+};
+struct AttentionDeltaArgs {
+  uint rows, d4;
+};
+struct AttentionDbiasArgs {
+  uint batch, heads, slab_rows, q0, nq, nk, ld4;
+};
+#endif

@@ -1,0 +1,171 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "autograd/ops.h"
+#include "autograd/run.h"
+#include "autograd/tape.h"
+#include "tests/harness/gpu.h"
+#include "tests/harness/op_check.h"
+#include "vk/error.h"
+
+namespace vkflux::test {
+namespace {
+
+struct Case {
+  int64_t batch, heads, nq, nk, d;
+  std::vector<uint8_t> mask = {};  // [batch, nk]
+  bool causal = false, bias = false;
+  float scale = 0;
+};
+
+// inputs: q, k, v, maybe bias
+std::vector<Host> reference(const Case& c, const std::vector<Host>& in) {
+  const auto u = [](int64_t x) { return static_cast<size_t>(x); };
+  const size_t nq = u(c.nq), nk = u(c.nk), d = u(c.d), heads = u(c.heads);
+  const double scale = c.scale != 0 ? static_cast<double>(c.scale) : 1 / std::sqrt(static_cast<double>(c.d));
+  Host o{in[0].shape, std::vector<double>(in[0].data.size()), true};
+  std::vector<double> score(nk);
+  for (size_t z = 0; z < u(c.batch) * heads; ++z) {
+    for (size_t i = 0; i < nq; ++i) {
+      double best = -INFINITY, sum = 0;
+      for (size_t j = 0; j < nk; ++j) {
+        const bool kept = (c.mask.empty() || c.mask[z / heads * nk + j]) && (!c.causal || j + nq <= i + nk);
+        double s = 0;
+        for (size_t e = 0; e < d; ++e) s += in[0][(z * nq + i) * d + e] * in[1][(z * nk + j) * d + e];
+        score[j] = kept ? s * scale + (c.bias ? in[3][(z % heads * nq + i) * nk + j] : 0) : -INFINITY;
+        best = std::max(best, score[j]);
+      }
+      if (best == -INFINITY) continue;
+      for (double& s : score) sum += s = std::exp(s - best);
+      for (size_t j = 0; j < nk; ++j) {
+        for (size_t e = 0; e < d; ++e)
+          o[(z * nq + i) * d + e] += score[j] / sum * in[2][(z * nk + j) * d + e];
+      }
+    }
+  }
+  return {o};
+}
+
+void check(const Case& c) {
+  std::vector<Host> in{random({c.batch, c.heads, c.nq, c.d}, 1), random({c.batch, c.heads, c.nk, c.d}, 2),
+                       random({c.batch, c.heads, c.nk, c.d}, 3)};
+  if (c.bias) in.push_back(random({c.heads, c.nq, c.nk}, 4));
+  op::AttentionOptions options;
+  options.scale = c.scale;
+  options.causal = c.causal;
+  if (!c.mask.empty())
+    options.key_mask = Tensor::from(device(), std::span<const uint8_t>(c.mask), {c.batch, c.nk});
+  for (const char* products : {"simd", "gpu"}) {
+    const VariantOverride form("attention", "composed"), force("matmul", products);
+    CheckOptions check_options;
+    check_options.max_probes = 6;
+    check_op(
+        fmt::format("attention B{} H{} Nq{} Nk{} D{} {}", c.batch, c.heads, c.nq, c.nk, c.d, products), in,
+        [&](const std::vector<Tensor>& t) -> std::vector<Tensor> {
+          op::AttentionOptions o = options;
+          if (t.size() > 3) o.bias = t[3];
+          return {op::attention(t[0], t[1], t[2], o)};
+        },
+        [&](const std::vector<Host>& h) { return reference(c, h); }, check_options);
+  }
+}
+
+TEST(Attention, Shapes) {
+  check({1, 1, 1, 1, 8});
+  check({2, 3, 5, 7, 16});
+  check({1, 2, 33, 33, 64});
+  check({1, 1, 9, 70, 128});
+  check({1, 2, 6, 6, 32, {}, false, false, 1.0f});
+  check({2, 3, 24, 24, 64});
+  check({1, 1, 3, 1, 4});
+}
+
+TEST(Attention, KeyMask) {
+  check({2, 2, 4, 9, 16, {1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1}, false, false, 0.25f});
+  check({2, 1, 3, 4, 8, {0, 0, 0, 0, 1, 0, 1, 1}});  // no key left in the first batch: zeros
+}
+
+TEST(Attention, Causal) {
+  check({1, 2, 13, 13, 8, {}, true});
+  check({1, 1, 4, 11, 12, {}, true});
+  check({1, 1, 7, 5, 8, {}, true});  // the first rows see no key
+}
+
+TEST(Attention, Bias) {
+  check({2, 2, 5, 7, 8, {}, false, true});
+  check({1, 3, 12, 16, 16, {}, false, true, 1.0f});
+  check({2, 1, 6, 6, 8, {1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1}, true, true});
+}
+
+TEST(Attention, LargeScoresStayFinite) {
+  Device& d = device();
+  const Tensor q = Tensor::full(d, {1, 1, 4, 8}, 40.0f), v = upload(random({1, 1, 6, 8}, 5));
+  for (float x : op::attention(q, Tensor::full(d, {1, 1, 6, 8}, 40.0f), v).to_host())
+    EXPECT_TRUE(std::isfinite(x));
+}
+
+TEST(Attention, NoKeysAtAll) {
+  Device& d = device();
+  const Tensor o = op::attention(Tensor::full(d, {1, 2, 3, 8}, 1), Tensor::zeros(d, {1, 2, 0, 8}),
+                                 Tensor::zeros(d, {1, 2, 0, 8}));
+  EXPECT_EQ(o.to_host(), std::vector<float>(48, 0.0f));
+}
+
+// Scores that exceed the scratch bound are made slab by slab: the same as attention over parts of the
+// queries.
+TEST(Attention, SlabsMatchParts) {
+  const int64_t n = 2200, part = 550, d = 4;
+  const Tensor q = upload(random({1, 1, n, d}, 6)), k = upload(random({1, 1, n, d}, 7)),
+               v = upload(random({1, 1, n, d}, 8)), dy = upload(random({1, 1, n, d}, 9));
+  const auto run = [&](int64_t begin, int64_t count) {
+    const Tensor x =
+        Tensor::from(device(),
+                     std::span<const float>(q.to_host())
+                         .subspan(static_cast<size_t>(begin * d), static_cast<size_t>(count * d)),
+                     {1, 1, count, d});
+    const Tensor seed =
+        Tensor::from(device(),
+                     std::span<const float>(dy.to_host())
+                         .subspan(static_cast<size_t>(begin * d), static_cast<size_t>(count * d)),
+                     {1, 1, count, d});
+    Tape tape;
+    for (const Tensor* t : {&x, &k, &v}) tape.watch(*t);
+    Tensor o;
+    {
+      const auto scope = tape.record();
+      o = op::attention(x, k, v);
+    }
+    const Grads g = tape.backward(o, seed);
+    return std::array{o.to_host(), g.of(x).to_host(), g.of(k).to_host(), g.of(v).to_host()};
+  };
+  const VariantOverride form("attention", "composed");
+  const auto whole = run(0, n);
+  std::array<std::vector<double>, 4> want;
+  want[2].resize(whole[2].size());
+  want[3].resize(whole[3].size());
+  for (int64_t begin = 0; begin < n; begin += part) {
+    const auto r = run(begin, part);
+    for (size_t i : {0u, 1u}) want[i].insert(want[i].end(), r[i].begin(), r[i].end());
+    for (size_t i : {2u, 3u}) {
+      for (size_t j = 0; j < r[i].size(); ++j) want[i][j] += static_cast<double>(r[i][j]);
+    }
+  }
+  for (size_t i = 0; i < 4; ++i) EXPECT_LE(error_of(whole[i], want[i]), 2e-5) << i;
+}
+
+TEST(Attention, RejectsShapes) {
+  Device& d = device();
+  const Tensor q = Tensor::zeros(d, {1, 2, 3, 8}), k = Tensor::zeros(d, {1, 2, 5, 8});
+  EXPECT_THROW(op::attention(q, Tensor::zeros(d, {1, 1, 5, 8}), Tensor::zeros(d, {1, 1, 5, 8})), Error);
+  EXPECT_THROW(op::attention(Tensor::zeros(d, {1, 1, 2, 6}), Tensor::zeros(d, {1, 1, 2, 6}),
+                             Tensor::zeros(d, {1, 1, 2, 6})),
+               Error);
+  op::AttentionOptions o;
+  o.bias = Tensor::zeros(d, {2, 3, 4});
+  EXPECT_THROW(op::attention(q, k, k, o), Error);
+}
+
+}  // namespace
+}  // namespace vkflux::test
