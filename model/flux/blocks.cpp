@@ -1,0 +1,91 @@
+#include "model/flux/blocks.h"
+
+namespace vkflux {
+namespace {
+
+constexpr float kEps = 1e-6f;
+
+Tensor attend(const op::Qkv& joint, const BlockContext& context, int layer, const std::string& trace_name) {
+  observe(context.trace, trace_name + ".q_rope", joint.q);
+  observe(context.trace, trace_name + ".k_rope", joint.k);
+  const AttentionCall call{joint.q, joint.k, joint.v, context.tokens, layer, context.step};
+  return op::merge_heads(context.attention->forward(call));  // [B, N, H]
+}
+
+}  // namespace
+
+std::vector<Tensor> modulation(const Linear& lin, const Tensor& silu_vec, int64_t parts) {
+  const int64_t batch = silu_vec.dim(0), width = lin.out / parts;
+  // One copy makes every part contiguous.
+  const Tensor all = op::permute(op::reshape(lin(silu_vec), {batch, parts, width}), {1, 0, 2});
+  std::vector<Tensor> out;
+  for (int64_t i = 0; i < parts; ++i) out.push_back(op::reshape(op::narrow(all, 0, i, 1), {batch, width}));
+  return out;
+}
+
+DoubleStream::DoubleStream(const Flux1Config& c)
+    : mod{c.hidden, 6 * c.hidden},
+      qkv{c.hidden, 3 * c.hidden},
+      proj{c.hidden, c.hidden},
+      mlp_in{c.hidden, c.mlp_hidden},
+      mlp_out{c.mlp_hidden, c.hidden},
+      norm{c.head_dim, {}, {}} {}
+
+Tensor DoubleStream::finish(const Tensor& x, const Tensor& o, const std::vector<Tensor>& m) const {
+  const Tensor y = op::gate_residual(x, m[2], proj(o));
+  const Tensor a = op::layer_norm_modulate(y, m[3], m[4], kEps);
+  return op::gate_residual(y, m[5], mlp_out(mlp_in(a, op::Activation::gelu_tanh)));
+}
+
+DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContext& context, int layer) const {
+  const std::vector<Tensor> mi = modulation(img.mod, context.silu_vec, 6);
+  const std::vector<Tensor> mt = modulation(txt.mod, context.silu_vec, 6);
+  const Tensor qkv_img = img.qkv(op::layer_norm_modulate(x.img, mi[0], mi[1], kEps));  // [B, I, 3H]
+  const Tensor qkv_txt = txt.qkv(op::layer_norm_modulate(x.txt, mt[0], mt[1], kEps));  // [B, T, 3H]
+  const op::Qkv joint = op::qk_norm_rope(
+      {{qkv_txt, txt.norm.query, txt.norm.key}, {qkv_img, img.norm.query, img.norm.key}}, context.rope, heads);
+  const std::string name = "double." + std::to_string(layer);
+  const Tensor o = attend(joint, context, layer, name);
+  const int64_t text = x.txt.dim(1);
+  Streams y;
+  y.img = img.finish(x.img, op::narrow(o, 1, text, x.img.dim(1)), mi);
+  y.txt = txt.finish(x.txt, op::narrow(o, 1, 0, text), mt);
+  observe(context.trace, name + ".img", y.img);
+  observe(context.trace, name + ".txt", y.txt);
+  return y;
+}
+
+SingleBlock::SingleBlock(const Flux1Config& c)
+    : heads(c.heads),
+      hidden(c.hidden),
+      mlp_hidden(c.mlp_hidden),
+      mod{c.hidden, 3 * c.hidden},
+      linear1{c.hidden, 3 * c.hidden + c.mlp_hidden},
+      linear2{c.hidden + c.mlp_hidden, c.hidden},
+      norm{c.head_dim, {}, {}} {}
+
+Tensor SingleBlock::operator()(const Tensor& x, const BlockContext& context, int index, int first) const {
+  const std::vector<Tensor> m = modulation(mod, context.silu_vec, 3);
+  const Tensor a = op::layer_norm_modulate(x, m[0], m[1], kEps);
+  // Both linears are used in two parts, so neither [q | k | v | mlp] nor [o | mlp] is ever copied together.
+  const Tensor qkv = op::linear(a, op::narrow(linear1.weight, 0, 0, 3 * hidden),
+                                op::narrow(linear1.bias, 0, 0, 3 * hidden));
+  const Tensor mlp = op::linear(a, op::narrow(linear1.weight, 0, 3 * hidden, mlp_hidden),
+                                op::narrow(linear1.bias, 0, 3 * hidden, mlp_hidden),
+                                op::Activation::gelu_tanh);
+  const std::string name = "single." + std::to_string(index);
+  const Tensor o =
+      attend(op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads), context, first + index, name);
+  const Tensor y = op::add(op::linear(o, op::narrow(linear2.weight, 1, 0, hidden), linear2.bias),
+                           op::linear(mlp, op::narrow(linear2.weight, 1, hidden, mlp_hidden)));
+  const Tensor out = op::gate_residual(x, m[2], y);
+  observe(context.trace, name, out);
+  return out;
+}
+
+Tensor FinalLayer::operator()(const Tensor& x, const Tensor& silu_vec) const {
+  const std::vector<Tensor> m = modulation(mod, silu_vec, 2);
+  return linear(op::layer_norm_modulate(x, m[0], m[1], kEps));
+}
+
+}  // namespace vkflux

@@ -1,0 +1,162 @@
+#include "model/flux/config.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <string_view>
+
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+using Shapes = std::map<std::string, Shape>;
+
+const Shape& need(const Shapes& shapes, const std::string& name, int rank) {
+  const auto it = shapes.find(name);
+  if (it == shapes.end()) {
+    throw Error(ErrorCode::format, fmt::format("not a FLUX.1 transformer: tensor {} is missing", name));
+  }
+  if (it->second.rank() != rank) {
+    throw Error(ErrorCode::format,
+                fmt::format("{} has shape {}, expected rank {}", name, it->second.str(), rank));
+  }
+  for (const int64_t d : it->second) {
+    if (d == 0) throw Error(ErrorCode::format, fmt::format("{} is empty: {}", name, it->second.str()));
+  }
+  return it->second;
+}
+
+/// 1 + the largest block index behind `prefix`.
+int64_t depth_of(const Shapes& shapes, std::string_view prefix) {
+  int64_t depth = 0;
+  for (auto it = shapes.lower_bound(std::string(prefix)); it != shapes.end() && it->first.starts_with(prefix);
+       ++it) {
+    const char* begin = it->first.data() + prefix.size();
+    const char* end = it->first.data() + it->first.size();
+    int64_t i = 0;
+    const auto r = std::from_chars(begin, end, i);
+    if (r.ec != std::errc() || r.ptr == end || *r.ptr != '.' || i < 0 || i >= 4096) {
+      throw Error(ErrorCode::format, fmt::format("tensor name {}: expected a block number", it->first));
+    }
+    depth = std::max(depth, i + 1);
+  }
+  return depth;
+}
+
+void refuse_relatives(const Shapes& shapes) {
+  struct Relative {
+    std::string_view prefix, what;
+  };
+  constexpr Relative kRelatives[] = {
+      {"distilled_guidance_layer.", "this is Chroma, not FLUX.1"},
+      {"double_stream_modulation_img.", "this is FLUX.2, not FLUX.1"},
+      {"byt5_in.", "this is a video model, not FLUX.1"},
+      {"img_in.proj.", "this is a video model, not FLUX.1"},
+      {"nerf_image_embedder.", "this is Chroma Radiance, not FLUX.1"},
+      {"lora_", "this is a LoRA, not a transformer"},
+  };
+  for (const Relative& r : kRelatives) {
+    const auto it = shapes.lower_bound(std::string(r.prefix));
+    if (it != shapes.end() && it->first.starts_with(r.prefix)) {
+      throw Error(ErrorCode::unsupported, fmt::format("{} (it has {})", r.what, it->first));
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<int64_t> default_rope_axes(int64_t head_dim) {
+  int64_t first = (head_dim + 7) / 8;
+  first += first % 2;
+  while (first < head_dim && (head_dim - first) % 4 != 0) first += 2;
+  return {first, (head_dim - first) / 2, (head_dim - first) / 2};
+}
+
+void Flux1Config::check() const {
+  const auto fail = [](const std::string& what) { throw Error(ErrorCode::invalid_argument, "FLUX.1 config: " + what); };
+  for (const int64_t v : {in_channels, out_channels, vec_in_dim, context_in_dim, hidden, mlp_hidden, heads, head_dim}) {
+    if (v <= 0) fail("every size must be positive");
+  }
+  if (depth < 0 || depth_single < 0) fail("depths must not be negative");
+  if (heads * head_dim != hidden) fail(fmt::format("{} heads of {} aren't hidden size {}", heads, head_dim, hidden));
+  if (head_dim % 4 != 0) fail(fmt::format("head size {} must be a multiple of 4", head_dim));
+  for (const int64_t a : axes_dim) {
+    if (a <= 0 || a % 2 != 0) fail(fmt::format("rope axis of {} channels: expected a positive even number", a));
+  }
+  const int64_t sum = std::accumulate(axes_dim.begin(), axes_dim.end(), int64_t{0});
+  if (axes_dim.size() != 3 || sum != head_dim) {
+    fail(fmt::format("rope needs 3 axes with {} channels together, {} given with {}", head_dim, axes_dim.size(), sum));
+  }
+  if (!(theta > 1)) fail("theta must be over 1");
+}
+
+Flux1Config infer_flux1_config(const Shapes& shapes) {
+  refuse_relatives(shapes);
+  Flux1Config c;
+  const Shape& img_in = need(shapes, "img_in.weight", 2);
+  c.hidden = img_in[0];
+  c.in_channels = img_in[1];
+  c.context_in_dim = need(shapes, "txt_in.weight", 2)[1];
+  c.vec_in_dim = need(shapes, "vector_in.in_layer.weight", 2)[1];
+  c.out_channels = need(shapes, "final_layer.linear.weight", 2)[0];
+  c.depth = depth_of(shapes, "double_blocks.");
+  c.depth_single = depth_of(shapes, "single_blocks.");
+  c.guidance = shapes.count("guidance_in.in_layer.weight") != 0;
+  if (c.depth > 0) {
+    c.head_dim = need(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)[0];
+    c.mlp_hidden = need(shapes, "double_blocks.0.img_mlp.0.weight", 2)[0];
+  } else {
+    c.head_dim = need(shapes, "single_blocks.0.norm.query_norm.scale", 1)[0];
+    c.mlp_hidden = need(shapes, "single_blocks.0.linear1.weight", 2)[0] - 3 * c.hidden;
+  }
+  if (c.hidden % c.head_dim != 0) {
+    throw Error(ErrorCode::format, fmt::format("hidden size {} isn't a multiple of head size {}", c.hidden, c.head_dim));
+  }
+  c.heads = c.hidden / c.head_dim;
+  const int64_t in = c.in_channels, out = c.out_channels;
+  if (in != out && in != 2 * out && in != 6 * out) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("tokens of {} channels in, {} out: expected as many in as out, twice as many (Canny, Depth) "
+                            "or six times (Fill)", in, out));
+  }
+  c.axes_dim = default_rope_axes(c.head_dim);
+  c.check();
+  return c;
+}
+
+void apply_flux1_json(Flux1Config& config, const nlohmann::json& json) {
+  const ErrorContext context("config.json");
+  const auto it = json.find("axes_dims_rope");
+  if (it == json.end() || it->is_null()) return;
+  if (!it->is_array() || it->size() != 3) throw Error(ErrorCode::format, "axes_dims_rope must be a list of 3 numbers");
+  std::vector<int64_t> axes;
+  for (const auto& a : *it) {
+    if (!a.is_number_integer()) throw Error(ErrorCode::format, "axes_dims_rope must hold integers");
+    axes.push_back(a.get<int64_t>());
+    if (axes.back() <= 0 || axes.back() > config.head_dim) {
+      throw Error(ErrorCode::format, fmt::format("axes_dims_rope: {} is outside 1..{}", axes.back(), config.head_dim));
+    }
+  }
+  config.axes_dim = axes;
+  config.check();
+}
+
+nlohmann::json flux1_json(const Flux1Config& c) {
+  return {{"_class_name", "FluxTransformer2DModel"},
+          {"patch_size", 1},
+          {"in_channels", c.in_channels},
+          {"out_channels", c.out_channels},
+          {"num_layers", c.depth},
+          {"num_single_layers", c.depth_single},
+          {"attention_head_dim", c.head_dim},
+          {"num_attention_heads", c.heads},
+          {"joint_attention_dim", c.context_in_dim},
+          {"pooled_projection_dim", c.vec_in_dim},
+          {"guidance_embeds", c.guidance},
+          {"axes_dims_rope", c.axes_dim}};
+}
+
+}  // namespace vkflux

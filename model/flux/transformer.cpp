@@ -1,0 +1,119 @@
+#include "model/flux/transformer.h"
+
+#include <fmt/format.h>
+
+#include "autograd/tape.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr int64_t kTimeFeatures = 256;
+
+void expect_shape(const char* name, const Tensor& x, const Shape& want) {
+  if (!x.defined()) throw Error(ErrorCode::invalid_argument, fmt::format("FLUX.1 input {} is missing", name));
+  if (!(x.shape() == want)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("FLUX.1 input {} is {}, expected {}", name, x.shape().str(), want.str()));
+  }
+}
+
+}  // namespace
+
+Flux1::Flux1(const Flux1Config& config)
+    : config_(config),
+      img_in_{config.in_channels, config.hidden},
+      txt_in_{config.context_in_dim, config.hidden},
+      time_in_(kTimeFeatures, config.hidden),
+      vector_in_(config.vec_in_dim, config.hidden),
+      guidance_in_(kTimeFeatures, config.hidden),
+      final_(config) {
+  config_.check();
+  for (int64_t i = 0; i < config.depth; ++i) double_.emplace_back(config);
+  for (int64_t i = 0; i < config.depth_single; ++i) single_.emplace_back(config);
+}
+
+void Flux1::check(const Flux1Inputs& in) const {
+  if (!in.img.defined() || in.img.rank() != 3) {
+    throw Error(ErrorCode::invalid_argument, "FLUX.1 input img must be [batch, tokens, channels]");
+  }
+  if (!in.txt.defined() || in.txt.rank() != 3) {
+    throw Error(ErrorCode::invalid_argument, "FLUX.1 input txt must be [batch, tokens, channels]");
+  }
+  const int64_t batch = in.img.dim(0), tokens = in.txt.dim(1) + in.img.dim(1);
+  expect_shape("img", in.img, {batch, in.img.dim(1), config_.in_channels});
+  expect_shape("txt", in.txt, {batch, in.txt.dim(1), config_.context_in_dim});
+  expect_shape("y", in.y, {batch, config_.vec_in_dim});
+  expect_shape("t", in.t, {batch});
+  if (config_.guidance) expect_shape("guidance", in.guidance, {batch});
+  const int64_t rope_batch = in.rope.defined() && in.rope.rank() == 4 && in.rope.dim(0) == 1 ? 1 : batch;
+  expect_shape("rope", in.rope, {rope_batch, tokens, config_.head_dim / 2, 2});
+}
+
+Tensor Flux1::conditioning(const Flux1Inputs& in, Trace* trace) const {
+  const Tensor features = op::timestep_embedding(in.t, kTimeFeatures);
+  const Tensor time = time_in_(features), vector = vector_in_(in.y);
+  observe(trace, "timestep_embedding", features);
+  observe(trace, "time_in", time);
+  observe(trace, "vector_in", vector);
+  Tensor vec = time;
+  if (config_.guidance) {
+    vec = op::add(vec, guidance_in_(op::timestep_embedding(in.guidance, kTimeFeatures)));
+  }
+  vec = op::add(vec, vector);
+  observe(trace, "vec", vec);
+  return vec;
+}
+
+DoubleBlock::Streams Flux1::run_double(size_t i, const DoubleBlock::Streams& x, const BlockContext& context) {
+  DoubleBlock& block = double_[i];
+  const int layer = static_cast<int>(i);
+  if (!checkpointing_) return block(x, context, layer);
+  const auto fn = [&block, context, layer](const std::vector<Tensor>& in) mutable {
+    context.silu_vec = in[2];
+    const DoubleBlock::Streams y = block({in[0], in[1]}, context, layer);
+    return std::vector<Tensor>{y.img, y.txt};
+  };
+  const std::vector<Tensor> y = checkpoint(fn, {x.img, x.txt, context.silu_vec}, tensors(parameters(block)));
+  return {y[0], y[1]};
+}
+
+Tensor Flux1::run_single(size_t i, const Tensor& x, const BlockContext& context) {
+  SingleBlock& block = single_[i];
+  const int index = static_cast<int>(i), first = static_cast<int>(double_.size());
+  if (!checkpointing_) return block(x, context, index, first);
+  const auto fn = [&block, context, index, first](const std::vector<Tensor>& in) mutable {
+    context.silu_vec = in[1];
+    return std::vector<Tensor>{block(in[0], context, index, first)};
+  };
+  return checkpoint(fn, {x, context.silu_vec}, tensors(parameters(block)))[0];
+}
+
+Tensor Flux1::forward(const Flux1Inputs& in, Trace* trace) {
+  check(in);
+  BlockContext context{op::silu(conditioning(in, trace)), in.rope, in.tokens, in.step, &attention_, trace};
+  context.tokens.text = in.txt.dim(1);
+  context.tokens.image = in.img.dim(1);
+  DoubleBlock::Streams streams{img_in_(in.img), txt_in_(in.txt)};
+  observe(trace, "img_in", streams.img);
+  observe(trace, "txt_in", streams.txt);
+  for (size_t i = 0; i < double_.size(); ++i) streams = run_double(i, streams, context);
+  Tensor img = streams.img;
+  if (!single_.empty()) {
+    Tensor x = op::concat({streams.txt, streams.img}, 1);  // [B, T + I, H]
+    streams = {};
+    for (size_t i = 0; i < single_.size(); ++i) x = run_single(i, x, context);
+    img = op::narrow(x, 1, context.tokens.text, context.tokens.image);
+  }
+  return final_(img, context.silu_vec);
+}
+
+Init flux1_init(const Param& p) {
+  const auto has = [&](std::string_view part) { return p.name.find(part) != std::string::npos; };
+  if (has("_norm.scale")) return {Init::Kind::constant, 1};
+  if (p.shape.rank() < 2 || has("mod.lin") || has("modulation") || has("final_layer")) return {};
+  if (has("time_in") || has("vector_in") || has("guidance_in")) return {Init::Kind::normal, 0.02f};
+  return xavier_uniform(p.shape);
+}
+
+}  // namespace vkflux
