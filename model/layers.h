@@ -10,7 +10,7 @@ namespace vkflux {
 struct Linear {
   int64_t in = 0, out = 0;
   bool has_bias = true;
-  Tensor weight, bias;
+  Tensor weight = {}, bias = {};
 
   template <class V>
   void visit(V& v) {
@@ -25,7 +25,7 @@ struct Linear {
 /// A 2-D convolution over channels-last images, x[B, H, W, in] -> [B, H', W', out].
 struct Conv2d {
   int64_t in = 0, out = 0, kernel = 3;
-  Tensor weight, bias;
+  Tensor weight = {}, bias = {};
 
   template <class V>
   void visit(V& v) {
@@ -36,15 +36,13 @@ struct Conv2d {
     return op::conv2d(x, weight, bias, options);
   }
   /// A 1x1 convolution as a matrix product over channels.
-  Tensor pointwise(const Tensor& x) const {
-    return op::linear(x, op::reshape(weight, {out, in}), bias);
-  }
+  Tensor pointwise(const Tensor& x) const { return op::linear(x, op::reshape(weight, {out, in}), bias); }
 };
 
 /// Layer norm or group norm parameters.
 struct NormAffine {
   int64_t width = 0;
-  Tensor weight, bias;
+  Tensor weight = {}, bias = {};
 
   template <class V>
   void visit(V& v) {

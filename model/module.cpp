@@ -20,7 +20,7 @@ std::vector<float> values(const Init& init, size_t n, uint64_t seed) {
   if (init.kind == Init::Kind::constant) return std::vector<float>(n, init.a);
   std::vector<float> out(n);
   for (size_t i = 0; i < n; ++i) {
-    const PhiloxPair u = philox_uniform_pair(seed, static_cast<uint32_t>(i), 0);
+    const auto u = philox_uniform_pair(seed, static_cast<uint32_t>(i), 0);
     const double x = init.kind == Init::Kind::normal
                          ? std::sqrt(-2 * std::log(u.first)) * std::sin(2 * M_PI * u.second)
                          : 2 * u.first - 1;
@@ -58,8 +58,9 @@ void place(const std::vector<Param>& params, const Arena& arena, size_t first) {
   for (size_t i = 0; i < params.size(); ++i) {
     const Tensor& t = arena[first + i];
     if (!(t.shape() == params[i].shape)) {
-      throw Error(ErrorCode::invalid_argument, fmt::format("{} is {}, its place in the arena {}", params[i].name,
-                                                           params[i].shape.str(), t.shape().str()));
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("{} is {}, its place in the arena {}", params[i].name, params[i].shape.str(),
+                              t.shape().str()));
     }
     *params[i].tensor = t;
   }

@@ -9,22 +9,9 @@
 #include <cstdint>
 #include <numbers>
 
+#include "model/sampler/philox.h"
+
 namespace vkflux {
-
-using PhiloxBlock = std::array<uint32_t, 4>;
-
-/// One Philox 4x32-10 block: ten rounds over the counter with the key bumped between them.
-constexpr PhiloxBlock philox4x32(PhiloxBlock counter, std::array<uint32_t, 2> key) {
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = uint64_t{0xD2511F53u} * counter[0];
-    const uint64_t p1 = uint64_t{0xCD9E8D57u} * counter[2];
-    counter = {static_cast<uint32_t>(p1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(p1),
-               static_cast<uint32_t>(p0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(p0)};
-    key[0] += 0x9E3779B9u;
-    key[1] += 0xBB67AE85u;
-  }
-  return counter;
-}
 
 /// A sequence of draws at one address. `stream` separates purposes (shuffle, caption, timestep, ...), `step`
 /// is the training step, `index` the sample within it. Two objects with one address give the same draws.

@@ -29,7 +29,7 @@ DoubleStream::DoubleStream(const Flux1Config& c)
       proj{c.hidden, c.hidden},
       mlp_in{c.hidden, c.mlp_hidden},
       mlp_out{c.mlp_hidden, c.hidden},
-      norm{c.head_dim, {}, {}} {}
+      norm{c.head_dim} {}
 
 Tensor DoubleStream::finish(const Tensor& x, const Tensor& o, const std::vector<Tensor>& m) const {
   const Tensor y = op::gate_residual(x, m[2], proj(o));
@@ -42,8 +42,9 @@ DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContex
   const std::vector<Tensor> mt = modulation(txt.mod, context.silu_vec, 6);
   const Tensor qkv_img = img.qkv(op::layer_norm_modulate(x.img, mi[0], mi[1], kEps));  // [B, I, 3H]
   const Tensor qkv_txt = txt.qkv(op::layer_norm_modulate(x.txt, mt[0], mt[1], kEps));  // [B, T, 3H]
-  const op::Qkv joint = op::qk_norm_rope(
-      {{qkv_txt, txt.norm.query, txt.norm.key}, {qkv_img, img.norm.query, img.norm.key}}, context.rope, heads);
+  const op::Qkv joint =
+      op::qk_norm_rope({{qkv_txt, txt.norm.query, txt.norm.key}, {qkv_img, img.norm.query, img.norm.key}},
+                       context.rope, heads);
   const std::string name = "double." + std::to_string(layer);
   const Tensor o = attend(joint, context, layer, name);
   const int64_t text = x.txt.dim(1);
@@ -62,20 +63,20 @@ SingleBlock::SingleBlock(const Flux1Config& c)
       mod{c.hidden, 3 * c.hidden},
       linear1{c.hidden, 3 * c.hidden + c.mlp_hidden},
       linear2{c.hidden + c.mlp_hidden, c.hidden},
-      norm{c.head_dim, {}, {}} {}
+      norm{c.head_dim} {}
 
 Tensor SingleBlock::operator()(const Tensor& x, const BlockContext& context, int index, int first) const {
   const std::vector<Tensor> m = modulation(mod, context.silu_vec, 3);
   const Tensor a = op::layer_norm_modulate(x, m[0], m[1], kEps);
   // Both linears are used in two parts, so neither [q | k | v | mlp] nor [o | mlp] is ever copied together.
-  const Tensor qkv = op::linear(a, op::narrow(linear1.weight, 0, 0, 3 * hidden),
-                                op::narrow(linear1.bias, 0, 0, 3 * hidden));
-  const Tensor mlp = op::linear(a, op::narrow(linear1.weight, 0, 3 * hidden, mlp_hidden),
-                                op::narrow(linear1.bias, 0, 3 * hidden, mlp_hidden),
-                                op::Activation::gelu_tanh);
+  const Tensor qkv =
+      op::linear(a, op::narrow(linear1.weight, 0, 0, 3 * hidden), op::narrow(linear1.bias, 0, 0, 3 * hidden));
+  const Tensor mlp =
+      op::linear(a, op::narrow(linear1.weight, 0, 3 * hidden, mlp_hidden),
+                 op::narrow(linear1.bias, 0, 3 * hidden, mlp_hidden), op::Activation::gelu_tanh);
   const std::string name = "single." + std::to_string(index);
-  const Tensor o =
-      attend(op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads), context, first + index, name);
+  const Tensor o = attend(op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads), context,
+                          first + index, name);
   const Tensor y = op::add(op::linear(o, op::narrow(linear2.weight, 1, 0, hidden), linear2.bias),
                            op::linear(mlp, op::narrow(linear2.weight, 1, hidden, mlp_hidden)));
   const Tensor out = op::gate_residual(x, m[2], y);

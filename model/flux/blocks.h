@@ -1,5 +1,5 @@
-// The parts of a FLUX.1 transformer. B batch, N = T + I joint tokens (text first), H hidden width. Layer norms
-// have no parameters and eps 1e-6; modulation rows are shift, scale, gate.
+// The parts of a FLUX.1 transformer. B batch, N = T + I joint tokens (text first), H hidden width. Layer
+// norms have no parameters and eps 1e-6; modulation rows are shift, scale, gate.
 #pragma once
 
 #include <string>
@@ -29,7 +29,7 @@ struct MlpEmbedder {
 /// RMS norm scales of q and k, shared by the heads.
 struct QkNorm {
   int64_t head_dim = 0;
-  Tensor query, key;
+  Tensor query = {}, key = {};
 
   template <class V>
   void visit(V& v) {
@@ -111,8 +111,7 @@ struct FinalLayer {
   Linear linear, mod;
 
   FinalLayer() = default;
-  explicit FinalLayer(const Flux1Config& c)
-      : linear{c.hidden, c.out_channels}, mod{c.hidden, 2 * c.hidden} {}
+  explicit FinalLayer(const Flux1Config& c) : linear{c.hidden, c.out_channels}, mod{c.hidden, 2 * c.hidden} {}
   template <class V>
   void visit(V& v) {
     v.child("linear.", linear);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <string_view>
 
@@ -76,19 +75,25 @@ std::vector<int64_t> default_rope_axes(int64_t head_dim) {
 }
 
 void Flux1Config::check() const {
-  const auto fail = [](const std::string& what) { throw Error(ErrorCode::invalid_argument, "FLUX.1 config: " + what); };
-  for (const int64_t v : {in_channels, out_channels, vec_in_dim, context_in_dim, hidden, mlp_hidden, heads, head_dim}) {
+  const auto fail = [](const std::string& what) {
+    throw Error(ErrorCode::invalid_argument, "FLUX.1 config: " + what);
+  };
+  for (const int64_t v :
+       {in_channels, out_channels, vec_in_dim, context_in_dim, hidden, mlp_hidden, heads, head_dim}) {
     if (v <= 0) fail("every size must be positive");
   }
   if (depth < 0 || depth_single < 0) fail("depths must not be negative");
-  if (heads * head_dim != hidden) fail(fmt::format("{} heads of {} aren't hidden size {}", heads, head_dim, hidden));
+  if (heads * head_dim != hidden)
+    fail(fmt::format("{} heads of {} aren't hidden size {}", heads, head_dim, hidden));
   if (head_dim % 4 != 0) fail(fmt::format("head size {} must be a multiple of 4", head_dim));
   for (const int64_t a : axes_dim) {
-    if (a <= 0 || a % 2 != 0) fail(fmt::format("rope axis of {} channels: expected a positive even number", a));
+    if (a <= 0 || a % 2 != 0)
+      fail(fmt::format("rope axis of {} channels: expected a positive even number", a));
   }
   const int64_t sum = std::accumulate(axes_dim.begin(), axes_dim.end(), int64_t{0});
   if (axes_dim.size() != 3 || sum != head_dim) {
-    fail(fmt::format("rope needs 3 axes with {} channels together, {} given with {}", head_dim, axes_dim.size(), sum));
+    fail(fmt::format("rope needs 3 axes with {} channels together, {} given with {}", head_dim,
+                     axes_dim.size(), sum));
   }
   if (!(theta > 1)) fail("theta must be over 1");
 }
@@ -113,38 +118,44 @@ Flux1Config infer_flux1_config(const Shapes& shapes) {
     c.mlp_hidden = need(shapes, "single_blocks.0.linear1.weight", 2)[0] - 3 * c.hidden;
   }
   if (c.hidden % c.head_dim != 0) {
-    throw Error(ErrorCode::format, fmt::format("hidden size {} isn't a multiple of head size {}", c.hidden, c.head_dim));
+    throw Error(ErrorCode::format,
+                fmt::format("hidden size {} isn't a multiple of head size {}", c.hidden, c.head_dim));
   }
   c.heads = c.hidden / c.head_dim;
   const int64_t in = c.in_channels, out = c.out_channels;
   if (in != out && in != 2 * out && in != 6 * out) {
-    throw Error(ErrorCode::unsupported,
-                fmt::format("tokens of {} channels in, {} out: expected as many in as out, twice as many (Canny, Depth) "
-                            "or six times (Fill)", in, out));
+    throw Error(
+        ErrorCode::unsupported,
+        fmt::format(
+            "tokens of {} channels in, {} out: expected as many in as out, twice as many (Canny, Depth) "
+            "or six times (Fill)",
+            in, out));
   }
   c.axes_dim = default_rope_axes(c.head_dim);
   c.check();
   return c;
 }
 
-void apply_flux1_json(Flux1Config& config, const nlohmann::json& json) {
+void apply_flux1_json(Flux1Config& config, const io::Json& json) {
   const ErrorContext context("config.json");
   const auto it = json.find("axes_dims_rope");
   if (it == json.end() || it->is_null()) return;
-  if (!it->is_array() || it->size() != 3) throw Error(ErrorCode::format, "axes_dims_rope must be a list of 3 numbers");
+  if (!it->is_array() || it->size() != 3)
+    throw Error(ErrorCode::format, "axes_dims_rope must be a list of 3 numbers");
   std::vector<int64_t> axes;
   for (const auto& a : *it) {
     if (!a.is_number_integer()) throw Error(ErrorCode::format, "axes_dims_rope must hold integers");
     axes.push_back(a.get<int64_t>());
     if (axes.back() <= 0 || axes.back() > config.head_dim) {
-      throw Error(ErrorCode::format, fmt::format("axes_dims_rope: {} is outside 1..{}", axes.back(), config.head_dim));
+      throw Error(ErrorCode::format,
+                  fmt::format("axes_dims_rope: {} is outside 1..{}", axes.back(), config.head_dim));
     }
   }
   config.axes_dim = axes;
   config.check();
 }
 
-nlohmann::json flux1_json(const Flux1Config& c) {
+io::Json flux1_json(const Flux1Config& c) {
   return {{"_class_name", "FluxTransformer2DModel"},
           {"patch_size", 1},
           {"in_channels", c.in_channels},

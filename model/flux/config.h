@@ -3,11 +3,11 @@
 
 #include <cstdint>
 #include <map>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "autograd/tensor.h"
+#include "model/io/json.h"
 
 namespace vkflux {
 
@@ -36,8 +36,8 @@ std::vector<int64_t> default_rope_axes(int64_t head_dim);
 Flux1Config infer_flux1_config(const std::map<std::string, Shape>& shapes);
 
 /// What shapes can't tell, from diffusers' transformer/config.json (axes_dims_rope); checked against config.
-void apply_flux1_json(Flux1Config& config, const nlohmann::json& json);
+void apply_flux1_json(Flux1Config& config, const io::Json& json);
 /// diffusers' transformer/config.json.
-nlohmann::json flux1_json(const Flux1Config& config);
+io::Json flux1_json(const Flux1Config& config);
 
 }  // namespace vkflux

@@ -12,8 +12,8 @@ Tensor rope_table(Device& device, std::span<const float> ids, int64_t batch, con
                   double theta) {
   const size_t per_token = axes.size();
   if (per_token == 0 || batch <= 0 || ids.size() % (per_token * static_cast<size_t>(batch)) != 0) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("rope: {} position numbers for batch {} and {} axes", ids.size(), batch, per_token));
+    throw Error(ErrorCode::invalid_argument, fmt::format("rope: {} position numbers for batch {} and {} axes",
+                                                         ids.size(), batch, per_token));
   }
   std::vector<double> omega;
   std::vector<size_t> axis_of;

@@ -69,9 +69,10 @@ DoubleBlock::Streams Flux1::run_double(size_t i, const DoubleBlock::Streams& x, 
   DoubleBlock& block = double_[i];
   const int layer = static_cast<int>(i);
   if (!checkpointing_) return block(x, context, layer);
-  const auto fn = [&block, context, layer](const std::vector<Tensor>& in) mutable {
-    context.silu_vec = in[2];
-    const DoubleBlock::Streams y = block({in[0], in[1]}, context, layer);
+  const auto fn = [&block, context, layer](const std::vector<Tensor>& in) {
+    BlockContext inner = context;
+    inner.silu_vec = in[2];
+    const DoubleBlock::Streams y = block({in[0], in[1]}, inner, layer);
     return std::vector<Tensor>{y.img, y.txt};
   };
   const std::vector<Tensor> y = checkpoint(fn, {x.img, x.txt, context.silu_vec}, tensors(parameters(block)));
@@ -82,9 +83,10 @@ Tensor Flux1::run_single(size_t i, const Tensor& x, const BlockContext& context)
   SingleBlock& block = single_[i];
   const int index = static_cast<int>(i), first = static_cast<int>(double_.size());
   if (!checkpointing_) return block(x, context, index, first);
-  const auto fn = [&block, context, index, first](const std::vector<Tensor>& in) mutable {
-    context.silu_vec = in[1];
-    return std::vector<Tensor>{block(in[0], context, index, first)};
+  const auto fn = [&block, context, index, first](const std::vector<Tensor>& in) {
+    BlockContext inner = context;
+    inner.silu_vec = in[1];
+    return std::vector<Tensor>{block(in[0], inner, index, first)};
   };
   return checkpoint(fn, {x, context.silu_vec}, tensors(parameters(block)))[0];
 }
@@ -108,12 +110,21 @@ Tensor Flux1::forward(const Flux1Inputs& in, Trace* trace) {
   return final_(img, context.silu_vec);
 }
 
-Init flux1_init(const Param& p) {
-  const auto has = [&](std::string_view part) { return p.name.find(part) != std::string::npos; };
-  if (has("_norm.scale")) return {Init::Kind::constant, 1};
-  if (p.shape.rank() < 2 || has("mod.lin") || has("modulation") || has("final_layer")) return {};
-  if (has("time_in") || has("vector_in") || has("guidance_in")) return {Init::Kind::normal, 0.02f};
-  return xavier_uniform(p.shape);
+InitRule flux1_init() {
+  return [](const Param& p) -> Init {
+    const auto has = [&](std::string_view part) { return p.name.find(part) != std::string::npos; };
+    if (has("_norm.scale")) return {Init::Kind::constant, 1};
+    if (p.shape.rank() < 2 || has("mod.lin") || has("modulation") || has("final_layer")) return {};
+    if (has("time_in") || has("vector_in") || has("guidance_in")) return {Init::Kind::normal, 0.02f};
+    return xavier_uniform(p.shape);
+  };
+}
+
+RowSplit flux1_row_split(const Flux1Config& c) {
+  return [h = c.hidden, mlp = c.mlp_hidden](const Param& p) -> std::vector<int64_t> {
+    if (p.name.find(".linear1.") != std::string::npos) return {h, h, h, mlp};
+    return {};
+  };
 }
 
 }  // namespace vkflux

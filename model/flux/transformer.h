@@ -7,16 +7,17 @@
 #include <vector>
 
 #include "model/flux/blocks.h"
+#include "model/load.h"
 
 namespace vkflux {
 
 struct Flux1Inputs {
-  Tensor img;       // [B, I, in_channels]
-  Tensor txt;       // [B, T, context_in_dim]
-  Tensor y;         // [B, vec_in_dim]
-  Tensor t;         // [B], 1 = noise
-  Tensor guidance;  // [B]; for models with a guidance embedder only
-  Tensor rope;      // [1 or B, T + I, D/2, 2] from rope_table()
+  Tensor img;          // [B, I, in_channels]
+  Tensor txt;          // [B, T, context_in_dim]
+  Tensor y;            // [B, vec_in_dim]
+  Tensor t;            // [B], 1 = noise
+  Tensor guidance;     // [B]; for models with a guidance embedder only
+  Tensor rope;         // [1 or B, T + I, D/2, 2] from rope_table()
   TokenLayout tokens;  // text and image counts are filled in by forward()
   StepInfo step;
 };
@@ -68,6 +69,8 @@ class Flux1 {
 /// How a transformer that is trained from scratch starts: Xavier for linears, zero for biases, for all
 /// modulations and for the final linear, N(0, 0.02) for the time, vector and guidance embedders, one for
 /// scales.
-Init flux1_init(const Param& param);
+InitRule flux1_init();
+/// How diffusers' layout splits a parameter's rows: q, k, v and the MLP's input.
+RowSplit flux1_row_split(const Flux1Config& config);
 
 }  // namespace vkflux

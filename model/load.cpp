@@ -1,0 +1,59 @@
+#include "model/load.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+std::vector<int64_t> dims(const Shape& s) {
+  return {s.begin(), s.end()};
+}
+
+}  // namespace
+
+std::map<std::string, Shape> shapes_of(const io::NamedTensors& file) {
+  const ErrorContext context(file.path());
+  std::map<std::string, Shape> out;
+  for (const std::string& name : file.names()) {
+    const ErrorContext tensor(name);
+    out.emplace(name, Shape(std::span<const int64_t>(file.shape(name))));
+  }
+  return out;
+}
+
+void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, DType matrices) {
+  io::NamedShapes expected;
+  for (const Param& p : params) expected.emplace_back(p.name, dims(p.shape));
+  file.check(expected);
+  const ErrorContext context(file.path());
+  for (const Param& p : params) {
+    const ErrorContext tensor(p.name);
+    const std::vector<float> values = file.read_f32(p.name);
+    if (p.shape.rank() < 2) {
+      for (const float v : values) {
+        if (!std::isfinite(v))
+          throw Error(ErrorCode::format, fmt::format("holds {}: the file is damaged", v));
+      }
+    }
+    const DType dtype = p.shape.rank() == 2 ? matrices : DType::f32;
+    *p.tensor = Tensor::from(device, std::span<const float>(values), p.shape, dtype, MemoryClass::weights);
+  }
+}
+
+void save(const std::vector<Param>& params, const std::string& path, const io::NameTable& table,
+          io::FileDType matrices, const RowSplit& rows) {
+  std::vector<io::TensorData> out;
+  for (const Param& p : params) {
+    const auto dtype = p.shape.rank() >= 2 ? matrices : io::FileDType::f32;
+    auto parts = io::to_foreign(p.name, dims(p.shape), p.tensor->to_host(), table, dtype,
+                                rows ? rows(p) : std::vector<int64_t>{});
+    for (io::TensorData& d : parts) out.push_back(std::move(d));
+  }
+  io::write_safetensors(path, out, {{"format", "pt"}});
+}
+
+}  // namespace vkflux

@@ -1,0 +1,197 @@
+// AutoencoderKL of the Flux family: images [B, 3, H, W] in [-1, 1] to latents [B, z, H/f, W/f] and back, with
+// f = 2^(levels - 1). Channels last inside. Group norms have eps 1e-6; the middle attention has one head.
+// Differentiable throughout.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/io/json.h"
+#include "model/layers.h"
+#include "model/trace.h"
+
+namespace vkflux {
+
+struct AutoencoderConfig {
+  int64_t channels = 3, latent_channels = 16;
+  std::vector<int64_t> encoder_widths = {128, 256, 512, 512};  // by level, full resolution first
+  std::vector<int64_t> decoder_widths = {128, 256, 512, 512};
+  int64_t blocks = 2;  // per level of the encoder; the decoder has one more
+  int64_t groups = 32;
+  float scaling_factor = 0.3611f, shift_factor = 0.1159f;
+  bool quant_convs = false;  // 1x1 convolutions on the moments and before the decoder
+
+  int64_t levels() const { return static_cast<int64_t>(encoder_widths.size()); }
+  int64_t factor() const { return int64_t{1} << (levels() - 1); }
+  void check() const;
+};
+
+/// From the tensors of a checkpoint in BFL names; groups become 32, or the narrowest width when that is less.
+AutoencoderConfig infer_autoencoder_config(const std::map<std::string, Shape>& shapes);
+/// What shapes can't tell, from diffusers' vae/config.json: scaling_factor, shift_factor, norm_num_groups.
+void apply_autoencoder_json(AutoencoderConfig& config, const io::Json& json);
+/// diffusers' vae/config.json. sample_size: of the pictures it was trained on.
+io::Json autoencoder_json(const AutoencoderConfig& config, int64_t sample_size);
+
+/// norm, SiLU, convolution, twice; plus the input.
+struct ResBlock {
+  int64_t groups = 32;
+  NormAffine norm1, norm2;
+  Conv2d conv1, conv2, shortcut;  // shortcut: 1x1, only when the width changes
+
+  ResBlock() = default;
+  ResBlock(int64_t in, int64_t out, int64_t groups);
+  template <class V>
+  void visit(V& v) {
+    v.child("norm1.", norm1);
+    v.child("conv1.", conv1);
+    v.child("norm2.", norm2);
+    v.child("conv2.", conv2);
+    if (shortcut.in != shortcut.out) v.child("nin_shortcut.", shortcut);
+  }
+  Tensor operator()(const Tensor& x) const;
+};
+
+/// Attention over all positions, one head as wide as the channels.
+struct AttentionBlock {
+  int64_t groups = 32;
+  NormAffine norm;
+  Linear q, k, v, proj_out;
+
+  AttentionBlock() = default;
+  AttentionBlock(int64_t width, int64_t groups);
+  template <class V>
+  void visit(V& visitor) {
+    visitor.child("norm.", norm);
+    visitor.child("q.", q);
+    visitor.child("k.", k);
+    visitor.child("v.", v);
+    visitor.child("proj_out.", proj_out);
+  }
+  Tensor operator()(const Tensor& x) const;
+};
+
+struct MidBlock {
+  ResBlock block_1, block_2;
+  AttentionBlock attn_1;
+
+  MidBlock() = default;
+  MidBlock(int64_t width, int64_t groups)
+      : block_1(width, width, groups), block_2(width, width, groups), attn_1(width, groups) {}
+  template <class V>
+  void visit(V& v) {
+    v.child("block_1.", block_1);
+    v.child("attn_1.", attn_1);
+    v.child("block_2.", block_2);
+  }
+  Tensor operator()(const Tensor& x, Trace* trace, const std::string& name) const;
+};
+
+/// Blocks of one resolution, and the convolution that leads to the next.
+struct AutoencoderLevel {
+  std::vector<ResBlock> blocks;
+  Conv2d resample;
+  bool has_resample = false;
+
+  template <class V>
+  void visit(V& v, const char* resample_name) {
+    for (size_t i = 0; i < blocks.size(); ++i) v.child("block." + std::to_string(i) + ".", blocks[i]);
+    if (has_resample) v.child(resample_name, resample);
+  }
+};
+
+struct Encoder {
+  AutoencoderConfig config;
+  Conv2d conv_in, conv_out, quant_conv;
+  struct Level : AutoencoderLevel {
+    template <class V>
+    void visit(V& v) {
+      AutoencoderLevel::visit(v, "downsample.conv.");
+    }
+  };
+  std::vector<Level> down;
+  MidBlock mid;
+  NormAffine norm_out;
+
+  explicit Encoder(const AutoencoderConfig& c);
+  template <class V>
+  void visit(V& v) {
+    v.child("conv_in.", conv_in);
+    for (size_t i = 0; i < down.size(); ++i) v.child("down." + std::to_string(i) + ".", down[i]);
+    v.child("mid.", mid);
+    v.child("norm_out.", norm_out);
+    v.child("conv_out.", conv_out);
+    if (config.quant_convs) v.child("quant_conv.", quant_conv);
+  }
+  Tensor operator()(const Tensor& image, Trace* trace) const;  // -> moments [B, h, w, 2z]
+};
+
+struct Decoder {
+  AutoencoderConfig config;
+  Conv2d conv_in, conv_out, post_quant_conv;
+  struct Level : AutoencoderLevel {
+    template <class V>
+    void visit(V& v) {
+      AutoencoderLevel::visit(v, "upsample.conv.");
+    }
+  };
+  std::vector<Level> up;  // level 0 is full resolution and runs last
+  MidBlock mid;
+  NormAffine norm_out;
+
+  explicit Decoder(const AutoencoderConfig& c);
+  template <class V>
+  void visit(V& v) {
+    if (config.quant_convs) v.child("post_quant_conv.", post_quant_conv);
+    v.child("conv_in.", conv_in);
+    v.child("mid.", mid);
+    for (size_t i = 0; i < up.size(); ++i) v.child("up." + std::to_string(i) + ".", up[i]);
+    v.child("norm_out.", norm_out);
+    v.child("conv_out.", conv_out);
+  }
+  Tensor operator()(const Tensor& z, Trace* trace) const;  // [B, h, w, z] -> [B, H, W, 3]
+};
+
+class AutoencoderKL {
+ public:
+  explicit AutoencoderKL(const AutoencoderConfig& config);
+
+  const AutoencoderConfig& config() const { return config_; }
+  /// Set once the latents' statistics are known (training).
+  void set_factors(float scaling, float shift);
+
+  template <class V>
+  void visit(V& v) {
+    v.child("encoder.", encoder_);
+    v.child("decoder.", decoder_);
+  }
+
+  struct Posterior {
+    Tensor mean, logvar;  // [B, z, h, w]
+  };
+  /// image [B, 3, H, W], sides multiples of the factor.
+  Posterior encode(const Tensor& image, Trace* trace = nullptr) const;
+  /// z[B, z, h, w] as encode() gives it -> [B, 3, H, W], about [-1, 1], not clamped.
+  Tensor decode(const Tensor& z, Trace* trace = nullptr) const;
+
+  // Between the autoencoder's z and the transformer's normalised latents.
+  Tensor to_latent(const Tensor& z) const;    // scaling * (z - shift)
+  Tensor from_latent(const Tensor& x) const;  // x / scaling + shift
+
+ private:
+  AutoencoderConfig config_;
+  Encoder encoder_;
+  Decoder decoder_;
+};
+
+/// How an autoencoder that is trained from scratch starts: convolutions uniform in +-1/sqrt(fan in); the last
+/// convolution of every residual block and of the attention zero; the log-variance half of the encoder's
+/// output is set apart by damp_log_variance().
+InitRule autoencoder_init();
+/// Scales the log-variance half of the encoder's last convolution by 0.1 and sets its bias to -5: at bias 0
+/// the posterior's noise would hide everything at first. To be called after initialise().
+void damp_log_variance(AutoencoderKL& model);
+
+}  // namespace vkflux

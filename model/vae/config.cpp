@@ -1,0 +1,113 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "model/vae/autoencoder.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+using Shapes = std::map<std::string, Shape>;
+
+const Shape& need(const Shapes& shapes, const std::string& name) {
+  const auto it = shapes.find(name);
+  if (it == shapes.end()) {
+    throw Error(ErrorCode::format, fmt::format("not a Flux autoencoder: tensor {} is missing", name));
+  }
+  if (it->second.rank() != 4 || it->second.numel() == 0) {
+    throw Error(ErrorCode::format, fmt::format("{} is {}, expected a convolution [out, in, kernel, kernel]",
+                                               name, it->second.str()));
+  }
+  return it->second;
+}
+
+/// Output widths of the levels "half.N.block.0.conv1".
+std::vector<int64_t> widths(const Shapes& shapes, const std::string& half) {
+  std::vector<int64_t> out;
+  for (;;) {
+    const std::string name = fmt::format("{}.{}.block.0.conv1.weight", half, out.size());
+    if (!shapes.count(name)) break;
+    out.push_back(need(shapes, name)[0]);
+  }
+  return out;
+}
+
+}  // namespace
+
+void AutoencoderConfig::check() const {
+  const auto fail = [](const std::string& what) {
+    throw Error(ErrorCode::invalid_argument, "autoencoder config: " + what);
+  };
+  if (encoder_widths.empty() || encoder_widths.size() > 8 || encoder_widths.size() != decoder_widths.size()) {
+    fail("encoder and decoder need the same number of levels, 1 to 8");
+  }
+  if (channels <= 0 || latent_channels <= 0 || blocks <= 0 || groups <= 0) fail("sizes must be positive");
+  for (const auto* list : {&encoder_widths, &decoder_widths}) {
+    for (const int64_t w : *list) {
+      if (w <= 0 || w % groups) fail(fmt::format("width {} isn't a multiple of {} groups", w, groups));
+    }
+    if (list->back() % 4) fail(fmt::format("the inner width {} must be a multiple of 4", list->back()));
+  }
+  if (!(scaling_factor > 0) || !std::isfinite(scaling_factor) || !std::isfinite(shift_factor)) {
+    fail("scaling_factor must be positive and finite, shift_factor finite");
+  }
+}
+
+AutoencoderConfig infer_autoencoder_config(const Shapes& shapes) {
+  AutoencoderConfig c;
+  c.channels = need(shapes, "encoder.conv_in.weight")[1];
+  c.latent_channels = need(shapes, "decoder.conv_in.weight")[1];
+  c.encoder_widths = widths(shapes, "encoder.down");
+  c.decoder_widths = widths(shapes, "decoder.up");
+  if (c.encoder_widths.empty() || c.encoder_widths.size() != c.decoder_widths.size()) {
+    throw Error(ErrorCode::format, fmt::format("not a Flux autoencoder: {} encoder levels, {} decoder levels",
+                                               c.encoder_widths.size(), c.decoder_widths.size()));
+  }
+  c.blocks = 0;
+  while (shapes.count(fmt::format("encoder.down.0.block.{}.conv1.weight", c.blocks))) ++c.blocks;
+  c.quant_convs = shapes.count("encoder.quant_conv.weight") != 0;
+  if (shapes.count("bn.running_mean")) {
+    throw Error(ErrorCode::unsupported,
+                "this is the FLUX.2 autoencoder (it has bn.running_mean), FLUX.1's is needed");
+  }
+  c.groups = std::min({int64_t{32}, *std::min_element(c.encoder_widths.begin(), c.encoder_widths.end()),
+                       *std::min_element(c.decoder_widths.begin(), c.decoder_widths.end())});
+  return c;
+}
+
+void apply_autoencoder_json(AutoencoderConfig& c, const io::Json& json) {
+  const std::string origin = "vae/config.json";
+  c.scaling_factor = io::get_or<float>(json, "scaling_factor", c.scaling_factor, origin);
+  c.shift_factor = io::get_or<float>(json, "shift_factor", c.shift_factor, origin);
+  c.groups = io::get_or<int64_t>(json, "norm_num_groups", c.groups, origin);
+  const ErrorContext context(origin);
+  c.check();
+}
+
+io::Json autoencoder_json(const AutoencoderConfig& c, int64_t sample_size) {
+  if (c.encoder_widths != c.decoder_widths) {
+    throw Error(ErrorCode::unsupported, "vae/config.json states one list of widths for encoder and decoder");
+  }
+  io::Json j;
+  j["_class_name"] = "AutoencoderKL";
+  j["act_fn"] = "silu";
+  j["block_out_channels"] = c.encoder_widths;
+  j["down_block_types"] = std::vector<std::string>(c.encoder_widths.size(), "DownEncoderBlock2D");
+  j["up_block_types"] = std::vector<std::string>(c.encoder_widths.size(), "UpDecoderBlock2D");
+  j["in_channels"] = c.channels;
+  j["out_channels"] = c.channels;
+  j["latent_channels"] = c.latent_channels;
+  j["layers_per_block"] = c.blocks;
+  j["norm_num_groups"] = c.groups;
+  j["mid_block_add_attention"] = true;
+  j["sample_size"] = sample_size;
+  j["scaling_factor"] = c.scaling_factor;
+  j["shift_factor"] = c.shift_factor;
+  j["use_quant_conv"] = c.quant_convs;
+  j["use_post_quant_conv"] = c.quant_convs;
+  return j;
+}
+
+}  // namespace vkflux
