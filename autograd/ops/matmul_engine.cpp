@@ -56,14 +56,17 @@ uint32_t row_units(int64_t m, int64_t unit, uint32_t most) {
 }
 
 Tile simd_tile(const Caps& caps, const Gemm& g) {
-  constexpr int64_t kMaxRows = 32;  // more spills too many registers
   const uint32_t sg = caps.subgroup_size, format = b_format(g);
-  const bool tn = g.form == GemmForm::tn;
+  const bool nn = g.form == GemmForm::nn, tn = g.form == GemmForm::tn;
+  // Column groups per lane: two for 16-bit texels of eight columns, for narrow subgroups, and for nn where C
+  // is wide enough to fill them (measured: 16 x 64 beats 32 x 32 there).
+  const bool wide_nn = nn && !format && sg == 8 && (g.n % 64 == 0 || g.n >= 256);
+  const uint32_t nv = (format && g.form != GemmForm::nt) || sg == 4 || wide_nn ? 2 : 1;
+  const int64_t max_rows = wide_nn ? 16 : 32;  // more accumulators spill too many registers
   const int64_t unit = tn ? 4 : sg;
-  const uint32_t ma = row_units(g.m, unit, static_cast<uint32_t>(kMaxRows / unit));
-  const uint32_t nv = format && g.form != GemmForm::nt ? 2 : (sg == 4 ? 2 : 1);
-  const uint32_t tail = g.form == GemmForm::nn && g.k % 4 != 0;
-  const char* variant = g.form == GemmForm::nn ? "nn" : tn ? "tn" : vector_c(g) ? "nt" : "nt_scalar";
+  const uint32_t ma = row_units(g.m, unit, static_cast<uint32_t>(max_rows / unit));
+  const uint32_t tail = nn && g.k % 4 != 0;
+  const char* variant = nn ? "nn" : tn ? "tn" : vector_c(g) ? "nt" : "nt_scalar";
   return {{"matmul_simd", variant, {sg, ma, nv, format, flags(g), static_cast<uint32_t>(g.act), tail}},
           unit * ma,
           4ll * sg * nv,
@@ -150,10 +153,41 @@ void launch_split(Device& device, const Gemm& g, const Tile& plain_tile, bool si
       groups_1d(ceil_div(n4, 256)), {count, 4 * count});
 }
 
+// Rows that one binding of C (and of A, whose rows go with C's) can cover; all of them when nothing has to be
+// split.
+int64_t rows_per_binding(const Caps& caps, const Gemm& g) {
+  const bool dense_c = g.batch == 1 && g.c.offset == 0 && g.c.ld == g.n && !g.pre.defined();
+  const bool a_rows = g.form != GemmForm::tn;
+  const bool dense_a = !a_rows || (g.a.offset == 0 && g.a.ld == g.k);
+  if (!dense_c || !dense_a) return g.m;
+  const int64_t floats = std::max(g.c.ld, a_rows ? g.a.ld : 1);
+  const int64_t most = static_cast<int64_t>(caps.max_storage_buffer_range / 4) / floats;
+  return most >= g.m ? g.m : most / 64 * 64;  // slices start at multiples of 256 bytes
+}
+
+Tensor rows_of(const GemmMatrix& x, int64_t begin, int64_t rows) {
+  return x.tensor.with_strides({x.tensor.numel()}, {1}).slice(0, begin * x.ld, rows * x.ld);
+}
+
 }  // namespace
 
 void gemm(Device& device, const Gemm& g) {
   if (g.m == 0 || g.n == 0 || g.batch == 0) return;
+  const int64_t rows = rows_per_binding(device.caps(), g);
+  if (rows > 0 && rows < g.m) {
+    for (int64_t begin = 0; begin < g.m; begin += rows) {
+      Gemm part = g;
+      part.m = std::min(rows, g.m - begin);
+      part.c.tensor = rows_of(g.c, begin, part.m);
+      if (g.form == GemmForm::tn) {
+        part.a.offset += begin;
+      } else {
+        part.a.tensor = rows_of(g.a, begin, part.m);
+      }
+      gemm(device, part);
+    }
+    return;
+  }
   const bool simd = use_simd(device, "matmul") && fits_simd(g);
   const Tile t = simd ? simd_tile(device.caps(), g) : shared_tile(g);
   const int64_t splits = split_count(device.device_class(), g, t);

@@ -51,6 +51,7 @@ TEST(Matmul, Shapes) {
   check({3, 7}, {7, 5}, false);
   check({12, 16}, {16, 20}, false);
   check({33, 36}, {36, 68}, false);
+  check({21, 12}, {12, 64}, false);
   check({2, 3, 9, 12}, {2, 3, 12, 8}, false);
   check({5, 4, 3}, {5, 3, 2}, false);
 }
@@ -128,6 +129,25 @@ TEST(Matmul, EngineStrides) {
     check_engine({form, 5, 12, 10, 2, true});
     check_engine({form, 7, 3, 5, 2, false});
     check_engine({form, 20, 36, 24, 2, false});
+  }
+}
+
+TEST(Matmul, EngineSplitsLargeOutputs) {  // more bytes than one binding may have
+  Device& d = device();
+  const int64_t limit = static_cast<int64_t>(d.caps().max_storage_buffer_range), n = 256, k = 4;
+  if (limit > 256ll << 20) return;
+  const int64_t m = limit / 4 / n + 65;
+  const Host a = random({m, k}, 1), b = random({n, k}, 2);
+  const VariantOverride force("matmul", "simd");
+  const Tensor c = op::matmul(upload(a), upload(b), true);
+  for (const int64_t begin : {int64_t{0}, m / 64 * 64 - 128, m / 64 * 64}) {
+    const int64_t rows = std::min<int64_t>(4, m - begin);
+    std::vector<double> want(static_cast<size_t>(rows * n));
+    for (size_t i = 0; i < want.size(); ++i) {
+      for (size_t q = 0; q < 4; ++q)
+        want[i] += a[(static_cast<size_t>(begin) + i / 256) * 4 + q] * b[i % 256 * 4 + q];
+    }
+    EXPECT_LE(error_of(c.slice(0, begin, rows).to_host(), want), 2e-5) << begin;
   }
 }
 
