@@ -1,0 +1,181 @@
+#include "model/text/clip.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+const Shape& need(const std::map<std::string, Shape>& shapes, const std::string& name) {
+  const auto it = shapes.find(name);
+  if (it == shapes.end() || it->second.rank() != 2 || it->second.numel() == 0) {
+    throw Error(ErrorCode::format, fmt::format("not a CLIP text model: {} must be a matrix", name));
+  }
+  return it->second;
+}
+
+Tensor norm(const Tensor& x, const NormAffine& n, float eps) {
+  return op::layer_norm(x, n.weight, n.bias, eps);
+}
+
+}  // namespace
+
+Tensor upload_ids(Device& device, const TokenIds& ids, int64_t vocab) {
+  if (ids.empty() || ids[0].empty()) throw Error(ErrorCode::invalid_argument, "no token ids were given");
+  std::vector<int32_t> flat;
+  for (const auto& row : ids) {
+    if (row.size() != ids[0].size()) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("token rows of {} and {} ids in one batch", ids[0].size(), row.size()));
+    }
+    for (const int32_t id : row) {
+      if (id < 0 || id >= vocab) {
+        throw Error(
+            ErrorCode::invalid_argument,
+            fmt::format("token id {} is outside the text encoder's vocabulary of {}: do tokenizer and "
+                        "encoder belong together?",
+                        id, vocab));
+      }
+    }
+    flat.insert(flat.end(), row.begin(), row.end());
+  }
+  return Tensor::from(device, std::span<const int32_t>(flat),
+                      Shape{static_cast<int64_t>(ids.size()), static_cast<int64_t>(ids[0].size())});
+}
+
+void ClipTextConfig::check() const {
+  for (const int64_t v : {vocab, positions, width, heads, mlp}) {
+    if (v <= 0) throw Error(ErrorCode::invalid_argument, "CLIP config: sizes must be positive");
+  }
+  if (width % heads || width / heads % 4) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("CLIP config: width {} doesn't split into {} heads of a multiple of 4", width, heads));
+  }
+  if (!(eps > 0)) throw Error(ErrorCode::invalid_argument, "CLIP config: layer_norm_eps must be positive");
+  if (eos < 0 || eos >= vocab) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("CLIP config: end token {} of {}", eos, vocab));
+  }
+}
+
+ClipTextConfig infer_clip_config(const std::map<std::string, Shape>& shapes) {
+  ClipTextConfig c;
+  const Shape& tokens = need(shapes, "text_model.embeddings.token_embedding.weight");
+  c.vocab = tokens[0];
+  c.width = tokens[1];
+  c.positions = need(shapes, "text_model.embeddings.position_embedding.weight")[0];
+  const auto layer = [](int64_t i) { return fmt::format("text_model.encoder.layers.{}.mlp.fc1.weight", i); };
+  c.mlp = need(shapes, layer(0))[0];
+  for (c.layers = 0; shapes.count(layer(c.layers));) ++c.layers;
+  c.heads = std::max<int64_t>(1, c.width / 64);
+  c.eos = static_cast<int32_t>(c.vocab - 1);
+  return c;
+}
+
+void apply_clip_json(ClipTextConfig& c, const io::Json& json) {
+  const std::string origin = "text_encoder/config.json";
+  c.heads = io::get_or<int64_t>(json, "num_attention_heads", c.heads, origin);
+  c.eps = io::get_or<float>(json, "layer_norm_eps", c.eps, origin);
+  const auto eos = io::get_or<int32_t>(json, "eos_token_id", c.eos, origin);
+  c.eos = eos == 2 ? static_cast<int32_t>(c.vocab - 1) : eos;
+  const auto act = io::get_or<std::string>(json, "hidden_act", "quick_gelu", origin);
+  if (act == "quick_gelu") {
+    c.activation = op::Activation::gelu_quick;
+  } else if (act == "gelu") {
+    c.activation = op::Activation::gelu_erf;
+  } else {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("{}: hidden_act \"{}\"; known are quick_gelu and gelu", origin, act));
+  }
+  const ErrorContext context(origin);
+  c.check();
+}
+
+io::Json clip_json(const ClipTextConfig& c) {
+  return {{"architectures", {"CLIPTextModel"}},
+          {"model_type", "clip_text_model"},
+          {"vocab_size", c.vocab},
+          {"hidden_size", c.width},
+          {"intermediate_size", c.mlp},
+          {"num_hidden_layers", c.layers},
+          {"num_attention_heads", c.heads},
+          {"max_position_embeddings", c.positions},
+          {"hidden_act", c.activation == op::Activation::gelu_erf ? "gelu" : "quick_gelu"},
+          {"layer_norm_eps", c.eps},
+          {"eos_token_id", c.eos},
+          {"projection_dim", c.width}};
+}
+
+ClipLayer::ClipLayer(const ClipTextConfig& c)
+    : heads(c.heads),
+      activation(c.activation),
+      eps(c.eps),
+      norm1{c.width},
+      norm2{c.width},
+      q{c.width, c.width},
+      k{c.width, c.width},
+      v{c.width, c.width},
+      out{c.width, c.width},
+      fc1{c.width, c.mlp},
+      fc2{c.mlp, c.width} {}
+
+Tensor ClipLayer::operator()(const Tensor& x) const {
+  op::AttentionOptions causal;
+  causal.causal = true;
+  const Tensor a = norm(x, norm1, eps);
+  const Tensor o = op::attention(op::split_heads(q(a), heads), op::split_heads(k(a), heads),
+                                 op::split_heads(v(a), heads), causal);
+  const Tensor y = op::add(x, out(op::merge_heads(o)));
+  return op::add(y, fc2(fc1(norm(y, norm2, eps), activation)));
+}
+
+ClipText::ClipText(const ClipTextConfig& config)
+    : config_((config.check(), config)),
+      layers_(static_cast<size_t>(config.layers), ClipLayer(config)),
+      final_norm_{config.width} {}
+
+ClipText::Output ClipText::forward(const TokenIds& ids, Trace* trace) const {
+  Device& device = tokens_.device();
+  const Tensor tokens = upload_ids(device, ids, config_.vocab);  // [B, T]
+  const int64_t batch = tokens.dim(0), length = tokens.dim(1);
+  if (length > config_.positions) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} tokens for a CLIP model of {} positions", length, config_.positions));
+  }
+  std::vector<int32_t> ends, places(static_cast<size_t>(length));
+  for (size_t b = 0; b < ids.size(); ++b) {
+    const auto end = std::find(ids[b].begin(), ids[b].end(), config_.eos);
+    if (end == ids[b].end()) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("token row {} has no end token {}", b, config_.eos));
+    }
+    ends.push_back(static_cast<int32_t>(static_cast<int64_t>(b) * length + (end - ids[b].begin())));
+  }
+  std::iota(places.begin(), places.end(), 0);
+  const Tensor where = Tensor::from(device, std::span<const int32_t>(places), Shape{length});
+  Tensor x = op::add(op::embedding(tokens_, tokens), op::embedding(positions_, where));  // [B, T, C]
+  observe(trace, "hidden.0", x);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    x = layers_[i](x);
+    observe(trace, "hidden." + std::to_string(i + 1), x);
+  }
+  x = norm(x, final_norm_, config_.eps);
+  const Tensor rows = Tensor::from(device, std::span<const int32_t>(ends), Shape{batch});
+  return {x, op::gather_rows(op::reshape(x, {batch * length, config_.width}), rows)};
+}
+
+InitRule clip_init() {
+  return [](const Param& p) -> Init {
+    const auto has = [&](std::string_view part) { return p.name.find(part) != std::string::npos; };
+    if (has("norm")) return {Init::Kind::constant, p.name.ends_with("weight") ? 1.0f : 0.0f};
+    if (has("token_embedding")) return {Init::Kind::normal, 0.1f};
+    if (has("position_embedding")) return {Init::Kind::normal, 0.02f};
+    return p.shape.rank() < 2 ? Init{} : xavier_uniform(p.shape);
+  };
+}
+
+}  // namespace vkflux
