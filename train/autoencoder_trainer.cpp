@@ -26,8 +26,9 @@ Tensor difference_l1(const Tensor& x, const Tensor& y, int dim) {
 template <class F>
 void in_chunks(Device& device, const Dataset& data, const std::vector<size_t>& indices, int size, F fn) {
   for (size_t at = 0; at < indices.size(); at += kEvalBatch) {
-    const std::vector<size_t> part(indices.begin() + static_cast<ptrdiff_t>(at),
-                                   indices.begin() + static_cast<ptrdiff_t>(std::min(at + kEvalBatch, indices.size())));
+    const std::vector<size_t> part(
+        indices.begin() + static_cast<ptrdiff_t>(at),
+        indices.begin() + static_cast<ptrdiff_t>(std::min(at + kEvalBatch, indices.size())));
     fn(part, pictures(device, data, part, size));
   }
 }
@@ -38,10 +39,12 @@ AutoencoderTrainer::AutoencoderTrainer(Device& device, AutoencoderKL& model, con
                                        const AutoencoderTrainOptions& options)
     : Trainer(device, options.train), model_(model), ae_(options) {
   for (size_t i : data.split(options.split)) images_.push_back(data.image(i, options.size));
-  if (images_.empty()) throw Error(ErrorCode::invalid_argument, fmt::format("no pictures in split '{}'", options.split));
+  if (images_.empty())
+    throw Error(ErrorCode::invalid_argument, fmt::format("no pictures in split '{}'", options.split));
   std::vector<Param> params = parameters(model_);
   allocate(params, device);
   initialise(params, autoencoder_init(), options.train.seed);
+  damp_log_variance(model_);
   std::vector<Trainable> trainables;
   for (const Param& p : params) trainables.push_back({p.name, p.tensor});
   adopt(trainables);
@@ -49,11 +52,13 @@ AutoencoderTrainer::AutoencoderTrainer(Device& device, AutoencoderKL& model, con
 
 std::string AutoencoderTrainer::fingerprint() const {
   const TrainOptions& t = ae_.train;
-  return fmt::format("autoencoder v1 size {} pictures {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} clip {} "
-                     "ema {} seed {} loss {} {} augment {} {} {} {} {} params {}",
-                     ae_.size, images_.size(), ae_.split, t.steps, t.batch, t.accumulate, t.lr, t.final_lr_ratio, t.warmup, t.beta1,
-                     t.beta2, t.weight_decay, t.clip, t.ema, t.seed, ae_.gradient_weight, ae_.kl_weight, ae_.shift, ae_.mirror,
-                     ae_.permute, ae_.background, ae_.max_shift, count(parameters(model_)));
+  return fmt::format(
+      "autoencoder v1 size {} pictures {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} "
+      "clip {} "
+      "ema {} seed {} loss {} {} augment {} {} {} {} {} params {}",
+      ae_.size, images_.size(), ae_.split, t.steps, t.batch, t.accumulate, t.lr, t.final_lr_ratio, t.warmup,
+      t.beta1, t.beta2, t.weight_decay, t.clip, t.ema, t.seed, ae_.gradient_weight, ae_.kl_weight, ae_.shift,
+      ae_.mirror, ae_.permute, ae_.background, ae_.max_shift, count(parameters(model_)));
 }
 
 Tensor AutoencoderTrainer::batch(int64_t step, int64_t micro) const {
@@ -68,7 +73,9 @@ Tensor AutoencoderTrainer::batch(int64_t step, int64_t micro) const {
     RgbaImage image = images_[order[k % images_.size()]];
     Rng rng(ae_.train.seed, kAugment, static_cast<uint32_t>(step), static_cast<uint32_t>(micro * n + b));
     if (rng.uniform() < ae_.shift) {
-      const auto offset = [&] { return static_cast<int>(rng.below(2 * static_cast<uint32_t>(ae_.max_shift) + 1)) - ae_.max_shift; };
+      const auto offset = [&] {
+        return static_cast<int>(rng.below(2 * static_cast<uint32_t>(ae_.max_shift) + 1)) - ae_.max_shift;
+      };
       const int dx = offset(), dy = offset();
       image = shifted(image, dx, dy);
     }
@@ -89,13 +96,15 @@ Tensor AutoencoderTrainer::loss(int64_t step, int64_t micro, std::map<std::strin
   const Tensor x = batch(step, micro);
   const auto posterior = model_.encode(x);
   const Tensor sigma = op::unary(op::affine(posterior.logvar, 0.5f), op::Unary::exp);
-  const Tensor noise = op::normal(device_, posterior.mean.shape(), ae_.train.seed,
-                                  static_cast<uint64_t>(kPosterior) << 56 | static_cast<uint64_t>(step * ae_.train.accumulate + micro));
+  const Tensor noise = op::normal(
+      device_, posterior.mean.shape(), ae_.train.seed,
+      static_cast<uint64_t>(kPosterior) << 56 | static_cast<uint64_t>(step * ae_.train.accumulate + micro));
   const Tensor y = model_.decode(op::add(posterior.mean, op::mul(sigma, noise)));
   const Tensor l1 = op::l1(y, x);
   const Tensor edges = op::add(difference_l1(y, x, 2), difference_l1(y, x, 3));
   // KL to N(0, 1) per latent element: (mean^2 + var - 1 - logvar) / 2
-  const Tensor kl = op::affine(op::mean_all(op::sub(op::add(op::unary(posterior.mean, op::Unary::square), op::unary(posterior.logvar, op::Unary::exp)),
+  const Tensor kl = op::affine(op::mean_all(op::sub(op::add(op::unary(posterior.mean, op::Unary::square),
+                                                            op::unary(posterior.logvar, op::Unary::exp)),
                                                     posterior.logvar)),
                                0.5f, -0.5f);
   report["l1"] = l1;
@@ -110,7 +119,8 @@ Tensor pictures(Device& device, const Dataset& data, const std::vector<size_t>& 
   for (size_t i = 0; i < indices.size(); ++i) {
     composite_planar(data.image(indices[i], size), {1, 1, 1}, std::span(host).subspan(i * plane, plane));
   }
-  return Tensor::from(device, std::span<const float>(host), {static_cast<int64_t>(indices.size()), 3, size, size});
+  return Tensor::from(device, std::span<const float>(host),
+                      {static_cast<int64_t>(indices.size()), 3, size, size});
 }
 
 LatentStatistics latent_statistics(Device& device, const AutoencoderKL& model, const Dataset& data,

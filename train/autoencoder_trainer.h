@@ -1,4 +1,5 @@
-// Trains an AutoencoderKL on pictures: L1 + 0.5 L1 of finite differences + a small KL term, with augmentation.
+// Trains an AutoencoderKL on pictures: L1 + 0.5 L1 of finite differences + a small KL term, with
+// augmentation.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +17,16 @@ struct AutoencoderTrainOptions {
   int size = 64;
   std::string split = "autoencoder";
   float gradient_weight = 0.5f, kl_weight = 5e-4f;
-  float shift = 0.5f, mirror = 0.5f, permute = 0.25f, background = 0.25f;  // probabilities of each augmentation
-  int max_shift = 4;                                                       // pixels
+  float shift = 0.5f, mirror = 0.5f, permute = 0.25f,
+        background = 0.25f;  // probabilities of each augmentation
+  int max_shift = 4;         // pixels
 };
 
 class AutoencoderTrainer : public Trainer {
  public:
   /// The model is initialised from options.train.seed and trained in place.
-  AutoencoderTrainer(Device& device, AutoencoderKL& model, const Dataset& data, const AutoencoderTrainOptions& options);
+  AutoencoderTrainer(Device& device, AutoencoderKL& model, const Dataset& data,
+                     const AutoencoderTrainOptions& options);
 
  protected:
   Tensor loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) override;
@@ -47,7 +50,8 @@ struct LatentStatistics {
 LatentStatistics latent_statistics(Device& device, const AutoencoderKL& model, const Dataset& data,
                                    const std::vector<size_t>& indices, int size);
 
-/// Peak signal-to-noise ratio in dB of the reconstruction of each picture (range [-1, 1], so peak 2), clamped first.
+/// Peak signal-to-noise ratio in dB of the reconstruction of each picture (range [-1, 1], so peak 2), clamped
+/// first.
 std::vector<double> reconstruction_psnr(Device& device, const AutoencoderKL& model, const Dataset& data,
                                         const std::vector<size_t>& indices, int size);
 
