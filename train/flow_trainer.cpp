@@ -26,17 +26,17 @@ Tensor rope_for(Device& device, const Flux1Config& c, int64_t text, int64_t rows
 
 }  // namespace
 
-CaptionIds::Batch CaptionIds::operator()(Device& device, const std::vector<std::string>& captions) {
-  std::vector<int32_t> clip, t5;
+CaptionIds::Batch CaptionIds::operator()(const std::vector<std::string>& captions) {
+  Batch out;
   for (const std::string& text : captions) {
     auto [it, fresh] = known_.try_emplace(text);
-    if (fresh) it->second = {model_.clip_tokenizer->encode(text, model_.clip_tokens), model_.t5_tokenizer->encode(text, model_.t5_tokens)};
-    clip.insert(clip.end(), it->second.first.begin(), it->second.first.end());
-    t5.insert(t5.end(), it->second.second.begin(), it->second.second.end());
+    if (fresh) {
+      it->second = {model_.clip_tokenizer->encode(text, model_.clip_tokens), model_.t5_tokenizer->encode(text, model_.t5_tokens)};
+    }
+    out.clip.push_back(it->second.first);
+    out.t5.push_back(it->second.second);
   }
-  const auto n = static_cast<int64_t>(captions.size());
-  return {Tensor::from(device, std::span<const int32_t>(clip), {n, model_.clip_tokens}),
-          Tensor::from(device, std::span<const int32_t>(t5), {n, model_.t5_tokens})};
+  return out;
 }
 
 LatentCache::LatentCache(Device& device, const AutoencoderKL& vae, const Dataset& data, const std::vector<size_t>& items, int size,
@@ -127,7 +127,7 @@ Tensor FlowTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tens
     times.push_back(1 / (1 + std::exp(-(flow_.time_mu + flow_.time_sigma * time.normal()))));
     late[static_cast<size_t>(b)] = times.back() > 0.8f ? 1.0f : 0.0f;
   }
-  const CaptionIds::Batch ids = ids_(device_, captions);
+  const CaptionIds::Batch ids = ids_(captions);
   const Shape shape{n, latents_.tokens(), latents_.channels()};
   const Tensor x0 = op::reshape(op::gather_rows(latents_.rows(), Tensor::from(device_, std::span<const int32_t>(rows), {n})), shape);
   const Tensor noise = op::normal(device_, shape, flow_.train.seed,
@@ -155,7 +155,7 @@ Tensor sample_latents(Device& device, FlowModel& model, const std::vector<std::s
   const auto n = static_cast<int64_t>(prompts.size());
   const int64_t channels = model.transformer.config().in_channels, tokens = rows * columns;
   const auto encode = [&](const std::vector<std::string>& texts) {
-    const CaptionIds::Batch ids = tokenise(device, texts);
+    const CaptionIds::Batch ids = tokenise(texts);
     return std::pair{model.t5.forward(ids.t5), model.clip.forward(ids.clip).pooled};
   };
   const auto [txt, y] = encode(prompts);

@@ -34,9 +34,9 @@ class CaptionIds {
  public:
   explicit CaptionIds(const FlowModel& model) : model_(model) {}
   struct Batch {
-    Tensor clip, t5;  // i32 [B, n]
+    TokenIds clip, t5;
   };
-  Batch operator()(Device& device, const std::vector<std::string>& captions);
+  Batch operator()(const std::vector<std::string>& captions);
 
  private:
   const FlowModel& model_;

@@ -16,7 +16,7 @@ constexpr double kRopeTolerance = 2e-5, kScheduleTolerance = 1e-6;
 
 // Makes the module's parameters the file's weights; prefix: what the file puts before our names.
 template <class Module>
-void bind(Case& c, Module& module, const std::string& prefix = "") {
+void use_weights(Case& c, Module& module, const std::string& prefix = "") {
   for (const Param& p : parameters(module)) {
     *p.tensor = c.weight(prefix + p.name);
     if (!(p.tensor->shape() == p.shape)) {
@@ -82,13 +82,13 @@ void run_flux1_block(Case& c) {
   std::vector<std::pair<Tensor, std::string>> outputs;
   if (c.has_in("x")) {
     SingleBlock block(config);
-    bind(c, block);
+    use_weights(c, block);
     const auto scope = c.tape().record();
     context.silu_vec = op::silu(c.in("vec"));
     outputs = {{block(c.in("x"), context, 0, 0), "x"}};
   } else {
     DoubleBlock block(config);
-    bind(c, block);
+    use_weights(c, block);
     const auto scope = c.tape().record();
     context.silu_vec = op::silu(c.in("vec"));
     const DoubleBlock::Streams y = block({c.in("img"), c.in("txt")}, context, 0);
@@ -107,7 +107,7 @@ void run_flux1_block(Case& c) {
 
 void run_flux1_full(Case& c) {
   Flux1 model(model_config(c.config()));
-  bind(c, model);
+  use_weights(c, model);
   Trace trace;
   Flux1Inputs in;
   Tensor y;
@@ -132,7 +132,7 @@ void run_flux1_full(Case& c) {
 
 void run_flux1_denoise(Case& c) {
   Flux1 model(model_config(c.config().at("model")));
-  bind(c, model);
+  use_weights(c, model);
   const std::vector<float> times = c.in("timesteps").to_host();
   const Tensor rope = rope_of(c, joined_ids(c), c.config().at("model"));
   Tensor img = c.in("img");
@@ -204,7 +204,7 @@ void run_flux1_modules(Case& c) {
   for (const auto& [tag, parts] : {std::pair{std::string("mod_double"), 6}, {std::string("mod_single"), 3}}) {
     if (!c.has_in(tag + ".vec")) continue;
     Linear lin{hidden, parts * hidden};
-    bind(c, lin, tag + ".lin.");
+    use_weights(c, lin, tag + ".lin.");
     scope_of(tag, [&, &tag = tag, parts = parts] {
       constexpr const char* kNames[] = {"shift", "scale", "gate"};
       const std::vector<Tensor> m = modulation(lin, op::silu(c.in(tag + ".vec")), parts);
@@ -219,7 +219,7 @@ void run_flux1_modules(Case& c) {
     config.hidden = hidden;
     config.out_channels = c.config().at("out_channels");
     FinalLayer layer(config);
-    bind(c, layer, "last_layer.");
+    use_weights(c, layer, "last_layer.");
     scope_of("last_layer", [&] {
       return std::vector<std::pair<Tensor, std::string>>{
           {layer(c.in("last_layer.x"), op::silu(c.in("last_layer.vec"))), "y"}};
@@ -227,7 +227,7 @@ void run_flux1_modules(Case& c) {
   }
   if (c.has_in("mlp_embedder.x")) {
     MlpEmbedder embedder(c.in("mlp_embedder.x").dim(-1), hidden);
-    bind(c, embedder, "mlp_embedder.");
+    use_weights(c, embedder, "mlp_embedder.");
     scope_of("mlp_embedder", [&] {
       return std::vector<std::pair<Tensor, std::string>>{{embedder(c.in("mlp_embedder.x")), "y"}};
     });
@@ -277,19 +277,21 @@ void run_flux1_schedule(const nlohmann::json& file, Report& report) {
     std::vector<double> got, want;
     if (fn == "get_schedule") {
       want = row.at("result").get<std::vector<double>>();
-      got = flux1_schedule(row.at("num_steps"), row.at("image_seq_len"), row.at("shift"),
-                           row.at("base_shift"), row.at("max_shift"));
-      const double mu = schedule_mu(row.at("image_seq_len"), row.at("base_shift"), row.at("max_shift")),
-                   want_mu = row.at("mu");
-      report.checks.push_back({check.tensor + ".mu", std::fabs(mu - want_mu), 1e-12 * std::fabs(want_mu),
-                               true, std::fabs(mu - want_mu) <= 1e-12 * std::fabs(want_mu), ""});
+      Schedule schedule;
+      schedule.dynamic = row.at("shift");
+      schedule.base_mu = row.at("base_shift");
+      schedule.max_mu = row.at("max_shift");
+      got = schedule.levels(row.at("num_steps"), row.at("image_seq_len"));
+      const double want_mu = row.at("mu"), error = std::fabs(schedule.mu(row.at("image_seq_len")) - want_mu);
+      const double bound = 1e-12 * std::fabs(want_mu);
+      report.checks.push_back({check.tensor + ".mu", error, bound, true, error <= bound, ""});
     } else if (fn == "time_shift") {
       want = row.at(row.contains("result_f64") ? "result_f64" : "result").get<std::vector<double>>();
       for (double t : row.at("t").get<std::vector<double>>())
         got.push_back(time_shift(row.at("mu"), row.at("sigma"), t));
     } else if (fn == "get_lin_function") {
       want = {row.at("result").get<double>()};
-      got = {schedule_mu(row.at("x").get<double>(), row.value("y1", 0.5), row.value("y2", 1.15))};
+      got = {Schedule().mu(row.at("x"))};
       check.tolerance = 1e-12 * std::fabs(want[0]);
     } else {
       check.note = "unknown function";
