@@ -16,6 +16,8 @@ using Json = nlohmann::ordered_json;
 
 /// Error format naming `origin` and what is wrong.
 Json parse_json(std::string_view text, const std::string& origin);
+/// For objects of any size, as vocabularies are; keys come back sorted.
+nlohmann::json parse_sorted_json(std::string_view text, const std::string& origin);
 Json read_json(const std::string& path, uint64_t max_bytes = 64ull << 20);
 
 /// The value of `key`, of the right type; Error format says what was there instead.

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "train/data/rgba_image.h"
@@ -23,7 +24,9 @@ RgbaImage random_image(int width, int height, uint32_t seed) {
 
 TEST(DatasetImage, StraightAlphaRoundTrip) {
   std::vector<uint8_t> bytes;
-  for (uint8_t a : {0, 17, 128, 255}) bytes.insert(bytes.end(), {255, 100, 3, a});
+  for (uint8_t alpha : {0, 17, 128, 255}) {
+    for (uint8_t value : std::array<uint8_t, 4>{255, 100, 3, alpha}) bytes.push_back(value);
+  }
   const auto image = from_straight_rgba8(bytes, 2, 2);
   const auto back = to_straight_rgba8(image);
   EXPECT_EQ(back[3], 0);

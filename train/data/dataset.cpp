@@ -4,11 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
 
-#include "train/data/files.h"
+#include "model/io/file.h"
+#include "model/io/json.h"
+#include "train/data/png_file.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -22,7 +23,7 @@ constexpr size_t kMaxItems = 10'000'000;
 constexpr uint32_t kTintStream = 0x74696E74;  // an address of its own for the held-out pairs
 
 std::vector<std::string> read_captions(const fs::path& path) {
-  const std::string text = read_text(path, kMaxCaptionBytes);
+  const std::string text = io::read_file(path.string(), kMaxCaptionBytes);
   std::vector<std::string> lines;
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());
@@ -89,12 +90,12 @@ DatasetItem indexed_item(const fs::path& folder, const nlohmann::json& entry) {
 
 std::vector<DatasetItem> read_index(const fs::path& folder) {
   const fs::path path = folder / "index.json";
-  const std::string text = read_text(path, kMaxIndexBytes);
+  const std::string text = io::read_file(path.string(), kMaxIndexBytes);
   const ErrorContext context(path.string());
   std::vector<DatasetItem> items;
   std::set<std::string> keys;
   try {
-    const auto index = nlohmann::json::parse(text);
+    const auto index = io::parse_sorted_json(text, "index");
     const auto& entries = index.at("items");
     if (!entries.is_array() || entries.size() > kMaxItems) {
       throw Error(ErrorCode::format,

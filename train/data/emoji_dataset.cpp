@@ -3,11 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <map>
 
+#include "model/io/file.h"
+#include "model/io/json.h"
+
+#include "train/data/dataset.h"
 #include "train/data/emoji_font.h"
 #include "train/data/emoji_list.h"
-#include "train/data/files.h"
+#include "train/data/png_file.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -19,17 +23,13 @@ constexpr size_t kMaxSourceBytes = size_t{64} << 20;
 constexpr int kMaxSize = 1024;
 constexpr size_t kMaxSharers = 16;  // a keyword of more emoji than this ("face") names no picture
 
-std::vector<uint8_t> read_source(const fs::path& path, std::string_view package) {
+std::string read_source(const fs::path& path, std::string_view package) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) {
     throw Error(ErrorCode::io, fmt::format("{}: not found; install the package {} or name the file",
                                            path.string(), package));
   }
-  return read_bytes(path, kMaxSourceBytes);
-}
-
-std::string as_text(const std::vector<uint8_t>& bytes) {
-  return {bytes.begin(), bytes.end()};
+  return io::read_file(path.string(), kMaxSourceBytes);
 }
 
 /// Captions per emoji: the name, then those of its keywords that few share, each once.
@@ -65,7 +65,7 @@ std::vector<std::string> splits_of(const Emoji& emoji) {
   return splits;
 }
 
-nlohmann::ordered_json index_entry(const Emoji& emoji, const std::string& file, const std::string& caption) {
+io::Json index_entry(const Emoji& emoji, const std::string& file, const std::string& caption) {
   return {{"file", file},
           {"name", caption},
           {"group", emoji.group},
@@ -79,7 +79,41 @@ void write_item(const fs::path& picture, const RgbaImage& glyph, int size,
                 const std::vector<std::string>& captions) {
   const RgbaImage image = resize_lanczos(padded_to_square(glyph), size, size);
   write_png_rgba8(picture, {image.width, image.height, to_straight_rgba8(image)});
-  write_text(fs::path(picture).replace_extension(".txt"), fmt::format("{}\n", fmt::join(captions, "\n")));
+  io::atomic_write(fs::path(picture).replace_extension(".txt").string(),
+                   fmt::format("{}\n", fmt::join(captions, "\n")));
+}
+
+/// Common names count most, so that their words become single tokens.
+std::vector<TrainingText> tokenizer_texts(const std::vector<Emoji>& list,
+                                          const std::vector<std::vector<std::string>>& captions) {
+  constexpr int kCommonWeight = 20, kObjectWeight = 3, kColorWeight = 50;
+  std::vector<TrainingText> texts;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const bool object = in_autoencoder_set(list[i]);
+    texts.push_back({captions[i].front(), in_s493(list[i]) ? kCommonWeight : object ? kObjectWeight : 1});
+    for (size_t k = 1; object && k < captions[i].size(); ++k) texts.push_back({captions[i][k], 1});
+  }
+  for (const TintColor& color : kTintColors) texts.push_back({std::string(color.name), kColorWeight});
+  return texts;
+}
+
+void write_tokenizers(const EmojiDatasetOptions& options, const std::vector<Emoji>& list,
+                      const std::vector<std::vector<std::string>>& captions, EmojiDatasetReport& report) {
+  const auto texts = tokenizer_texts(list, captions);
+  const fs::path clip = options.out / "tokenizer", t5 = options.out / "tokenizer_2";
+  write_clip_tokenizer(clip, train_clip_bpe(texts, options.clip_vocab), options.clip_length);
+  write_t5_tokenizer(t5, train_t5_unigram(texts, options.t5_vocab), options.t5_length);
+  std::vector<std::string> all, common;
+  for (size_t i = 0; i < list.size(); ++i) {
+    all.push_back(captions[i].front());
+    if (in_s493(list[i])) common.push_back(captions[i].front());
+  }
+  const auto clip_tokenizer = load_clip_tokenizer(clip.string()),
+             t5_tokenizer = load_t5_tokenizer(t5.string());
+  report.clip = token_lengths(*clip_tokenizer, all);
+  report.clip_s493 = token_lengths(*clip_tokenizer, common);
+  report.t5 = token_lengths(*t5_tokenizer, all);
+  report.t5_s493 = token_lengths(*t5_tokenizer, common);
 }
 
 void count(EmojiDatasetReport& report, const Emoji& emoji) {
@@ -97,10 +131,10 @@ EmojiDatasetReport write_emoji_dataset(const EmojiDatasetOptions& options) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("picture size {}: expected 8 to {} pixels", options.size, kMaxSize));
   }
-  const std::string emoji_text = as_text(read_source(options.emoji_test, "unicode-data"));
+  const std::string emoji_text = read_source(options.emoji_test, "unicode-data");
   const std::vector<Emoji> list = parse_emoji_test(emoji_text);
   const auto captions =
-      make_captions(list, parse_annotations(as_text(read_source(options.annotations, "unicode-cldr-core"))));
+      make_captions(list, parse_annotations(read_source(options.annotations, "unicode-cldr-core")));
   const EmojiFont font(read_source(options.font, "fonts-noto-color-emoji"));
 
   std::error_code error;
@@ -108,7 +142,7 @@ EmojiDatasetReport write_emoji_dataset(const EmojiDatasetOptions& options) {
   if (error)
     throw Error(ErrorCode::io, fmt::format("{}: cannot create: {}", options.out.string(), error.message()));
   EmojiDatasetReport report;
-  auto entries = nlohmann::ordered_json::array();
+  auto entries = io::Json::array();
   for (size_t i = 0; i < list.size(); ++i) {
     if (const auto glyph = font.render(list[i].codepoints)) {
       const std::string file = fmt::format("images/{}.png", list[i].key());
@@ -118,16 +152,16 @@ EmojiDatasetReport write_emoji_dataset(const EmojiDatasetOptions& options) {
     }
     if (options.progress) options.progress(i + 1, list.size());
   }
-  const nlohmann::ordered_json index{
-      {"size", options.size},
-      {"source",
-       {{"font", font.family()},
-        {"font_version", font.version()},
-        {"font_licence", font.licence()},
-        {"names", fmt::format("Unicode emoji-test.txt {}", emoji_test_version(emoji_text))},
-        {"keywords", "Unicode CLDR annotations, en"}}},
-      {"items", std::move(entries)}};
-  write_text(options.out / "index.json", index.dump(1) + "\n");
+  write_tokenizers(options, list, captions, report);
+  const io::Json index{{"size", options.size},
+                       {"source",
+                        {{"font", font.family()},
+                         {"font_version", font.version()},
+                         {"font_licence", font.licence()},
+                         {"names", fmt::format("Unicode emoji-test.txt {}", emoji_test_version(emoji_text))},
+                         {"keywords", "Unicode CLDR annotations, en"}}},
+                       {"items", std::move(entries)}};
+  io::atomic_write((options.out / "index.json").string(), index.dump(1) + "\n");
   return report;
 }
 

@@ -10,6 +10,8 @@
 #include <filesystem>
 #include <functional>
 
+#include "train/data/tokenizer_training.h"
+
 namespace vkflux {
 
 struct EmojiDatasetOptions {
@@ -18,11 +20,14 @@ struct EmojiDatasetOptions {
   std::filesystem::path emoji_test = "/usr/share/unicode/emoji/emoji-test.txt";
   std::filesystem::path annotations = "/usr/share/unicode/cldr/common/annotations/en.xml";
   std::filesystem::path font = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf";
+  int clip_vocab = 2048, t5_vocab = 2048;  // at 2048 every word of a common name is one token
+  int clip_length = 16, t5_length = 12;    // encoder lengths noted in the tokenizers' configs
   std::function<void(size_t done, size_t total)> progress;  // may be empty
 };
 
 struct EmojiDatasetReport {
   size_t items = 0, autoencoder = 0, s775 = 0, s493 = 0, unseen = 0;
+  TokenLengths clip, clip_s493, t5, t5_s493;  // content tokens of the names: of all, and of split s493
 };
 
 /// ErrorCode::io names the package to install when a source file is missing.

@@ -33,11 +33,11 @@ std::vector<uint8_t> sfnt_table(FT_Face face, FT_ULong tag) {
 
 }  // namespace
 
-EmojiFont::EmojiFont(std::vector<uint8_t> bytes) : bytes_(std::move(bytes)), face_(std::make_unique<Face>()) {
+EmojiFont::EmojiFont(std::string bytes) : bytes_(std::move(bytes)), face_(std::make_unique<Face>()) {
   if (FT_Init_FreeType(&face_->library) != 0)
     throw Error(ErrorCode::out_of_host_memory, "FreeType could not start");
-  const FT_Error error =
-      FT_New_Memory_Face(face_->library, bytes_.data(), static_cast<FT_Long>(bytes_.size()), 0, &face_->face);
+  const FT_Error error = FT_New_Memory_Face(face_->library, reinterpret_cast<const FT_Byte*>(bytes_.data()),
+                                            static_cast<FT_Long>(bytes_.size()), 0, &face_->face);
   if (error != 0)
     throw Error(ErrorCode::format, fmt::format("not a font that FreeType can read (error {})", error));
   if (face_->face->num_fixed_sizes < 1 || FT_Select_Size(face_->face, 0) != 0) {

@@ -1,12 +1,10 @@
 // Colour bitmaps of emoji from a font with CBDT strikes (Noto Color Emoji), through FreeType.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "train/data/gsub.h"
 #include "train/data/rgba_image.h"
@@ -16,7 +14,7 @@ namespace vkflux {
 class EmojiFont {
  public:
   /// `bytes` is the font file. ErrorCode::format when FreeType can't read it or it has no colour bitmaps.
-  explicit EmojiFont(std::vector<uint8_t> bytes);
+  explicit EmojiFont(std::string bytes);
   ~EmojiFont();
   EmojiFont(const EmojiFont&) = delete;
   EmojiFont& operator=(const EmojiFont&) = delete;
@@ -34,7 +32,7 @@ class EmojiFont {
   struct Face;
   std::string name_record(unsigned id) const;
 
-  std::vector<uint8_t> bytes_;  // FreeType reads from it as long as the face lives
+  std::string bytes_;  // FreeType reads from it as long as the face lives
   std::unique_ptr<Face> face_;
   Ligatures ligatures_;
 };

@@ -1,0 +1,80 @@
+#include "model/text/tokenizer_t5.h"
+
+#include <fmt/format.h>
+#include <sentencepiece_processor.h>
+#include <utf8proc.h>
+
+#include <algorithm>
+
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+int32_t id_of(const UnigramModel& model, const std::string& text, std::string_view role) {
+  const auto found =
+      std::find_if(model.pieces.begin(), model.pieces.end(), [&](const auto& p) { return p.text == text; });
+  if (found == model.pieces.end()) {
+    throw Error(ErrorCode::format, fmt::format("the model has no {} piece \"{}\"", role, text));
+  }
+  return static_cast<int32_t>(found - model.pieces.begin());
+}
+
+}  // namespace
+
+struct T5Tokenizer::Processor {
+  sentencepiece::SentencePieceProcessor library;
+};
+
+T5Tokenizer::T5Tokenizer(const UnigramModel& model) : processor_(std::make_unique<Processor>()) {
+  model.check();
+  pad_ = id_of(model, model.pad, "padding");
+  end_ = id_of(model, model.end, "end");
+  size_ = static_cast<int32_t>(model.pieces.size());
+  std::string reason;
+  try {
+    const auto status = processor_->library.LoadFromSerializedProto(model.to_proto());
+    if (status.ok()) return;
+    reason = status.ToString();
+  } catch (const std::exception& error) {
+    reason = error.what();
+  }
+  throw Error(ErrorCode::format, fmt::format("SentencePiece refuses the model: {}", reason));
+}
+
+T5Tokenizer::~T5Tokenizer() = default;
+
+std::vector<int32_t> T5Tokenizer::tokenize(std::string_view text) const {
+  if (text.size() > kMaxTextBytes) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("text of {} bytes; a prompt has at most {}", text.size(), kMaxTextBytes));
+  }
+  for (std::string_view rest = text; !rest.empty();) {
+    utf8proc_int32_t codepoint = 0;
+    const auto n = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(rest.data()),
+                                    static_cast<utf8proc_ssize_t>(rest.size()), &codepoint);
+    if (n < 0) {
+      throw Error(ErrorCode::invalid_argument, fmt::format("text of {} bytes isn't valid UTF-8, at byte {}",
+                                                           text.size(), text.size() - rest.size()));
+    }
+    rest.remove_prefix(static_cast<size_t>(n));
+  }
+  std::vector<int> ids;
+  const auto status = processor_->library.Encode(text, &ids);
+  if (!status.ok()) throw Error(ErrorCode::internal, fmt::format("SentencePiece: {}", status.ToString()));
+  return {ids.begin(), ids.end()};
+}
+
+std::vector<int32_t> T5Tokenizer::encode(std::string_view text, int length) const {
+  if (length < 1) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("T5 tokens: length {}; expected at least 1, for the end", length));
+  }
+  auto ids = tokenize(text);
+  ids.resize(std::min(ids.size(), static_cast<size_t>(length) - 1));
+  ids.push_back(end_);
+  ids.resize(static_cast<size_t>(length), pad_);
+  return ids;
+}
+
+}  // namespace vkflux

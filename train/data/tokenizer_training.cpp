@@ -1,0 +1,277 @@
+#include "train/data/tokenizer_training.h"
+
+#include <fmt/format.h>
+#include <sentencepiece_trainer.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "model/io/file.h"
+#include "model/io/json.h"
+#include "train/data/emoji_list.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kEndOfWord = "</w>";
+constexpr int kByteSymbols = 512;
+
+/// A distinct piece of the texts as symbols, and how often it occurs.
+struct Word {
+  std::vector<std::string> symbols;
+  int64_t count = 0;
+};
+
+std::vector<Word> count_words(const std::vector<TrainingText>& texts) {
+  const PieceSplitter splitter({}, kClipPattern);
+  std::map<std::string, int64_t> counts;
+  for (const TrainingText& text : texts) {
+    const std::string clean = normalize_clip_text(text.text);
+    for (std::string_view piece : splitter.split(clean)) counts[std::string(piece)] += text.weight;
+  }
+  std::vector<Word> words;
+  for (const auto& [piece, count] : counts) {
+    Word word{{}, count};
+    for (char c : piece) word.symbols.push_back(byte_alphabet()[static_cast<uint8_t>(c)]);
+    word.symbols.back() += kEndOfWord;
+    words.push_back(std::move(word));
+  }
+  return words;
+}
+
+using Pair = std::pair<std::string, std::string>;
+
+/// The most frequent adjacent pair, of several the first in order; nothing when no word has two symbols.
+const Pair* most_frequent(const std::map<Pair, int64_t>& counts) {
+  const Pair* best = nullptr;
+  int64_t most = 0;
+  for (const auto& [pair, count] : counts) {
+    if (count > most) {
+      most = count;
+      best = &pair;
+    }
+  }
+  return best;
+}
+
+void merge_in(Word& word, const Pair& pair) {
+  std::vector<std::string> out;
+  for (size_t i = 0; i < word.symbols.size(); ++i) {
+    const bool here =
+        i + 1 < word.symbols.size() && word.symbols[i] == pair.first && word.symbols[i + 1] == pair.second;
+    out.push_back(here ? pair.first + pair.second : word.symbols[i]);
+    i += here ? 1 : 0;
+  }
+  word.symbols = std::move(out);
+}
+
+void add_pairs(const Word& word, int64_t sign, std::map<Pair, int64_t>& counts) {
+  for (size_t i = 0; i + 1 < word.symbols.size(); ++i) {
+    const auto at = counts.try_emplace({word.symbols[i], word.symbols[i + 1]}, 0).first;
+    at->second += sign * word.count;
+    if (at->second == 0) counts.erase(at);
+  }
+}
+
+bool contains(const Word& word, const Pair& pair) {
+  for (size_t i = 0; i + 1 < word.symbols.size(); ++i) {
+    if (word.symbols[i] == pair.first && word.symbols[i + 1] == pair.second) return true;
+  }
+  return false;
+}
+
+void write_json(const fs::path& path, const io::Json& value) {
+  io::atomic_write(path.string(), value.dump(2) + "\n");
+}
+
+class TextIterator final : public sentencepiece::SentenceIterator {
+ public:
+  explicit TextIterator(const std::vector<TrainingText>& texts) : texts_(texts) { settle(); }
+  bool done() const override { return at_ >= texts_.size(); }
+  void Next() override {
+    ++repeat_;
+    settle();
+  }
+  const std::string& value() const override { return texts_[at_].text; }
+  sentencepiece::util::Status status() const override { return {}; }
+
+ private:
+  void settle() {
+    while (!done() && (texts_[at_].text.empty() || repeat_ >= texts_[at_].weight)) {
+      ++at_;
+      repeat_ = 0;
+    }
+  }
+  const std::vector<TrainingText>& texts_;
+  size_t at_ = 0;
+  int repeat_ = 0;
+};
+
+/// Normalisation rules in SentencePiece's form: hexadecimal source, tab, hexadecimal replacement.
+std::string normalization_rules() {
+  std::string rules;
+  const auto add = [&](uint32_t from) {
+    const std::string plain = caption_text(to_utf8(std::u32string(1, from)));
+    const std::string text = plain.empty() ? " " : plain;
+    if (text.size() == 1 && static_cast<uint32_t>(text[0]) == from) return;
+    rules += fmt::format("{:X}\t", from);
+    for (size_t i = 0; i < text.size(); ++i)
+      rules += fmt::format("{}{:X}", i ? " " : "", static_cast<uint8_t>(text[i]));
+    rules += '\n';
+  };
+  add('\t');
+  add('\n');
+  add('\r');
+  for (uint32_t c = 0x21; c <= 0x7E; ++c) add(c);
+  for (uint32_t c = 0xA0; c <= 0x17F; ++c) add(c);
+  for (uint32_t c = 0x2010; c <= 0x2027; ++c) add(c);  // dashes, quotation marks, ellipsis
+  return rules;
+}
+
+/// SentencePiece reads the rules from a file only.
+class TemporaryFile {
+ public:
+  explicit TemporaryFile(const std::string& contents) {
+    std::string name = (fs::temp_directory_path() / "vkflux_rules_XXXXXX").string();
+    const int fd = ::mkstemp(name.data());
+    if (fd < 0) throw Error(ErrorCode::io, fmt::format("{}: cannot make a temporary file", name));
+    ::close(fd);
+    path_ = name;
+    io::atomic_write(path_, contents);
+  }
+  ~TemporaryFile() {
+    std::error_code ignored;
+    fs::remove(path_, ignored);
+  }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// SentencePiece's first candidates are strings found in two distinct words, so a word that stands in no
+/// other would never be a piece. Its plural, once, makes it one.
+std::vector<TrainingText> with_plurals(const std::vector<TrainingText>& texts) {
+  std::set<std::string> words;
+  for (const TrainingText& text : texts) {
+    const std::string clean = caption_text(text.text);
+    for (size_t at = 0; at < clean.size();) {
+      const size_t end = std::min(clean.find(' ', at), clean.size());
+      words.insert(clean.substr(at, end - at));
+      at = end + 1;
+    }
+  }
+  std::vector<TrainingText> out = texts;
+  for (const std::string& word : words) out.push_back({word + "s", 1});
+  return out;
+}
+
+}  // namespace
+
+ClipVocabulary train_clip_bpe(const std::vector<TrainingText>& texts, int vocab_size) {
+  if (vocab_size < kByteSymbols + 3) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("vocabulary of {}: expected at least {} (bytes, one merge, start, end)",
+                            vocab_size, kByteSymbols + 3));
+  }
+  ClipVocabulary out;
+  int64_t id = 0;
+  for (const char* suffix : {"", kEndOfWord}) {
+    for (uint8_t byte : byte_order()) out.ids[byte_alphabet()[byte] + suffix] = id++;
+  }
+  std::vector<Word> words = count_words(texts);
+  std::map<Pair, int64_t> counts;
+  for (const Word& word : words) add_pairs(word, 1, counts);
+  while (id < vocab_size - 2) {
+    const Pair* best = most_frequent(counts);
+    if (!best) break;
+    const Pair pair = *best;
+    out.merges.push_back(pair);
+    if (out.ids.try_emplace(pair.first + pair.second, id).second) ++id;
+    for (Word& word : words) {
+      if (!contains(word, pair)) continue;
+      add_pairs(word, -1, counts);
+      merge_in(word, pair);
+      add_pairs(word, 1, counts);
+    }
+  }
+  for (const std::string& token : {out.start, out.end}) out.special[token] = out.ids[token] = id++;
+  out.pad = out.unknown = out.end;
+  return out;
+}
+
+void write_clip_tokenizer(const fs::path& folder, const ClipVocabulary& vocabulary, int max_length) {
+  std::vector<const std::string*> by_id(vocabulary.ids.size());
+  for (const auto& [token, id] : vocabulary.ids) by_id.at(static_cast<size_t>(id)) = &token;
+  io::Json vocab = io::Json::object();
+  for (size_t id = 0; id < by_id.size(); ++id) vocab[*by_id[id]] = id;
+  std::string merges = "#version: 0.2\n";
+  for (const auto& [left, right] : vocabulary.merges) merges += fmt::format("{} {}\n", left, right);
+  io::Json roles{{"bos_token", vocabulary.start},
+                 {"eos_token", vocabulary.end},
+                 {"pad_token", vocabulary.pad},
+                 {"unk_token", vocabulary.unknown}};
+  io::atomic_write((folder / "vocab.json").string(), vocab.dump() + "\n");
+  io::atomic_write((folder / "merges.txt").string(), merges);
+  write_json(folder / "special_tokens_map.json", roles);
+  roles["do_lower_case"] = true;
+  roles["add_prefix_space"] = false;
+  roles["model_max_length"] = max_length;
+  roles["tokenizer_class"] = "CLIPTokenizer";
+  write_json(folder / "tokenizer_config.json", roles);
+}
+
+std::string train_t5_unigram(const std::vector<TrainingText>& texts, int vocab_size) {
+  const TemporaryFile rules(normalization_rules());
+  const std::unordered_map<std::string, std::string> settings{
+      {"model_type", "unigram"},
+      {"vocab_size", fmt::format("{}", vocab_size)},
+      {"hard_vocab_limit", "false"},
+      {"character_coverage", "1.0"},
+      {"normalization_rule_tsv", rules.path()},
+      {"num_threads", "1"},  // the sums of the EM steps depend on the number of threads
+      {"shuffle_input_sentence", "false"},
+      {"pad_id", "0"},
+      {"eos_id", "1"},
+      {"unk_id", "2"},
+      {"bos_id", "-1"},
+      {"minloglevel", "2"}};
+  const std::vector<TrainingText> corpus = with_plurals(texts);
+  TextIterator iterator(corpus);
+  std::string model;
+  const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &iterator, &model);
+  if (!status.ok()) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("SentencePiece training: {}", status.ToString()));
+  }
+  return parse_sentencepiece(model)
+      .to_proto();  // without the settings of the training, whose temporary path would differ
+}
+
+void write_t5_tokenizer(const fs::path& folder, const std::string& model, int max_length) {
+  io::Json roles{{"eos_token", "</s>"}, {"pad_token", "<pad>"}, {"unk_token", "<unk>"}};
+  io::atomic_write((folder / "spiece.model").string(), model);
+  write_json(folder / "special_tokens_map.json", roles);
+  roles["extra_ids"] = 0;
+  roles["model_max_length"] = max_length;
+  roles["tokenizer_class"] = "T5Tokenizer";
+  write_json(folder / "tokenizer_config.json", roles);
+}
+
+TokenLengths token_lengths(const Tokenizer& tokenizer, const std::vector<std::string>& texts) {
+  std::vector<size_t> lengths;
+  for (const std::string& text : texts) lengths.push_back(tokenizer.tokenize(text).size());
+  if (lengths.empty()) return {};
+  std::sort(lengths.begin(), lengths.end());
+  const auto quantile = [&](size_t percent) { return lengths[(lengths.size() - 1) * percent / 100]; };
+  return {quantile(50), quantile(90), quantile(99), lengths.back()};
+}
+
+}  // namespace vkflux
