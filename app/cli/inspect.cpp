@@ -1,0 +1,248 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+
+#include "app/cli/cli.h"
+#include "model/flux/config.h"
+#include "model/io/names.h"
+#include "model/load.h"
+#include "model/text/clip.h"
+#include "model/text/t5.h"
+#include "model/vae/autoencoder.h"
+
+namespace vkflux::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+/// What the tensors are: a name, and the config that follows from them (null when there is none).
+struct Kind {
+  std::string name = "unknown";
+  Json config;
+};
+
+/// 1 + the largest number behind any of the prefixes, among the file's tensors.
+int64_t count_levels(const io::Checkpoint& file, const std::vector<std::string>& prefixes) {
+  int64_t levels = 0;
+  for (const auto& [name, info] : file.tensors()) {
+    for (const std::string& prefix : prefixes) {
+      const size_t at = name.find(prefix);
+      if (at == std::string::npos) continue;
+      int64_t i = 0;
+      const char* begin = name.data() + at + prefix.size();
+      if (std::from_chars(begin, name.data() + name.size(), i).ec == std::errc() && i >= 0 && i < 64)
+        levels = std::max(levels, i + 1);
+    }
+  }
+  return levels;
+}
+
+bool any_starts_with(const io::Checkpoint& file, std::string_view prefix) {
+  const auto it = file.tensors().lower_bound(std::string(prefix));
+  return it != file.tensors().end() && it->first.starts_with(prefix);
+}
+
+/// config.json beside a component's tensors, or null.
+io::Json component_json(const std::string& path) {
+  const fs::path file =
+      (fs::is_directory(path) ? fs::path(path) : fs::path(path).parent_path()) / "config.json";
+  return fs::exists(file) ? io::read_json(file.string()) : io::Json();
+}
+
+Kind describe_flux(const io::NamedTensors& named, const std::string& path) {
+  Flux1Config config = infer_flux1_config(shapes_of(named));
+  const io::Json json = component_json(path);
+  if (json.is_object() && json.contains("axes_dims_rope")) apply_flux1_json(config, json);
+  return {"flux.1 transformer", flux1_json(config)};
+}
+
+Kind describe_autoencoder(const io::Checkpoint& file, int64_t levels) {
+  AutoencoderConfig config =
+      infer_autoencoder_config(shapes_of(io::NamedTensors(file, io::vae_names(levels))));
+  const io::Json json = component_json(file.path());
+  if (json.is_object() && json.contains("scaling_factor")) apply_autoencoder_json(config, json);
+  Json out = autoencoder_json(config, 0);
+  out.erase("sample_size");
+  return {"autoencoder", std::move(out)};
+}
+
+Kind describe_clip(const io::NamedTensors& named, const std::string& path) {
+  ClipTextConfig config = infer_clip_config(shapes_of(named));
+  const io::Json json = component_json(path);
+  if (json.is_object() && json.contains("num_attention_heads")) apply_clip_json(config, json);
+  return {"clip text encoder", clip_json(config)};
+}
+
+Kind describe_t5(const io::NamedTensors& named, const std::string& path) {
+  T5Config config = infer_t5_config(shapes_of(named));
+  const io::Json json = component_json(path);
+  if (json.is_object() && json.contains("feed_forward_proj")) apply_t5_json(config, json);
+  return {"t5 encoder", t5_json(config)};
+}
+
+/// Throws error format or unsupported when it looks like a known model but can't be loaded as one.
+Kind describe(const io::Checkpoint& file) {
+  const auto& metadata = file.metadata();
+  const auto format = metadata.find("format");
+  if (format != metadata.end() && format->second.starts_with("vkflux-train")) {
+    Kind kind{"training checkpoint", Json::object()};
+    for (const char* key : {"step", "fingerprint"}) {
+      if (metadata.count(key)) kind.config[key] = metadata.at(key);
+    }
+    return kind;
+  }
+  if (metadata.count("case") && (any_starts_with(file, "in.") || any_starts_with(file, "out.")))
+    return {"golden case " + metadata.at("case"), Json()};
+  const io::NamedTensors flux(file, io::flux1_names());
+  if (flux.has("img_in.weight") && flux.has("final_layer.linear.weight"))
+    return describe_flux(flux, file.path());
+  const int64_t levels = count_levels(file, {"encoder.down.", "encoder.down_blocks."});
+  if (levels > 0) return describe_autoencoder(file, levels);
+  const io::NamedTensors clip(file, io::clip_names());
+  if (clip.has("text_model.embeddings.token_embedding.weight")) return describe_clip(clip, file.path());
+  const io::NamedTensors t5(file, io::t5_names());
+  if (t5.has("shared.weight") && t5.count("encoder.block.") > 0) return describe_t5(t5, file.path());
+  return {};
+}
+
+struct Options {
+  std::string path;
+  bool tensors = false;
+};
+
+/// Everything about one set of tensors; `code` becomes the exit code of what is wrong with it.
+Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
+  const io::Checkpoint file(path);
+  Json j{{"path", path}, {"kind", "unknown"}};
+  try {
+    const Kind kind = describe(file);
+    j["kind"] = kind.name;
+    if (!kind.config.is_null()) j["config"] = kind.config;
+  } catch (const Error& e) {
+    j["problem"] = e.what();
+    code = exit_code(e.code());
+  }
+  std::map<std::string, std::array<int64_t, 3>> types;  // tensors, values, bytes
+  int64_t values = 0, bytes = 0;
+  Json list = Json::array();
+  for (const auto& [name, t] : file.tensors()) {
+    const auto size = static_cast<int64_t>(t.end - t.begin);
+    auto& row = types[std::string(io::name(t.dtype))];
+    row = {row[0] + 1, row[1] + t.numel(), row[2] + size};
+    values += t.numel();
+    bytes += size;
+    if (tensors) list.push_back({{"name", name}, {"dtype", io::name(t.dtype)}, {"shape", t.shape}});
+  }
+  j["tensor_count"] = file.tensors().size();
+  j["parameters"] = values;
+  j["bytes"] = bytes;
+  for (const auto& [name, row] : types)
+    j["dtypes"][name] = {{"tensors", row[0]}, {"parameters", row[1]}, {"bytes", row[2]}};
+  j["metadata"] = file.metadata();
+  if (tensors) j["tensors"] = std::move(list);
+  return j;
+}
+
+/// A folder in diffusers' layout: one entry per subfolder that holds tensors.
+Json inspect_pipeline(const Options& o, int& code) {
+  const io::Json index = io::read_json((fs::path(o.path) / "model_index.json").string());
+  Json j{{"path", o.path}, {"kind", "diffusers pipeline"}};
+  j["pipeline"] = io::get_or<std::string>(index, "_class_name", "unknown", o.path + "/model_index.json");
+  int64_t values = 0, bytes = 0;
+  Json parts = Json::object();
+  std::vector<fs::path> folders;
+  for (const auto& e : fs::directory_iterator(o.path)) {
+    if (e.is_directory()) folders.push_back(e.path());
+  }
+  std::sort(folders.begin(), folders.end());
+  for (const fs::path& folder : folders) {
+    bool holds_tensors = false;
+    for (const auto& e : fs::directory_iterator(folder))
+      holds_tensors |= e.path().filename().string().find(".safetensors") != std::string::npos;
+    if (!holds_tensors) continue;
+    Json part = inspect_checkpoint(folder.string(), o.tensors, code);
+    values += part["parameters"].get<int64_t>();
+    bytes += part["bytes"].get<int64_t>();
+    parts[folder.filename().string()] = std::move(part);
+  }
+  j["parameters"] = values;
+  j["bytes"] = bytes;
+  j["components"] = std::move(parts);
+  return j;
+}
+
+std::string shorten(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text.size() > 100 ? text.substr(0, 97) + "..." : text;
+}
+
+std::string plural(int64_t n, const char* what) {
+  return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
+}
+
+std::string megabytes(const Json& bytes) {
+  return fmt::format("{:.2f} MB", bytes.get<double>() * 1e-6);
+}
+
+void print_checkpoint(const Json& j) {
+  fmt::print("{}: {}\n", j["path"].get<std::string>(), j["kind"].get<std::string>());
+  if (j.contains("problem")) fmt::print("  problem: {}\n", j["problem"].get<std::string>());
+  fmt::print("  {} in {}, {}\n", plural(j["parameters"], "value"), plural(j["tensor_count"], "tensor"),
+             megabytes(j["bytes"]));
+  if (j.contains("dtypes")) {
+    for (const auto& [name, row] : j["dtypes"].items()) {
+      fmt::print("  {:<8} {:>6} tensors {:>14} values {:>12}\n", name, row["tensors"].get<int64_t>(),
+                 row["parameters"].get<int64_t>(), megabytes(row["bytes"]));
+    }
+  }
+  if (j.contains("config")) {
+    for (const auto& [key, value] : j["config"].items()) {
+      if (key != "_class_name") fmt::print("  {} = {}\n", key, shorten(value.dump()));
+    }
+  }
+  for (const auto& [key, value] : j["metadata"].items())
+    fmt::print("  metadata {}: {}\n", key, shorten(value.get<std::string>()));
+  if (!j.contains("tensors")) return;
+  for (const Json& t : j["tensors"]) {
+    fmt::print("  {:<8} {:<24} {}\n", t["dtype"].get<std::string>(), t["shape"].dump(),
+               t["name"].get<std::string>());
+  }
+}
+
+int inspect(const Common& common, const Options& o) {
+  if (!fs::exists(o.path)) throw Error(ErrorCode::io, o.path + ": no such file or folder");
+  int code = kOk;
+  const bool pipeline = fs::exists(fs::path(o.path) / "model_index.json");
+  const Json j = pipeline ? inspect_pipeline(o, code) : inspect_checkpoint(o.path, o.tensors, code);
+  if (common.json) {
+    fmt::print("{}\n", j.dump(1, ' ', false, Json::error_handler_t::replace));
+    return code;
+  }
+  if (!pipeline) {
+    print_checkpoint(j);
+    return code;
+  }
+  for (const auto& [name, part] : j["components"].items()) print_checkpoint(part);
+  fmt::print("{}: {} ({}), {}, {}\n", o.path, j["kind"].get<std::string>(), j["pipeline"].get<std::string>(),
+             plural(j["parameters"], "value"), megabytes(j["bytes"]));
+  return code;
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  auto common = std::make_shared<Common>();
+  auto o = std::make_shared<Options>();
+  CLI::App* c = add_command(app, "inspect", "say what a checkpoint is: model, config, tensors, metadata",
+                            "vkflux inspect --tensors models/emoji/transformer", common,
+                            [common, o] { return inspect(*common, *o); });
+  c->add_option("path", o->path,
+                "safetensors file, *.safetensors.index.json, or folder (one model or diffusers layout)")
+      ->required();
+  c->add_flag("--tensors", o->tensors, "list every tensor");
+}
+
+}  // namespace vkflux::cli
