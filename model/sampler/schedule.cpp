@@ -15,6 +15,10 @@ const char kOrigin[] = "scheduler_config.json";
 
 }  // namespace
 
+double time_shift(double mu, double sigma, double t) {
+  return t > 0 ? std::exp(mu) / (std::exp(mu) + std::pow(1 / t - 1, sigma)) : 0;
+}
+
 void Schedule::check() const {
   for (const double v : {shift, base_mu, max_mu, base_tokens, max_tokens}) {
     if (!std::isfinite(v)) throw Error(ErrorCode::invalid_argument, "schedule: every number must be finite");
@@ -36,11 +40,11 @@ std::vector<double> Schedule::levels(int64_t steps, int64_t image_tokens) const 
     throw Error(ErrorCode::invalid_argument, fmt::format("{} steps: expected 1 to {}", steps, kMaxSteps));
   }
   check();
-  const double s = dynamic ? std::exp(mu(image_tokens)) : shift;
+  const double m = dynamic ? mu(image_tokens) : std::log(shift);
   std::vector<double> out;
   for (int64_t k = 0; k < steps; ++k) {
     const double u = 1 - static_cast<double>(k) / static_cast<double>(steps);
-    out.push_back(s / (s + 1 / u - 1));
+    out.push_back(time_shift(m, 1, u));
   }
   out.push_back(0);
   return out;

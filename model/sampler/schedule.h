@@ -9,6 +9,9 @@
 
 namespace vkflux {
 
+/// e^mu / (e^mu + (1/t - 1)^sigma), 0 at t = 0: moves noise levels towards noise for mu > 0.
+double time_shift(double mu, double sigma, double t);
+
 struct Schedule {
   /// With dynamic shifting the shift's exponent mu grows linearly with the number of image tokens, unclamped:
   /// base_mu at base_tokens, max_mu at max_tokens. Without it every level goes through shift s/(1+(s-1)u).

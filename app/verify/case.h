@@ -1,0 +1,120 @@
+// Golden files: inputs, weights and the outputs and gradients of a reference, checked against our own ops and
+// models.
+//
+// Names in a file: in.X inputs, w.X weights, out.X outputs, mid.X intermediates, grad.X and grad.in.X
+// gradients of sum(out * in.loss_cotangent); P_sample.X is flat[::stride][:2048] of a large P.X (stride =
+// max(1, numel / 2048)), P_stat.X its [sum, sum of squares, max abs].
+#pragma once
+
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "autograd/tape.h"
+#include "autograd/tensor.h"
+#include "model/io/safetensors.h"
+
+namespace vkflux::verify {
+
+struct Check {
+  std::string tensor;
+  double error = 0, tolerance = 0;
+  bool absolute = false, passed = false;
+  std::string note;  // why it failed, when that isn't the error's size
+};
+
+struct Report {
+  std::string file, kind, error;  // error: the case could not be run
+  std::vector<Check> checks;
+  bool passed() const;
+};
+
+class Case {
+ public:
+  Case(Device& device, const std::string& path);
+
+  Device& device() { return device_; }
+  const std::string& kind() const { return kind_; }
+  const nlohmann::json& config() const { return config_; }
+  const io::SafetensorsFile& file() const { return file_; }
+
+  /// "in." + name on the device, watched when the file has its gradient.
+  Tensor in(const std::string& name);
+  bool has_in(const std::string& name) const { return file_.has("in." + name); }
+  /// "w." + name (from weights_file when the file says so), watched likewise.
+  Tensor weight(const std::string& name);
+  bool has_weight(const std::string& name) const { return weights().has("w." + name); }
+  /// All weights whose name starts with the prefix, without it.
+  std::vector<std::string> weight_names(const std::string& prefix = "") const;
+  Shape weight_shape(const std::string& name) const;
+
+  void out(const std::string& name, const Tensor& value) { got_["out." + name] = value.to_host(); }
+  void out(const std::string& name, std::vector<float> value) { got_["out." + name] = std::move(value); }
+  void mid(const std::string& name, const Tensor& value) { got_["mid." + name] = value.to_host(); }
+  /// Backward from these outputs with the file's cotangents "in." + name (ones are never assumed); records
+  /// all gradients.
+  void backward(const std::vector<std::pair<Tensor, std::string>>& outputs);
+  Tape& tape() { return tape_; }
+
+  /// Replaces the default tolerances (outputs 2e-4, gradients 1e-3, each at least ten times the reference's
+  /// own float32 error) for tensors whose full name starts with the prefix; absolute: of the difference
+  /// itself.
+  void tolerance(const std::string& prefix, double value, bool absolute = false);
+  /// A check that is computed by the case itself.
+  void check(Check c) { extra_.push_back(std::move(c)); }
+
+  Report compare() const;
+  /// What was computed, under the golden's names.
+  void dump(const std::string& folder) const;
+
+ private:
+  const io::SafetensorsFile& weights() const { return weights_ ? *weights_ : file_; }
+  Tensor load(const io::SafetensorsFile& file, const std::string& name);
+  std::vector<float> wanted(const std::string& name) const;
+  Check compare_one(const std::string& name) const;
+
+  Device& device_;
+  io::SafetensorsFile file_;
+  std::unique_ptr<io::SafetensorsFile> weights_;
+  std::string kind_;
+  nlohmann::json config_, ref_err_;
+  double worst_outputs_ = 0, worst_grads_ = 0;
+  Tape tape_;
+  std::vector<std::pair<std::string, Tensor>> watched_;  // gradient name -> leaf
+  std::map<std::string, Tensor> loaded_;
+  std::map<std::string, std::vector<float>> got_;
+  std::vector<Check> extra_;
+  struct Tolerance {
+    double value;
+    bool absolute;
+  };
+  std::map<std::string, Tolerance> tolerances_;
+};
+
+/// Runs one golden file (.safetensors or .json). An unknown kind is a failed report, never a skip.
+Report run_file(Device& device, const std::string& path, const std::string& dump_folder);
+
+using CaseFn = void (*)(Case&);
+/// The handler of a kind (the longest prefix wins), or null.
+CaseFn find_case(const std::string& kind);
+/// Tables in JSON, by the same rule.
+using TableFn = void (*)(const nlohmann::json& file, Report& report);
+TableFn find_table(const std::string& kind);
+
+// app/verify/*_cases.cpp
+void run_ops(Case& c);
+void run_adamw(Case& c);
+void run_flux1_block(Case& c);
+void run_flux1_full(Case& c);
+void run_flux1_denoise(Case& c);
+void run_flux1_ids(Case& c);
+void run_flux1_modules(Case& c);
+void run_flux1_rope(Case& c);
+void run_vae(Case& c);
+void run_text_encoder(Case& c);
+void run_flux1_schedule(const nlohmann::json& file, Report& report);
+
+}  // namespace vkflux::verify

@@ -1,0 +1,86 @@
+#include <array>
+#include <filesystem>
+
+#include "app/verify/case.h"
+#include "model/io/json.h"
+#include "vk/error.h"
+
+namespace vkflux::verify {
+namespace {
+
+template <class Fn>
+struct Row {
+  const char* prefix;
+  Fn run;
+};
+
+constexpr std::array<Row<CaseFn>, 13> kCases{{{"ops_", run_ops},
+                                              {"ops_adamw", run_adamw},
+                                              {"flux1_double_block", run_flux1_block},
+                                              {"flux1_single_block", run_flux1_block},
+                                              {"flux1_full", run_flux1_full},
+                                              {"flux1_denoise", run_flux1_denoise},
+                                              {"flux1_ids", run_flux1_ids},
+                                              {"flux1_modules", run_flux1_modules},
+                                              {"flux1_rope_timestep", run_flux1_rope},
+                                              {"vae_flux1", run_vae},
+                                              {"clip_text", run_text_encoder},
+                                              {"t5_encoder", run_text_encoder},
+                                              {"flux1_rope", run_flux1_rope}}};
+constexpr std::array<Row<TableFn>, 1> kTables{{{"flux1_schedule", run_flux1_schedule}}};
+
+template <class Rows>
+auto longest(const Rows& rows, const std::string& kind) -> decltype(rows[0].run) {
+  decltype(rows[0].run) found = nullptr;
+  size_t best = 0;
+  for (const auto& row : rows) {
+    const std::string prefix(row.prefix);
+    if (kind.rfind(prefix, 0) == 0 && prefix.size() > best) {
+      best = prefix.size();
+      found = row.run;
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+CaseFn find_case(const std::string& kind) {
+  return longest(kCases, kind);
+}
+TableFn find_table(const std::string& kind) {
+  return longest(kTables, kind);
+}
+
+Report run_file(Device& device, const std::string& path, const std::string& dump_folder) {
+  Report report{path, "", "", {}};
+  try {
+    if (std::filesystem::path(path).extension() == ".json") {
+      const nlohmann::json table(io::read_json(path));
+      report.kind = io::get<std::string>(io::Json(table), "case", path);
+      const TableFn run = find_table(report.kind);
+      if (!run)
+        throw Error(ErrorCode::unsupported,
+                    "this version doesn't know tables of the kind '" + report.kind + "'");
+      run(table, report);
+      return report;
+    }
+    Case c(device, path);
+    report.kind = c.kind();
+    const CaseFn run = find_case(report.kind);
+    if (!run)
+      throw Error(ErrorCode::unsupported,
+                  "this version doesn't know cases of the kind '" + report.kind + "'");
+    run(c);
+    if (!dump_folder.empty()) c.dump(dump_folder);
+    return c.compare();
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::device_lost) throw;
+    report.error = e.what();
+  } catch (const nlohmann::json::exception& e) {
+    report.error = e.what();
+  }
+  return report;
+}
+
+}  // namespace vkflux::verify

@@ -1,0 +1,192 @@
+#include "model/io/png.h"
+
+#include <fmt/format.h>
+#include <png.h>
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstring>
+#include <memory>
+
+#include "model/io/file.h"
+#include "vk/error.h"
+
+namespace vkflux::io {
+namespace {
+
+constexpr uint32_t kMaxSide = 16384;
+constexpr uint64_t kMaxPixels = 64ull << 20, kMaxFile = 1ull << 28;
+
+struct Fault {
+  char text[160] = "";
+};
+
+// libpng reports errors by longjmp: the functions that it can leave this way hold nothing with a destructor.
+void on_error(png_structp png, png_const_charp message) {
+  auto* fault = static_cast<Fault*>(png_get_error_ptr(png));
+  std::snprintf(fault->text, sizeof fault->text, "%s", message);
+  png_longjmp(png, 1);
+}
+void on_warning(png_structp, png_const_charp) {}
+
+struct Source {
+  const char* data;
+  size_t size, at;
+};
+void on_read(png_structp png, png_bytep out, size_t n) {
+  auto* s = static_cast<Source*>(png_get_io_ptr(png));
+  if (n > s->size - s->at) png_error(png, "the file ends early");
+  std::memcpy(out, s->data + s->at, n);
+  s->at += n;
+}
+void on_write(png_structp png, png_bytep data, size_t n) {
+  static_cast<std::string*>(png_get_io_ptr(png))->append(reinterpret_cast<const char*>(data), n);
+}
+void on_flush(png_structp) {}
+
+struct Reader {
+  Fault fault;
+  png_structp png = nullptr;
+  png_infop info = nullptr;
+  Reader() {
+    png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &fault, on_error, on_warning);
+    if (png) info = png_create_info_struct(png);
+    if (!info) throw Error(ErrorCode::out_of_host_memory, "no memory for libpng");
+  }
+  ~Reader() { png_destroy_read_struct(&png, &info, nullptr); }
+  Reader(const Reader&) = delete;
+  Reader& operator=(const Reader&) = delete;
+};
+
+bool read_header(Reader& r, Source& source) {
+  if (setjmp(png_jmpbuf(r.png))) return false;
+  png_set_user_limits(r.png, kMaxSide, kMaxSide);
+  png_set_chunk_malloc_max(r.png, 8 << 20);
+  png_set_read_fn(r.png, &source, on_read);
+  png_read_info(r.png, r.info);
+  return true;
+}
+
+bool read_pixels(Reader& r, png_bytep* rows) {
+  if (setjmp(png_jmpbuf(r.png))) return false;
+  png_set_expand(r.png);
+  png_set_scale_16(r.png);
+  png_set_gray_to_rgb(r.png);
+  png_set_add_alpha(r.png, 0xff, PNG_FILLER_AFTER);
+  png_set_interlace_handling(r.png);
+  png_read_update_info(r.png, r.info);
+  if (png_get_rowbytes(r.png, r.info) != 4u * png_get_image_width(r.png, r.info))
+    png_error(r.png, "unknown pixel format");
+  png_read_image(r.png, rows);
+  png_read_end(r.png, r.info);
+  return true;
+}
+
+[[noreturn]] void bad(const std::string& origin, const Fault& fault) {
+  throw Error(ErrorCode::format, fmt::format("{}: bad PNG: {}", origin, fault.text));
+}
+
+Image8 decode(const std::string& bytes, const std::string& origin, PngText* text) {
+  Reader r;
+  Source source{bytes.data(), bytes.size(), 0};
+  if (!read_header(r, source)) bad(origin, r.fault);
+  const uint64_t width = png_get_image_width(r.png, r.info), height = png_get_image_height(r.png, r.info);
+  if (width * height > kMaxPixels) {
+    throw Error(ErrorCode::format,
+                fmt::format("{}: {}x{} pixels are over the limit of 64 million", origin, width, height));
+  }
+  Image8 image{static_cast<int>(width), static_cast<int>(height), std::vector<uint8_t>(width * height * 4)};
+  std::vector<png_bytep> rows(height);
+  for (size_t y = 0; y < height; ++y) rows[y] = image.rgba.data() + y * width * 4;
+  if (!read_pixels(r, rows.data())) bad(origin, r.fault);
+  if (text) {
+    png_textp list = nullptr;
+    int n = 0;
+    png_get_text(r.png, r.info, &list, &n);
+    for (int i = 0; i < n; ++i) text->emplace_back(list[i].key, list[i].text ? list[i].text : "");
+  }
+  return image;
+}
+
+struct Writer {
+  Fault fault;
+  png_structp png = nullptr;
+  png_infop info = nullptr;
+  Writer() {
+    png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &fault, on_error, on_warning);
+    if (png) info = png_create_info_struct(png);
+    if (!info) throw Error(ErrorCode::out_of_host_memory, "no memory for libpng");
+  }
+  ~Writer() { png_destroy_write_struct(&png, &info); }
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+};
+
+bool write_all(Writer& w, std::string& out, int width, int height, bool alpha, png_textp text, int texts,
+               png_bytep* rows) {
+  if (setjmp(png_jmpbuf(w.png))) return false;
+  png_set_write_fn(w.png, &out, on_write, on_flush);
+  png_set_IHDR(w.png, w.info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), 8,
+               alpha ? PNG_COLOR_TYPE_RGBA : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  if (texts) png_set_text(w.png, w.info, text, texts);
+  png_write_info(w.png, w.info);
+  png_write_image(w.png, rows);
+  png_write_end(w.png, w.info);
+  return true;
+}
+
+}  // namespace
+
+Image8 decode_png(const std::string& bytes, const std::string& origin) {
+  return decode(bytes, origin, nullptr);
+}
+
+Image8 read_png(const std::string& path) {
+  return decode_png(read_file(path, kMaxFile), path);
+}
+
+PngText read_png_text(const std::string& path) {
+  PngText text;
+  decode(read_file(path, kMaxFile), path, &text);
+  return text;
+}
+
+std::string encode_png(const Image8& image, const PngText& text) {
+  const size_t n = static_cast<size_t>(image.width) * static_cast<size_t>(image.height);
+  if (image.width <= 0 || image.height <= 0 || image.rgba.size() != 4 * n) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} bytes for a picture of {}x{}", image.rgba.size(), image.width, image.height));
+  }
+  bool alpha = false;
+  for (size_t i = 0; i < n && !alpha; ++i) alpha = image.rgba[4 * i + 3] != 255;
+  const size_t channels = alpha ? 4 : 3;
+  std::vector<uint8_t> pixels(n * channels);
+  for (size_t i = 0; i < n; ++i) std::copy_n(&image.rgba[4 * i], channels, &pixels[channels * i]);
+  std::vector<png_bytep> rows;
+  for (int y = 0; y < image.height; ++y) {
+    rows.push_back(pixels.data() + static_cast<size_t>(y) * static_cast<size_t>(image.width) * channels);
+  }
+  std::vector<std::pair<std::string, std::string>> copy(text.begin(), text.end());
+  std::vector<png_text> list;
+  for (auto& [key, value] : copy) {
+    png_text t{};
+    t.compression = PNG_ITXT_COMPRESSION_NONE;
+    t.key = key.data();
+    t.text = value.data();
+    list.push_back(t);
+  }
+  Writer w;
+  std::string out;
+  if (!write_all(w, out, image.width, image.height, alpha, list.data(), static_cast<int>(list.size()),
+                 rows.data())) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("can't encode a PNG: {}", w.fault.text));
+  }
+  return out;
+}
+
+void write_png(const std::string& path, const Image8& image, const PngText& text) {
+  atomic_write(path, encode_png(image, text));
+}
+
+}  // namespace vkflux::io

@@ -1,0 +1,58 @@
+// Trains an AutoencoderKL on pictures: L1 + 0.5 L1 of finite differences + a small KL term, with
+// augmentation.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/vae/autoencoder.h"
+#include "train/data/dataset.h"
+#include "train/trainer.h"
+
+namespace vkflux {
+
+struct AutoencoderTrainOptions {
+  TrainOptions train;
+  int size = 64;
+  std::string split = "autoencoder";
+  float gradient_weight = 0.5f, kl_weight = 5e-4f;
+  float shift = 0.5f, mirror = 0.5f, permute = 0.25f,
+        background = 0.25f;  // probabilities of each augmentation
+  int max_shift = 4;         // pixels
+};
+
+class AutoencoderTrainer : public Trainer {
+ public:
+  /// The model is initialised from options.train.seed and trained in place.
+  AutoencoderTrainer(Device& device, AutoencoderKL& model, const Dataset& data,
+                     const AutoencoderTrainOptions& options);
+
+ protected:
+  Tensor loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) override;
+  std::string fingerprint() const override;
+
+ private:
+  Tensor batch(int64_t step, int64_t micro) const;  // [B, 3, size, size] in [-1, 1]
+
+  AutoencoderKL& model_;
+  AutoencoderTrainOptions ae_;
+  std::vector<RgbaImage> images_;
+};
+
+/// Pictures of a split as the model sees them, on white: [B, 3, size, size].
+Tensor pictures(Device& device, const Dataset& data, const std::vector<size_t>& indices, int size);
+
+/// Mean and scale of the posterior means over a split: what `shift_factor` and `scaling_factor` are set to.
+struct LatentStatistics {
+  double mean = 0, stddev = 1;
+};
+LatentStatistics latent_statistics(Device& device, const AutoencoderKL& model, const Dataset& data,
+                                   const std::vector<size_t>& indices, int size);
+
+/// Peak signal-to-noise ratio in dB of the reconstruction of each picture (range [-1, 1], so peak 2), clamped
+/// first.
+std::vector<double> reconstruction_psnr(Device& device, const AutoencoderKL& model, const Dataset& data,
+                                        const std::vector<size_t>& indices, int size);
+
+}  // namespace vkflux
