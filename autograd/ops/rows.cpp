@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "autograd/ops.h"
+#include "autograd/tape.h"
 
 namespace vkflux {
 namespace {
@@ -57,14 +58,19 @@ ColumnShape column_shape(Device& device, int64_t batch, int64_t rows, int64_t co
            u32(batch)}};
 }
 
+Tensor dense(const Tensor& x) {
+  const Tape::Scope scope = Tape::pause();
+  return op::contiguous(x);
+}
+
 RowView row_view(const Tensor& x) {
   const int64_t b = x.dim(0), c = x.dim(1);
-  const bool dense = c <= 1 || x.strides()[1] == 1;
+  const bool packed = c <= 1 || x.strides()[1] == 1;
   const int64_t stride = b > 1 ? x.strides()[0] : c;
   const bool aligned =
       static_cast<uint64_t>(x.offset()) * size_of(x.dtype()) % x.device().caps().buffer_alignment == 0;
-  if (dense && aligned && stride >= 0 && (c % 4 != 0 || stride % 4 == 0)) return {x, u32(stride)};
-  return {op::contiguous(x), u32(c)};
+  if (packed && aligned && stride >= 0 && (c % 4 != 0 || stride % 4 == 0)) return {x, u32(stride)};
+  return {dense(x), u32(c)};
 }
 
 ColumnSums column_sums(const Tensor& dy, const Tensor& x, const Tensor& stats, int64_t batch, int64_t rows,

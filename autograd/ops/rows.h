@@ -21,6 +21,9 @@ struct ColumnShape {
 };
 ColumnShape column_shape(Device& device, int64_t batch, int64_t rows, int64_t cols);
 
+/// op::contiguous off the tape: an op that records itself adds gradients to its original input.
+Tensor dense(const Tensor& x);
+
 /// A per-batch vector [B, C] as kernels read it: rows that start `stride` numbers apart.
 struct RowView {
   Tensor tensor;

@@ -3,11 +3,11 @@
 // constants 0 and 1 are taken.
 #ifndef VKFLUX_COLUMNS_GLSL
 #define VKFLUX_COLUMNS_GLSL
-#include "units.glsl"
-
 layout(constant_id = 0) const uint LOCAL = 64;
 layout(constant_id = 1) const uint VEC4 = 1;
 layout(local_size_x_id = 0) in;
+
+#include "units.glsl"
 
 uint column_unit() { return gl_WorkGroupID.x * LOCAL + gl_LocalInvocationIndex; }
 #endif

@@ -7,12 +7,13 @@
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
 #include "index.glsl"
-#include "units.glsl"
 
 layout(constant_id = 0) const uint LANES = 64;
 layout(constant_id = 1) const uint SIMD = 0;
 layout(constant_id = 2) const uint VEC4 = 1;
 layout(local_size_x_id = 0) in;
+
+#include "units.glsl"
 
 shared float row_partial[256];
 

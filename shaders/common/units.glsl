@@ -3,7 +3,6 @@
 #ifndef VKFLUX_UNITS_GLSL
 #define VKFLUX_UNITS_GLSL
 #define UNITS(count) (VEC4 != 0 ? (count) / 4 : (count))
-#define UNIT_MASK (VEC4 != 0 ? vec4(1) : vec4(1, 0, 0, 0))
 // Unit i of the texel buffer T; element i.
 #define LOAD(T, i) \
   (VEC4 != 0 ? texelFetch(T, int(i)) : vec4(texelFetch(T, int((i) >> 2))[(i) & 3u], 0, 0, 0))
@@ -14,4 +13,9 @@
     Y[i] = v;                          \
   else                                 \
     Y[(i) >> 2][(i) & 3u] = (v).x
+// Zeroes what isn't part of the unit. Not a ?: of two constants: some compilers fold that per component.
+vec4 unit_mask(vec4 x) {
+  if (VEC4 == 0) x.yzw = vec3(0);
+  return x;
+}
 #endif

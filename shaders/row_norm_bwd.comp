@@ -1,0 +1,38 @@
+#version 450
+// dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy * weight; without CENTER the mean of g is not removed.
+#extension GL_GOOGLE_include_directive : require
+#include "row.glsl"
+#include "row_norm_bwd.args.h"
+layout(constant_id = 3) const uint CENTER = 1;
+layout(constant_id = 4) const uint HAS_WEIGHT = 0;
+layout(constant_id = 5) const uint ADD_ONE = 0;
+layout(set = 0, binding = 0) uniform samplerBuffer X;
+layout(set = 0, binding = 1) uniform samplerBuffer W;
+layout(set = 0, binding = 2) uniform samplerBuffer DY;
+layout(set = 0, binding = 3) readonly buffer Stats { vec2 stats[]; };
+layout(set = 0, binding = 4) writeonly buffer DX { vec4 dx[]; };
+layout(push_constant) uniform Push { RowNormBwdArgs a; };
+
+void main() {
+  const uint row = group_1d();
+  if (row >= a.rows) return;
+  const uint units = UNITS(a.cols), base = row * units;
+  const uint weight_base = UNITS(row / a.rows_per_vector * a.weight_stride);
+  const vec2 t = stats[row];
+  vec4 sum_g = vec4(0), sum_gx = vec4(0);
+  for (uint c = row_lane(); c < units; c += LANES) {
+    vec4 g = LOAD(DY, base + c);
+    if (HAS_WEIGHT != 0) g *= LOAD(W, weight_base + c) + float(ADD_ONE);
+    sum_g += g;
+    sum_gx += g * ((LOAD(X, base + c) - t.x) * t.y);
+  }
+  const float n = float(a.cols);
+  const float mean_gx = row_sum(sum_gx) / n;
+  const float mean_g = CENTER != 0 ? row_sum(sum_g) / n : 0.0;
+  for (uint c = row_lane(); c < units; c += LANES) {
+    vec4 g = LOAD(DY, base + c);
+    if (HAS_WEIGHT != 0) g *= LOAD(W, weight_base + c) + float(ADD_ONE);
+    const vec4 xhat = (LOAD(X, base + c) - t.x) * t.y;
+    STORE(dx, base + c, t.y * (g - mean_g - xhat * mean_gx));
+  }
+}
