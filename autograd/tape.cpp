@@ -26,7 +26,7 @@ Tape::Scope::~Scope() {
 
 Tensor Grads::of(uint64_t id) const {
   const auto it = map_.find(id);
-  if (it != map_.end()) return it->second;
+  if (it != map_.end()) return it->second.grad;
   const auto d = destinations_.find(id);
   return d == destinations_.end() ? Tensor() : d->second;
 }
@@ -49,14 +49,34 @@ void Grads::add(const Tensor& x, const Tensor& dx) {
     op::accumulate(d->second, dx);
     return;
   }
-  auto [it, fresh] = map_.try_emplace(x.id(), dx);
-  if (!fresh) it->second = op::add(it->second, dx);
+  const auto it = map_.find(x.id());
+  if (it == map_.end()) {
+    map_[x.id()] = {op::contiguous(dx), false};
+  } else {
+    it->second = {op::add(it->second.grad, dx), true};
+  }
+}
+
+void Grads::add_slice(const Tensor& x, int dim, int64_t start, const Tensor& dx) {
+  if (!wants(x)) return;
+  if (const auto d = destinations_.find(x.id()); d != destinations_.end()) {
+    op::accumulate(d->second.slice(dim, start, dx.dim(dim)), dx);
+    return;
+  }
+  Slot& slot = map_[x.id()];
+  if (!slot.ours) {
+    const Tensor own =
+        slot.grad.defined() ? Tensor::empty(dx.device(), x.shape()) : Tensor::zeros(dx.device(), x.shape());
+    if (slot.grad.defined()) dx.device().stream().copy(own.range(), slot.grad.range());
+    slot = {own, true};
+  }
+  op::accumulate(slot.grad.slice(dim, start, dx.dim(dim)), dx);
 }
 
 void Grads::move(const Tensor& from, const Tensor& to) {
   const auto it = map_.find(from.id());
   if (it == map_.end()) return;
-  const Tensor dx = it->second;
+  const Tensor dx = it->second.grad;
   map_.erase(it);
   add(to, dx);
 }
@@ -105,7 +125,7 @@ void Tape::run(Grads& grads) {
                                      [&](const auto& o) { return grads.has(o.first); });
     if (!reached) continue;
     for (const auto& [id, shape] : node.outputs) {
-      if (!grads.has(id)) grads.map_.emplace(id, Tensor::zeros(*node.device, shape));
+      if (!grads.has(id)) grads.map_[id] = {Tensor::zeros(*node.device, shape), true};
     }
     node.backward(grads);
     for (const auto& [id, shape] : node.outputs) grads.map_.erase(id);

@@ -35,8 +35,11 @@ class Grads {
   bool has(uint64_t id) const { return map_.count(id) != 0; }
   /// False when nobody needs the gradient with respect to x: backward code skips that work.
   bool wants(const Tensor& x) const;
-  /// Accumulates dx (the shape of x, f32).
+  /// Accumulates dx (the shape of x, f32, any strides; what of() returns is contiguous). x may be a key().
   void add(const Tensor& x, const Tensor& dx);
+  /// Accumulates dx into [start, start + dx.dim(dim)) of dimension `dim` of x's gradient: many slices of one
+  /// tensor share one gradient buffer.
+  void add_slice(const Tensor& x, int dim, int64_t start, const Tensor& dx);
   /// Adds the gradient of `from` to that of `to` and forgets it.
   void move(const Tensor& from, const Tensor& to);
   /// Gradients of x are added into `destination` (the shape of x, contiguous), which the caller has zeroed.
@@ -44,7 +47,11 @@ class Grads {
 
  private:
   friend class Tape;
-  std::unordered_map<uint64_t, Tensor> map_;
+  struct Slot {
+    Tensor grad;
+    bool ours = false;  // made here, so that adding in place changes nobody else's tensor
+  };
+  std::unordered_map<uint64_t, Slot> map_;
   std::unordered_map<uint64_t, Tensor> destinations_;
   std::vector<const Tape*> tapes_;
 };
@@ -73,7 +80,7 @@ class Tape {
 
   /// The recording tape when any input is upstream of a leaf, else null. Undefined tensors are allowed.
   static Tape* wants(std::initializer_list<const Tensor*> inputs);
-  bool active(const Tensor& x) const { return x.defined() && active_.count(x.id()) != 0; }
+  bool active(const Tensor& x) const { return x.id() != 0 && active_.count(x.id()) != 0; }
 
   /// Adds a node: `backward` reads gradients of the outputs and adds to those of the inputs. It must not
   /// capture the outputs' handles unless it reads their values (that would keep their memory).

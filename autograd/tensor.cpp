@@ -190,6 +190,24 @@ Tensor Tensor::alias() const {
   return t;
 }
 
+Tensor Tensor::key() const {
+  Tensor t = *this;
+  t.buffer_ = nullptr;
+  return t;
+}
+
+Tensor Tensor::covering(int64_t* lead) const {
+  const int64_t step =
+      std::max<int64_t>(1, static_cast<int64_t>(device_->caps().buffer_alignment / size_of(dtype_)));
+  *lead = offset_ % step;
+  Tensor t = *this;
+  t.offset_ = offset_ - *lead;
+  t.shape_ = Shape{*lead + static_cast<int64_t>(range().size / size_of(dtype_))};
+  t.strides_ = Shape{1};
+  t.id_ = next_id();
+  return t;
+}
+
 std::vector<uint8_t> Tensor::to_host_bytes() const {
   const Tensor c = is_contiguous() ? *this : op::contiguous(*this);
   std::vector<uint8_t> out(c.bytes());

@@ -85,6 +85,12 @@ class Tensor {
   Tensor with_strides(Shape shape, Shape strides) const;  // same first element
   /// The same memory under a new id.
   Tensor alias() const;
+  /// The same id, shape and device without the memory: what a backward closure captures of an input whose
+  /// values it doesn't read.
+  Tensor key() const;
+  /// A one-dimensional bindable tensor over this view's memory, whatever its strides; *lead is the number of
+  /// elements in it before the view's first one. For kernels that take strides as arguments.
+  Tensor covering(int64_t* lead) const;
 
   // Host transfers; these wait for the device.
   std::vector<float> to_host() const;  // f32, f16, bf16; any strides
