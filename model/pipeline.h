@@ -1,0 +1,170 @@
+// Prompt to picture with a FLUX.1 checkpoint folder in diffusers layout:
+//
+//   auto pipeline = Pipeline::load(device, "models/emoji");
+//   auto job = pipeline->generate({.prompts = {"red apple"}});
+//   while (job->step()) show(job->progress());
+//   write(job->result().images[0]);
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/flux/transformer.h"
+#include "model/sampler/denoise.h"
+#include "model/sampler/noise.h"
+#include "model/sampler/schedule.h"
+#include "model/text/clip.h"
+#include "model/text/t5.h"
+#include "model/text/tokenizer.h"
+#include "model/vae/autoencoder.h"
+
+namespace vkflux {
+
+struct PipelineOptions {
+  DType weights = DType::f32;  // of the matrices of the transformer and the text encoders: f32, f16 or bf16
+  /// Keep every part on the device between its uses; default: when all files together have at most 2 GiB.
+  std::optional<bool> keep_parts;
+};
+
+/// What model_index.json recommends under "vkflux" ({"steps": 8, "cfg": 2, "guidance": 3.5, "size": 64 or
+/// [width, height], "txt_tokens": 8}); where it is silent, the published models' values.
+struct PipelineDefaults {
+  int64_t steps = 28, width = 1024, height = 1024;
+  float guidance = 3.5f, cfg = 1;
+  int64_t txt_tokens = 512;
+};
+
+/// 8-bit R, G, B in rows from the top.
+struct RgbImage {
+  int64_t width = 0, height = 0;
+  std::vector<uint8_t> rgb;
+};
+
+struct GenerateRequest {
+  std::vector<std::string> prompts;  // one picture each
+  std::string negative;              // the other side of cfg
+  int64_t batch = 1;                 // pictures of a prompt, when there is one prompt
+  int64_t width = 0, height = 0;     // 0: the default; rounded down to whole tokens
+  int64_t steps = 0;                 // 0: the default
+  std::optional<float> guidance, cfg;
+  uint64_t seed = 0;  // of the first picture; the next has seed + 1
+  NoiseMode noise = NoiseMode::counter;
+  std::vector<double> levels;    // noise levels by hand, instead of steps and the model's schedule
+  std::optional<RgbImage> init;  // image to image: resized to the target size
+  double strength = 0.6;         // of image to image
+};
+
+enum class JobPhase { encode, denoise, decode, done };
+const char* name(JobPhase phase);
+
+struct JobProgress {
+  JobPhase phase = JobPhase::encode;
+  int64_t step = 0, steps = 0;  // of denoising
+  double encode_s = 0, denoise_s = 0, decode_s = 0;
+};
+
+struct GenerateResult {
+  std::vector<RgbImage> images;
+  Tensor latents;  // [B, z, h, w], as the transformer sees them
+  int64_t width = 0, height = 0, steps = 0;
+  float guidance = 0, cfg = 1;  // used; guidance 0: the model has none
+  uint64_t seed = 0;
+  std::vector<std::string> notes;  // what the request asked for and the model can't do
+  JobProgress timings;
+};
+
+class Pipeline;
+
+/// A picture in the making. One thread calls step(); cancel() may come from any.
+class GenerateJob {
+ public:
+  /// Encodes the prompts, or does one denoising step, or decodes; false when all is done. Error cancelled
+  /// after cancel().
+  bool step();
+  /// All steps.
+  const GenerateResult& run();
+  void cancel() { cancelled_ = true; }
+  /// Called after every step.
+  void on_progress(std::function<void(const JobProgress&)> fn) { callback_ = std::move(fn); }
+  const JobProgress& progress() const { return progress_; }
+  /// Complete when progress().phase is done.
+  const GenerateResult& result() const { return result_; }
+
+ private:
+  friend class Pipeline;
+  GenerateJob(Pipeline& pipeline, GenerateRequest request);
+  void begin();    // encode phase
+  void denoise();  // one step
+  void decode();
+  void check_cancelled() const;
+
+  Pipeline& pipeline_;
+  GenerateRequest request_;
+  std::vector<double> levels_;
+  int64_t images_ = 1;
+  std::unique_ptr<FluxDenoiser> denoiser_;
+  std::shared_ptr<Flux1> transformer_;
+  uint64_t submitted_ = 0;
+  std::atomic<bool> cancelled_{false};
+  std::function<void(const JobProgress&)> callback_;
+  JobProgress progress_;
+  GenerateResult result_;
+};
+
+class Pipeline {
+ public:
+  /// Reads configs, tokenizers and every file's header; the weights follow when they are first needed.
+  /// Missing or contradicting parts are error format.
+  static std::unique_ptr<Pipeline> load(Device& device, const std::string& dir,
+                                        const PipelineOptions& options = {});
+
+  Device& device() const { return device_; }
+  const Flux1Config& transformer_config() const { return flux_; }
+  const AutoencoderConfig& autoencoder_config() const { return vae_; }
+  const PipelineDefaults& defaults() const { return defaults_; }
+  const Schedule& schedule() const { return schedule_; }
+  /// Pixels per token side: width and height are multiples of it.
+  int64_t pixels_per_token() const { return 2 * vae_.factor(); }
+
+  /// Error invalid_argument for requests that can't be.
+  std::unique_ptr<GenerateJob> generate(GenerateRequest request);
+
+  /// The parts, loaded now unless they are here.
+  std::shared_ptr<Flux1> transformer();
+  std::shared_ptr<AutoencoderKL> autoencoder();
+  /// Loads the text encoders, runs them, lets them go unless parts are kept. -> [prompts, ...]
+  FluxCondition encode(const std::vector<std::string>& prompts);
+
+ private:
+  Pipeline(Device& device, std::string dir, const PipelineOptions& options);
+  void read_index();
+  void read_tokenizers();
+  void read_configs();
+  void check_parts() const;
+  std::shared_ptr<ClipText> clip();
+  std::shared_ptr<T5Encoder> t5();
+
+  Device& device_;
+  std::string dir_;
+  PipelineOptions options_;
+  bool keep_ = true;
+  PipelineDefaults defaults_;
+  bool has_txt_tokens_ = false;
+  Schedule schedule_;
+  Flux1Config flux_;
+  AutoencoderConfig vae_;
+  ClipTextConfig clip_config_;
+  T5Config t5_config_;
+  std::unique_ptr<Tokenizer> clip_tokenizer_, t5_tokenizer_;
+  std::shared_ptr<Flux1> transformer_;
+  std::shared_ptr<AutoencoderKL> autoencoder_;
+  std::shared_ptr<ClipText> clip_;
+  std::shared_ptr<T5Encoder> t5_;
+};
+
+}  // namespace vkflux

@@ -1,0 +1,71 @@
+#include <gtest/gtest.h>
+
+#include "autograd/ops.h"
+#include "model/text/t5.h"
+#include "tests/model/golden_case.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+using test::device;
+using test::GoldenCase;
+
+TEST(T5Encoder, ForwardAndGradients) {
+  const GoldenCase golden = GoldenCase::data("t5_encoder.safetensors");
+  const io::NamedTensors file = golden.weights(io::t5_names());
+  T5Config config = infer_t5_config(shapes_of(file));
+  apply_t5_json(config, golden.config());
+  EXPECT_EQ(config.head_dim, 8);
+  T5Encoder model(config);
+  const auto params = parameters(model);
+  load(params, file, device());
+  Tape tape;
+  for (const Param& p : params) tape.watch(*p.tensor);
+  Trace trace;
+  Tensor out;
+  {
+    const auto scope = tape.record();
+    out = model.forward(golden.ids("in.input_ids"), &trace);
+  }
+  for (const auto& [name, value] : trace) golden.check("mid." + name, value);
+  golden.check("out.last_hidden_state", out);
+  const Grads grads = tape.backward(out, golden.tensor("in.loss_cotangent.last_hidden_state"));
+  golden.check_gradients(params, grads);
+  golden.check("out.long.last_hidden_state", model.forward(golden.ids("in.long.input_ids")));
+}
+
+TEST(T5Encoder, BucketsMatchTheReference) {
+  const GoldenCase golden = GoldenCase::data("t5_encoder.safetensors");
+  const auto relative = golden.ids("in.long.relative_position")[0], want = golden.ids("mid.long.bucket")[0];
+  for (size_t i = 0; i < relative.size(); ++i) EXPECT_EQ(t5_bucket(relative[i]), want[i]) << relative[i];
+}
+
+TEST(T5Encoder, CountsThePublishedModel) {
+  T5Encoder model(T5Config{});
+  EXPECT_EQ(count(parameters(model)), 4'762'310'656);
+}
+
+TEST(T5Encoder, ReadsItsConfig) {
+  T5Config c;
+  c.max_distance = 64;
+  T5Config d;
+  apply_t5_json(d, t5_json(c));
+  EXPECT_EQ(d.max_distance, 64);
+  EXPECT_THROW(apply_t5_json(d, {{"feed_forward_proj", "relu"}}), Error);
+  EXPECT_THROW(apply_t5_json(d, {{"relative_attention_max_distance", 2}}), Error);
+  EXPECT_THROW(infer_t5_config({}), Error);
+}
+
+TEST(T5Encoder, SixteenBitMatricesStayClose) {
+  const GoldenCase golden = GoldenCase::data("t5_encoder.safetensors");
+  const io::NamedTensors file = golden.weights(io::t5_names());
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    T5Encoder model(infer_t5_config(shapes_of(file)));
+    load(parameters(model), file, device(), dtype);
+    golden.check("out.last_hidden_state", model.forward(golden.ids("in.input_ids")), 3e-2);
+  }
+}
+
+}  // namespace
+}  // namespace vkflux
