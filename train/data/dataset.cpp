@@ -9,7 +9,7 @@
 
 #include "model/io/file.h"
 #include "model/io/json.h"
-#include "train/data/png_file.h"
+#include "model/io/png.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -149,8 +149,8 @@ std::vector<size_t> Dataset::split(std::string_view name) const {
 }
 
 RgbaImage Dataset::image(size_t index, int size) const {
-  const Rgba8 raw = read_png_rgba8(folder_ / items_.at(index).file);
-  RgbaImage image = from_straight_rgba8(raw.pixels, raw.width, raw.height);
+  const io::Image8 raw = io::read_png((folder_ / items_.at(index).file).string());
+  RgbaImage image = from_straight_rgba8(raw.rgba, raw.width, raw.height);
   if (size <= 0) return image;
   if (image.width != image.height) image = center_crop_square(image);
   if (image.width != size) image = resize_lanczos(image, size, size);

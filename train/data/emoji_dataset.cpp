@@ -1,17 +1,20 @@
 #include "train/data/emoji_dataset.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <map>
 
 #include "model/io/file.h"
 #include "model/io/json.h"
-
+#include "model/io/png.h"
 #include "train/data/dataset.h"
 #include "train/data/emoji_font.h"
 #include "train/data/emoji_list.h"
-#include "train/data/png_file.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -75,12 +78,51 @@ io::Json index_entry(const Emoji& emoji, const std::string& file, const std::str
           {"splits", splits_of(emoji)}};
 }
 
-void write_item(const fs::path& picture, const RgbaImage& glyph, int size,
-                const std::vector<std::string>& captions) {
+/// A folder filled under a temporary name, synced once (a sync per small file takes minutes on a busy disk)
+/// and then renamed. Without commit() nothing of it stays.
+class StagedFolder {
+ public:
+  explicit StagedFolder(const fs::path& target) : target_(target), staging_(target.string() + ".partial") {
+    std::error_code error;
+    fs::remove_all(staging_, error);
+    if (!fs::create_directories(staging_, error)) {
+      throw Error(ErrorCode::io, fmt::format("{}: cannot create: {}", staging_.string(), error.message()));
+    }
+  }
+  ~StagedFolder() {
+    std::error_code ignored;
+    fs::remove_all(staging_, ignored);
+  }
+  StagedFolder(const StagedFolder&) = delete;
+  StagedFolder& operator=(const StagedFolder&) = delete;
+
+  void write(const std::string& name, std::string_view contents) const {
+    std::ofstream file(staging_ / name, std::ios::binary);
+    file.write(contents.data(), static_cast<std::streamsize>(contents.size()));
+    file.close();
+    if (!file) throw Error(ErrorCode::io, fmt::format("{}: cannot write {}", staging_.string(), name));
+  }
+
+  void commit() const {
+    const int fd = ::open(staging_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const bool synced = fd >= 0 && ::syncfs(fd) == 0;
+    if (fd >= 0) ::close(fd);
+    std::error_code error;
+    fs::remove_all(target_, error);
+    if (synced) fs::rename(staging_, target_, error);
+    if (!synced || error) {
+      throw Error(ErrorCode::io,
+                  fmt::format("{}: cannot {} the folder", target_.string(), synced ? "replace" : "sync"));
+    }
+  }
+
+ private:
+  fs::path target_, staging_;
+};
+
+io::Image8 picture(const RgbaImage& glyph, int size) {
   const RgbaImage image = resize_lanczos(padded_to_square(glyph), size, size);
-  write_png_rgba8(picture, {image.width, image.height, to_straight_rgba8(image)});
-  io::atomic_write(fs::path(picture).replace_extension(".txt").string(),
-                   fmt::format("{}\n", fmt::join(captions, "\n")));
+  return {image.width, image.height, to_straight_rgba8(image)};
 }
 
 /// Common names count most, so that their words become single tokens.
@@ -137,21 +179,20 @@ EmojiDatasetReport write_emoji_dataset(const EmojiDatasetOptions& options) {
       make_captions(list, parse_annotations(read_source(options.annotations, "unicode-cldr-core")));
   const EmojiFont font(read_source(options.font, "fonts-noto-color-emoji"));
 
-  std::error_code error;
-  fs::create_directories(options.out / "images", error);
-  if (error)
-    throw Error(ErrorCode::io, fmt::format("{}: cannot create: {}", options.out.string(), error.message()));
+  const StagedFolder images(options.out / "images");
   EmojiDatasetReport report;
   auto entries = io::Json::array();
   for (size_t i = 0; i < list.size(); ++i) {
     if (const auto glyph = font.render(list[i].codepoints)) {
-      const std::string file = fmt::format("images/{}.png", list[i].key());
-      write_item(options.out / file, *glyph, options.size, captions[i]);
-      entries.push_back(index_entry(list[i], file, captions[i].front()));
+      const std::string key = list[i].key();
+      images.write(key + ".png", io::encode_png(picture(*glyph, options.size)));
+      images.write(key + ".txt", fmt::format("{}\n", fmt::join(captions[i], "\n")));
+      entries.push_back(index_entry(list[i], fmt::format("images/{}.png", key), captions[i].front()));
       count(report, list[i]);
     }
     if (options.progress) options.progress(i + 1, list.size());
   }
+  images.commit();
   write_tokenizers(options, list, captions, report);
   const io::Json index{{"size", options.size},
                        {"source",
