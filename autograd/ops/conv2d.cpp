@@ -1,0 +1,268 @@
+// Direct convolution without an im2col buffer: the kernels walk (tap, channel) for each output pixel. The
+// gradient with respect to the input is the same kernel with transposed weights; that of the weights is a sum
+// over pixels in parts.
+#include <algorithm>
+#include <utility>
+
+#include "autograd/ops.h"
+#include "autograd/run.h"
+#include "autograd/tape.h"
+
+namespace vkflux::op {
+namespace {
+
+constexpr const char* kName = "conv2d";
+
+struct Conv {
+  Device* device;
+  bool simd;
+  int64_t batch, in_h, in_w, in_c, out_h, out_w, out_c, kernel_h, kernel_w;
+  int64_t stride, pad_top, pad_left;
+  int64_t dilate = 1;
+
+  int64_t pixels() const { return batch * out_h * out_w; }
+  int64_t taps() const { return kernel_h * kernel_w; }
+  int64_t in_c4() const { return (in_c + 3) / 4; }
+  double flops() const {
+    return 2.0 * static_cast<double>(pixels()) * static_cast<double>(in_c * out_c * taps()) /
+           static_cast<double>(dilate * dilate);
+  }
+};
+
+struct Tile {
+  KernelId kernel;
+  int64_t pixels, channels;
+};
+
+uint32_t format_of(const Tensor& t) {
+  return !t.defined() || t.dtype() == DType::f32 ? 0 : t.dtype() == DType::f16 ? 1 : 2;
+}
+
+bool is_weight(const Tensor& t) {
+  return t.dtype() == DType::f32 || t.dtype() == DType::f16 || t.dtype() == DType::bf16;
+}
+
+double bytes_of(std::initializer_list<const Tensor*> tensors) {
+  double sum = 0;
+  for (const Tensor* t : tensors) sum += static_cast<double>(t->bytes());
+  return sum;
+}
+
+// x[.., C] with C filled up to a multiple of 4; x itself when it is one.
+Tensor pad_channels(const Tensor& x) {
+  const int64_t c = x.dim(-1), c4 = (c + 3) / 4;
+  if (c % 4 == 0 || x.numel() == 0) return x;
+  Shape shape = x.shape();
+  shape[-1] = c4 * 4;
+  const Tensor y = Tensor::empty(x.device(), shape, DType::f32, MemoryClass::scratch);
+  const auto n = static_cast<uint64_t>(y.numel()) / 4;
+  run(x.device(), {"conv2d_pad"}, {x, y}, args::Conv2dPadArgs{u32(y.numel() / 4), u32(c), u32(c4)},
+      groups_1d(ceil_div(n, 256)), {0, bytes_of({&x, &y})});
+  return y;
+}
+
+Tile simd_tile(const Conv& c) {
+  const uint32_t sg = c.device->caps().subgroup_size;
+  // Pixels per lane and output channels: as many accumulators as registers and stack slots near by can hold.
+  uint32_t pixels = 4, channels = 32;
+  if (c.out_c <= 16) channels = 16;
+  if (c.out_c <= 8) channels = 8;
+  if (c.out_c <= 4) {
+    channels = 4;
+    pixels = 8;
+  }
+  const int64_t c4 = c.in_c4();
+  const uint32_t unroll = channels * pixels <= 64 && c4 % 2 == 0 ? 2 : 1;
+  return {{"conv2d_simd",
+           c.out_c % 4 ? "scalar" : "vec4",
+           {sg, pixels, channels, unroll, static_cast<uint32_t>(c.dilate)}},
+          sg * pixels,
+          channels};
+}
+
+Tile gpu_tile(const Conv& c) {
+  struct Row {
+    int64_t max_c;
+    uint32_t tx, ty, pm, po, kc;
+  };
+  constexpr Row kRows[] = {{16, 4, 64, 4, 4, 2}, {64, 16, 16, 4, 4, 4}, {INT64_MAX, 16, 16, 8, 8, 2}};
+  const bool few = c.pixels() < 4096;  // small tiles keep more of the device busy
+  const Row& r = c.out_c <= kRows[0].max_c          ? kRows[0]
+                 : c.out_c <= kRows[1].max_c || few ? kRows[1]
+                                                    : kRows[2];
+  return {{"conv2d_gpu",
+           c.out_c % 4 ? "scalar" : "vec4",
+           {r.tx, r.ty, r.pm, r.po, r.kc, static_cast<uint32_t>(c.dilate)}},
+          int64_t{r.ty} * r.pm,
+          int64_t{r.tx} * r.po};
+}
+
+// The weights as the kernels read them, see conv2d_pack.comp.
+struct Packed {
+  Tensor data;
+  int64_t bias_at;  // texel
+};
+
+Packed pack(const Conv& c, const Tile& t, const Tensor& weight, const Tensor& bias, bool flip) {
+  const int64_t blocks = (c.out_c + t.channels - 1) / t.channels, rows = blocks * t.channels;
+  const int64_t bias_at = rows * c.taps() * c.in_c4(), n = bias_at + rows / 4;
+  const Tensor data = Tensor::empty(*c.device, {n, 4}, DType::f32, MemoryClass::scratch);
+  run(*c.device, {"conv2d_pack", "f32", {format_of(weight), format_of(bias), flip ? 1u : 0u}},
+      {weight, bias.defined() ? bias : weight, data},
+      args::Conv2dPackArgs{u32(n), u32(c.out_c), u32(c.in_c), u32(c.in_c4()), u32(c.taps()), u32(t.channels),
+                           u32(bias_at), bias.defined() ? 1u : 0u},
+      groups_1d(ceil_div(static_cast<uint64_t>(n), 256)), {0, bytes_of({&weight, &data})});
+  return {data, bias_at};
+}
+
+// x: [B, H, W, C filled up to 4]; flip: weight is [in_c, out_c, kh, kw] and the taps run backwards.
+Tensor convolve(const Conv& c, const Tensor& x, const Tensor& weight, const Tensor& bias, bool flip) {
+  const Tensor y = Tensor::empty(*c.device, {c.batch, c.out_h, c.out_w, c.out_c});
+  if (y.numel() == 0) return y;
+  if (c.in_c == 0 && !bias.defined()) {
+    y.fill_zero();
+    return y;
+  }
+  const Tile t = c.simd ? simd_tile(c) : gpu_tile(c);
+  const Packed w = pack(c, t, weight, bias, flip);
+  const args::Conv2dArgs a{u32(c.pixels()),
+                           u32(c.in_h),
+                           u32(c.in_w),
+                           u32(c.in_c4()),
+                           u32(c.out_h),
+                           u32(c.out_w),
+                           u32(c.out_c),
+                           u32(c.kernel_h),
+                           u32(c.kernel_w),
+                           static_cast<int>(c.stride),
+                           static_cast<int>(c.pad_top),
+                           static_cast<int>(c.pad_left),
+                           u32(w.bias_at)};
+  Groups groups = groups_1d(ceil_div(static_cast<uint64_t>(c.pixels()), static_cast<uint64_t>(t.pixels)));
+  groups.z = groups.y;
+  groups.y = u32((c.out_c + t.channels - 1) / t.channels);
+  run(*c.device, t.kernel, {x, w.data, y}, a, groups, {c.flops(), bytes_of({&x, &w.data, &y})});
+  return y;
+}
+
+Tensor input_gradient(const Conv& c, const Tensor& dy, const Tensor& weight) {
+  Conv t = c;
+  std::swap(t.in_h, t.out_h);
+  std::swap(t.in_w, t.out_w);
+  std::swap(t.in_c, t.out_c);
+  t.dilate = c.stride;
+  t.stride = 1;
+  t.pad_top = c.kernel_h - 1 - c.pad_top;
+  t.pad_left = c.kernel_w - 1 - c.pad_left;
+  return convolve(t, dy, weight, {}, true);
+}
+
+struct WeightTile {
+  KernelId kernel;
+  int64_t rows, columns4;  // rows of output channels; texels of (tap, channel)
+  int64_t tiles_wanted, least_pixels;
+};
+
+WeightTile weight_tile(const Conv& c) {
+  if (!c.simd) return {{"conv2d_weight_gpu"}, 64, 16, 512, 128};
+  const uint32_t sg = c.device->caps().subgroup_size;
+  const uint32_t ma = c.out_c > 16 ? 8 : c.out_c > 8 ? 4 : c.out_c > 4 ? 2 : 1;
+  const uint32_t nv = ma <= 2 ? 2 : 1;
+  return {{"conv2d_weight_simd", "f32", {sg, ma, nv}}, 4 * ma, sg * nv, 24, 256};
+}
+
+// Gradients of weight and, when has_bias, bias; x and dy with their channels filled up to 4.
+std::pair<Tensor, Tensor> weight_gradient(const Conv& c, const Tensor& x, const Tensor& dy, bool has_bias) {
+  const Tensor dw = Tensor::empty(*c.device, {c.out_c, c.in_c, c.kernel_h, c.kernel_w});
+  const Tensor db = Tensor::empty(*c.device, {c.out_c});
+  if (c.pixels() == 0 || c.in_c == 0) {
+    dw.fill_zero();
+    db.fill_zero();
+    if (c.pixels() == 0) return {dw, db};
+  }
+  if (c.out_c == 0) return {dw, db};
+  const WeightTile t = weight_tile(c);
+  const int64_t out_c4 = (c.out_c + 3) / 4, columns4 = c.taps() * c.in_c4(), rows = out_c4 * 4;
+  const int64_t row_tiles = (rows + t.rows - 1) / t.rows,
+                column_tiles = std::max<int64_t>((columns4 + t.columns4 - 1) / t.columns4, 1);
+  constexpr int64_t kMostPartialTexels = int64_t{64} << 16;  // 64 MiB
+  int64_t splits = (t.tiles_wanted + row_tiles * column_tiles - 1) / (row_tiles * column_tiles);
+  splits = std::min(splits, kMostPartialTexels / (rows * (columns4 + 1)));
+  splits = std::clamp<int64_t>(splits, 1, (c.pixels() + t.least_pixels - 1) / t.least_pixels);
+  const int64_t split = ((c.pixels() + splits - 1) / splits + 15) / 16 * 16;
+  splits = (c.pixels() + split - 1) / split;
+  const Tensor partial =
+      Tensor::empty(*c.device, {splits, rows, columns4 + 1, 4}, DType::f32, MemoryClass::scratch);
+  const args::Conv2dWeightArgs a{u32(c.batch),
+                                 u32(c.in_h),
+                                 u32(c.in_w),
+                                 u32(c.in_c4()),
+                                 u32(c.pixels()),
+                                 u32(c.out_h),
+                                 u32(c.out_w),
+                                 u32(out_c4),
+                                 u32(c.kernel_h),
+                                 u32(c.kernel_w),
+                                 static_cast<int>(c.stride),
+                                 static_cast<int>(c.pad_top),
+                                 static_cast<int>(c.pad_left),
+                                 u32(columns4),
+                                 u32(split)};
+  run(*c.device, t.kernel, {x, dy, partial}, a, {u32(column_tiles), u32(row_tiles), u32(splits)},
+      {c.flops(), bytes_of({&x, &dy, &partial})});
+  const int64_t n = c.out_c * (columns4 + 1);
+  run(*c.device, {"conv2d_weight_reduce"}, {partial, dw, db},
+      args::Conv2dWeightReduceArgs{u32(n), u32(c.out_c), u32(rows), u32(c.in_c), u32(c.in_c4()),
+                                   u32(c.taps()), u32(splits), has_bias ? 1u : 0u},
+      groups_1d(ceil_div(static_cast<uint64_t>(n), 256)), {0, bytes_of({&partial, &dw})});
+  return {dw, db};
+}
+
+Conv describe(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvOptions& o) {
+  expect(kName, x.rank() == 4 && x.dtype() == DType::f32, "x must be f32 [B, H, W, C]", {&x, &weight});
+  expect(kName, weight.rank() == 4 && is_weight(weight) && weight.dim(1) == x.dim(3),
+         "weight must be f32, f16 or bf16 [O, C, kh, kw]", {&x, &weight});
+  expect(kName, !bias.defined() || (is_weight(bias) && bias.shape() == Shape{weight.dim(0)}),
+         "bias must be f32, f16 or bf16 [O]", {&weight, &bias});
+  const bool pads = o.pad_top >= 0 && o.pad_left >= 0 && o.pad_bottom >= 0 && o.pad_right >= 0;
+  const int64_t h = x.dim(1) + o.pad_top + o.pad_bottom, w = x.dim(2) + o.pad_left + o.pad_right;
+  expect(kName, o.stride >= 1 && pads, "stride must be at least 1 and paddings at least 0", {&x, &weight});
+  expect(kName, weight.dim(2) >= 1 && weight.dim(3) >= 1 && h >= weight.dim(2) && w >= weight.dim(3),
+         "the padded image must be at least as large as the kernel", {&x, &weight});
+  return {&x.device(),
+          use_simd(x.device(), kName),
+          x.dim(0),
+          x.dim(1),
+          x.dim(2),
+          x.dim(3),
+          (h - weight.dim(2)) / o.stride + 1,
+          (w - weight.dim(3)) / o.stride + 1,
+          weight.dim(0),
+          weight.dim(2),
+          weight.dim(3),
+          o.stride,
+          o.pad_top,
+          o.pad_left};
+}
+
+}  // namespace
+
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvOptions& options) {
+  const Conv c = describe(x, weight, bias, options);
+  Tape* tape = Tape::wants({&x, &weight, &bias});
+  const auto pause = Tape::pause();
+  const Tensor xd = contiguous(x), wd = contiguous(weight), bd = bias.defined() ? contiguous(bias) : bias;
+  const Tensor y = convolve(c, pad_channels(xd), wd, bd, false);
+  if (!tape) return y;
+  tape->push(kName, {y}, [c, x, weight, bias, xd, wd, id = y.id()](Grads& g) {
+    const Tensor dy = pad_channels(contiguous(g.of(id)));
+    if (g.wants(x)) g.add(x, input_gradient(c, dy, wd));
+    if (!g.wants(weight) && !g.wants(bias)) return;
+    const auto [dw, db] = weight_gradient(c, pad_channels(xd), dy, g.wants(bias));
+    if (g.wants(weight)) g.add(weight, dw);
+    if (g.wants(bias)) g.add(bias, db);
+  });
+  return y;
+}
+
+}  // namespace vkflux::op
