@@ -133,16 +133,6 @@ void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
   });
 }
 
-Tensor row_delta(const AttentionProblem& p, const AttentionGradients& g) {
-  const int64_t rows = p.batch * p.heads * p.nq;
-  const Tensor delta = Tensor::empty(p.device(), {rows}, DType::f32, MemoryClass::scratch);
-  const double n = static_cast<double>(rows * p.d);
-  run(p.device(), {"attention_delta", "f32", {256}}, {g.o, g.d_o, delta},
-      args::AttentionDeltaArgs{u32(rows), u32(p.d / 4)},
-      groups_1d(ceil_div(static_cast<uint64_t>(rows), 256)), {2 * n, 8 * n});
-  return delta;
-}
-
 void bias_gradient(const AttentionProblem& p, const Slab& s, const Tensor& ds, const Tensor& dbias) {
   const uint64_t n4 = static_cast<uint64_t>(p.heads * s.rows * score_stride(p) / 4);
   const double n = static_cast<double>(s.count * s.rows * score_stride(p));
@@ -154,7 +144,7 @@ void bias_gradient(const AttentionProblem& p, const Slab& s, const Tensor& ds, c
 
 void backward(const AttentionProblem& p, const AttentionGradients& g) {
   const bool all_heads = g.dbias.defined();
-  const Tensor keep = keep_rows(p), delta = row_delta(p, g);
+  const Tensor keep = keep_rows(p), delta = attention_delta(p, g);
   const Tensor scores = scratch_for(p, 2, all_heads), ds = scratch_for(p, 2, all_heads);
   const RowKernel k = row_kernel(p, use_simd(p.device(), "matmul"));
   each_slab(p, 2, all_heads, [&](const Slab& s) {
@@ -173,6 +163,16 @@ void backward(const AttentionProblem& p, const AttentionGradients& g) {
 }
 
 }  // namespace
+
+Tensor attention_delta(const AttentionProblem& p, const AttentionGradients& g) {
+  const int64_t rows = p.batch * p.heads * p.nq;
+  const Tensor delta = Tensor::empty(p.device(), {rows}, DType::f32, MemoryClass::scratch);
+  const double n = static_cast<double>(rows * p.d);
+  run(p.device(), {"attention_delta", "f32", {256}}, {g.o, g.d_o, delta},
+      args::AttentionDeltaArgs{u32(rows), u32(p.d / 4)},
+      groups_1d(ceil_div(static_cast<uint64_t>(rows), 256)), {2 * n, 8 * n});
+  return delta;
+}
 
 const AttentionForm kComposedAttention{"composed", [](const AttentionProblem&) { return true; }, forward,
                                        backward};

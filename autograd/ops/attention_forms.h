@@ -36,6 +36,11 @@ struct AttentionForm {
   void (*backward)(const AttentionProblem& p, const AttentionGradients& g);
 };
 
+/// Row sums of dO O, [B H Nq] f32: what each probability of a row loses in the softmax's backward.
+Tensor attention_delta(const AttentionProblem& p, const AttentionGradients& g);
+
+/// Online softmax over tiles in shared memory, for GPUs: no matrix of scores, whatever the sequence length.
+extern const AttentionForm kFlashAttention;
 /// Matrix products over slabs of scores; fits every call.
 extern const AttentionForm kComposedAttention;
 

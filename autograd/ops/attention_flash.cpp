@@ -1,0 +1,118 @@
+// Attention without a matrix of scores (Dao, "FlashAttention-2", 2023): forward walks over the keys with an
+// online softmax, backward recomputes the probabilities from the log-sum-exp in one pass per side: dq by
+// blocks of queries, dk and dv by blocks of keys, so that no sum needs atomics.
+#include <algorithm>
+#include <array>
+
+#include "autograd/ops/attention_forms.h"
+#include "autograd/run.h"
+
+namespace vkflux {
+namespace {
+
+// Rows and columns as in shaders/common/flash_attention.glsl.
+struct Tiling {
+  int64_t max_d;
+  uint32_t tx, ty, tm, tn;
+  uint32_t step4 = 4;  // vec4 of D in one step of a score product
+
+  uint32_t invocations() const { return tx * ty; }
+  uint32_t rows() const { return ty * tm; }
+  uint32_t vectors(int64_t d) const { return static_cast<uint32_t>(ceil_div(u32(d / 4), tx)); }
+  uint32_t shared_bytes(int64_t d) const {
+    const uint32_t scores = (rows() + tx * tn) * (step4 + 1);
+    const uint32_t results = tx * (rows() / 4 + 1) + tx * vectors(d) * tx;
+    return 16 * std::max(scores, results);
+  }
+};
+
+// Sized so that an invocation holds about 32 scores and 64 elements of the result.
+constexpr std::array<Tiling, 3> kForward{{{32, 8, 16, 4, 8}, {128, 16, 8, 8, 4}, {256, 16, 8, 4, 4}}};
+// Backward holds two blocks of scores, and the pass over keys two results.
+constexpr std::array<Tiling, 3> kBackward{{{32, 8, 16, 4, 4}, {128, 16, 16, 4, 4}, {256, 16, 8, 4, 4}}};
+
+const Tiling* tiling(const std::array<Tiling, 3>& table, int64_t d) {
+  const auto* row = std::find_if(table.begin(), table.end(), [&](const Tiling& t) { return d <= t.max_d; });
+  return row == table.end() ? nullptr : row;
+}
+
+bool runs_on(const Caps& caps, const Tiling* t, int64_t d) {
+  return t && t->invocations() <= caps.max_invocations && t->shared_bytes(d) <= caps.max_shared_memory;
+}
+
+bool fits(const AttentionProblem& p) {
+  const Caps& caps = p.device().caps();
+  const bool suits =
+      p.device().device_class() != DeviceClass::cpu || forced_variant("attention") == kFlashAttention.name;
+  const uint64_t most = std::max(p.q.bytes(), p.k.bytes());
+  return suits && !p.bias.defined() && most <= caps.max_storage_buffer_range &&
+         runs_on(caps, tiling(kForward, p.d), p.d) && runs_on(caps, tiling(kBackward, p.d), p.d);
+}
+
+enum Wanted : uint32_t { kWantsDk = 4, kWantsDv = 8 };
+
+KernelId kernel(const char* shader, const Tiling& t, const AttentionProblem& p, uint32_t wanted) {
+  const uint32_t flags = (p.key_mask.defined() ? 1u : 0u) | (p.causal ? 2u : 0u) | wanted;
+  return {shader, "f32", {t.invocations(), t.tx, t.tm, t.tn, t.vectors(p.d), t.step4, flags}};
+}
+
+args::FlashAttentionArgs arguments(const AttentionProblem& p) {
+  return {u32(p.batch * p.heads), u32(p.heads), u32(p.nq), u32(p.nk), u32(p.d / 4), p.scale};
+}
+
+Groups groups(const AttentionProblem& p, const Tiling& t, int64_t rows) {
+  return groups_1d(ceil_div(static_cast<uint64_t>(rows), t.rows()) *
+                   static_cast<uint64_t>(p.batch * p.heads));
+}
+
+// Work of `products` products over the visible pairs; bytes when every row is read or written once.
+Cost cost(const AttentionProblem& p, double products, double query_tensors, double key_tensors) {
+  const double nq = static_cast<double>(p.nq), nk = static_cast<double>(p.nk);
+  const double both = static_cast<double>(p.batch * p.heads * p.d), low = std::min(nq, nk);
+  const double pairs = p.causal ? (nq >= nk ? nk * (nk + 1) / 2 : nq * nk - low * (low - 1) / 2) : nq * nk;
+  return {2 * products * both * pairs, 4 * both * (query_tensors * nq + key_tensors * nk)};
+}
+
+const Tensor& mask_or(const AttentionProblem& p, const Tensor& other) {
+  return p.key_mask.defined() ? p.key_mask : other;
+}
+
+void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
+  const Tiling& t = *tiling(kForward, p.d);
+  run(p.device(), kernel("flash_attention", t, p, 0), {p.q, p.k, p.v, mask_or(p, p.q), o, lse}, arguments(p),
+      groups(p, t, p.nq), cost(p, 2, 2, 2));
+}
+
+void key_pass(const AttentionProblem& p, const AttentionGradients& g, const Tensor& delta, uint32_t wanted) {
+  const Tiling& t = *tiling(kBackward, p.d);
+  const Tensor dk = wanted & kWantsDk ? g.dk : g.dv, dv = wanted & kWantsDv ? g.dv : g.dk;
+  const double products = wanted == kWantsDv ? 2 : wanted == kWantsDk ? 3 : 4;
+  run(p.device(), kernel("flash_attention_dkv", t, p, wanted),
+      {p.q, p.k, p.v, g.d_o, mask_or(p, p.q), g.lse, delta, dk, dv}, arguments(p), groups(p, t, p.nk),
+      cost(p, products, 2, 4));
+}
+
+void backward(const AttentionProblem& p, const AttentionGradients& g) {
+  const Tensor delta = attention_delta(p, g);
+  if (g.dq.defined()) {
+    const Tiling& t = *tiling(kBackward, p.d);
+    run(p.device(), kernel("flash_attention_dq", t, p, 0),
+        {p.q, p.k, p.v, g.d_o, mask_or(p, p.q), g.lse, delta, g.dq}, arguments(p), groups(p, t, p.nq),
+        cost(p, 3, 3, 2));
+  }
+  // Both results of large heads need more registers than devices have: one at a time.
+  const bool apart = p.d > 128;
+  const uint32_t wanted = (g.dk.defined() ? kWantsDk : 0u) | (g.dv.defined() ? kWantsDv : 0u);
+  if (wanted && !(apart && wanted == (kWantsDk | kWantsDv))) {
+    key_pass(p, g, delta, wanted);
+  } else if (wanted) {
+    key_pass(p, g, delta, kWantsDk);
+    key_pass(p, g, delta, kWantsDv);
+  }
+}
+
+}  // namespace
+
+const AttentionForm kFlashAttention{"flash", fits, forward, backward};
+
+}  // namespace vkflux
