@@ -68,8 +68,8 @@ Groups groups(const AttentionProblem& p, const Tiling& t, int64_t rows) {
 // Work of `products` products over the visible pairs; bytes when every row is read or written once.
 Cost cost(const AttentionProblem& p, double products, double query_tensors, double key_tensors) {
   const double nq = static_cast<double>(p.nq), nk = static_cast<double>(p.nk);
-  const double both = static_cast<double>(p.batch * p.heads * p.d), low = std::min(nq, nk);
-  const double pairs = p.causal ? (nq >= nk ? nk * (nk + 1) / 2 : nq * nk - low * (low - 1) / 2) : nq * nk;
+  const double both = static_cast<double>(p.batch * p.heads * p.d);
+  const double pairs = p.causal ? (nq >= nk ? nk * (nk + 1) / 2 : nq * (nk - (nq - 1) / 2)) : nq * nk;
   return {2 * products * both * pairs, 4 * both * (query_tensors * nq + key_tensors * nk)};
 }
 

@@ -1,9 +1,14 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <memory>
+#include <string>
+#include <string_view>
 
 #include "autograd/ops.h"
+#include "autograd/ops/attention_forms.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
 #include "tests/harness/gpu.h"
@@ -48,6 +53,11 @@ std::vector<Host> reference(const Case& c, const std::vector<Host>& in) {
   return {o};
 }
 
+struct FormCase {
+  std::string_view form, products;  // of attention; of the matrix products in it
+};
+constexpr FormCase kForms[] = {{"composed", "simd"}, {"composed", "gpu"}, {"flash", "gpu"}};
+
 void check(const Case& c) {
   std::vector<Host> in{random({c.batch, c.heads, c.nq, c.d}, 1), random({c.batch, c.heads, c.nk, c.d}, 2),
                        random({c.batch, c.heads, c.nk, c.d}, 3)};
@@ -57,12 +67,15 @@ void check(const Case& c) {
   options.causal = c.causal;
   if (!c.mask.empty())
     options.key_mask = Tensor::from(device(), std::span<const uint8_t>(c.mask), {c.batch, c.nk});
-  for (const char* products : {"simd", "gpu"}) {
-    const VariantOverride form("attention", "composed"), force("matmul", products);
+  for (const FormCase& f : kForms) {
+    if (c.bias && f.form == "flash") continue;
+    const VariantOverride form("attention", std::string(f.form)), force("matmul", std::string(f.products));
     CheckOptions check_options;
     check_options.max_probes = 6;
     check_op(
-        fmt::format("attention B{} H{} Nq{} Nk{} D{} {}", c.batch, c.heads, c.nq, c.nk, c.d, products), in,
+        fmt::format("attention B{} H{} Nq{} Nk{} D{} {} {}", c.batch, c.heads, c.nq, c.nk, c.d, f.form,
+                    f.products),
+        in,
         [&](const std::vector<Tensor>& t) -> std::vector<Tensor> {
           op::AttentionOptions o = options;
           if (t.size() > 3) o.bias = t[3];
@@ -102,8 +115,11 @@ TEST(Attention, Bias) {
 TEST(Attention, LargeScoresStayFinite) {
   Device& d = device();
   const Tensor q = Tensor::full(d, {1, 1, 4, 8}, 40.0f), v = upload(random({1, 1, 6, 8}, 5));
-  for (float x : op::attention(q, Tensor::full(d, {1, 1, 6, 8}, 40.0f), v).to_host())
-    EXPECT_TRUE(std::isfinite(x));
+  for (const FormCase& f : kForms) {
+    const VariantOverride form("attention", std::string(f.form)), force("matmul", std::string(f.products));
+    for (float x : op::attention(q, Tensor::full(d, {1, 1, 6, 8}, 40.0f), v).to_host())
+      EXPECT_TRUE(std::isfinite(x)) << f.form;
+  }
 }
 
 TEST(Attention, NoKeysAtAll) {
@@ -153,6 +169,115 @@ TEST(Attention, SlabsMatchParts) {
     }
   }
   for (size_t i = 0; i < 4; ++i) EXPECT_LE(error_of(whole[i], want[i]), 2e-5) << i;
+}
+
+// Result and gradients of q, k, v in one form.
+std::array<std::vector<float>, 4> results(const char* form, const Case& c, uint64_t seed = 20) {
+  const Shape queries{c.batch, c.heads, c.nq, c.d}, keys{c.batch, c.heads, c.nk, c.d};
+  const Tensor q = upload(random(queries, seed)), k = upload(random(keys, seed + 1)),
+               v = upload(random(keys, seed + 2)), dy = upload(random(queries, seed + 3));
+  op::AttentionOptions options;
+  options.causal = c.causal;
+  if (!c.mask.empty())
+    options.key_mask = Tensor::from(device(), std::span<const uint8_t>(c.mask), {c.batch, c.nk});
+  const VariantOverride force("attention", form);
+  Tape tape;
+  for (const Tensor* t : {&q, &k, &v}) tape.watch(*t);
+  Tensor o;
+  {
+    const auto scope = tape.record();
+    o = op::attention(q, k, v, options);
+  }
+  const Grads g = tape.backward(o, dy);
+  return {o.to_host(), g.of(q).to_host(), g.of(k).to_host(), g.of(v).to_host()};
+}
+
+std::vector<uint8_t> every_third_dropped(int64_t n) {
+  std::vector<uint8_t> mask(static_cast<size_t>(n));
+  for (size_t i = 0; i < mask.size(); ++i) mask[i] = i % 3 != 1;
+  return mask;
+}
+
+// Several tiles of queries and of keys, every head size of the flash form's tables.
+TEST(Attention, FlashMatchesComposed) {
+  const Case cases[] = {{1, 2, 70, 131, 64},
+                        {1, 1, 131, 67, 24, every_third_dropped(67), true},
+                        {2, 1, 65, 97, 40, every_third_dropped(2 * 97)},
+                        {1, 1, 97, 150, 128, {}, true},
+                        {1, 1, 37, 66, 196, every_third_dropped(66), true}};
+  for (const Case& c : cases) {
+    const auto got = results("flash", c), want = results("composed", c);
+    for (size_t i = 0; i < got.size(); ++i) {
+      EXPECT_LE(error_of(got[i], {want[i].begin(), want[i].end()}), 2e-5)
+          << "result " << i << " Nq " << c.nq << " Nk " << c.nk << " D " << c.d;
+    }
+    EXPECT_EQ(got, results("flash", c)) << "two runs differ";
+  }
+}
+
+// Gradients that nobody wants are not made, and don't change the others.
+TEST(Attention, FlashWithFewerGradients) {
+  for (const int64_t d : {16, 132}) {
+    const Case c{1, 1, 9, 11, d};
+    const auto whole = results("flash", c);
+    for (int wanted = 1; wanted < 7; ++wanted) {
+      const Tensor x[] = {upload(random({1, 1, c.nq, d}, 20)), upload(random({1, 1, c.nk, d}, 21)),
+                          upload(random({1, 1, c.nk, d}, 22))};
+      const VariantOverride force("attention", "flash");
+      Tape tape;
+      for (int i = 0; i < 3; ++i) {
+        if (wanted >> i & 1) tape.watch(x[i]);
+      }
+      Tensor o;
+      {
+        const auto scope = tape.record();
+        o = op::attention(x[0], x[1], x[2]);
+      }
+      const Grads g = tape.backward(o, upload(random({1, 1, c.nq, d}, 23)));
+      for (size_t i = 0; i < 3; ++i) {
+        if (!(wanted >> i & 1)) continue;
+        EXPECT_EQ(g.of(x[i]).to_host(), whole[i + 1]) << wanted << " " << i;
+      }
+    }
+  }
+}
+
+TEST(Attention, FlashNeedsNoMatrixOfScores) {
+  const std::unique_ptr<Device> fresh = Device::create();  // whose peak no other test has raised
+  const int64_t n = 1024;
+  {
+    const Tensor q = Tensor::zeros(*fresh, {1, 1, n, 4});
+    for (const char* form : {"flash", "composed"}) {
+      const VariantOverride force("attention", form);
+      const uint64_t before = fresh->pool().usage().used;
+      const Tensor o = op::attention(q, q, q);
+      const uint64_t grown = fresh->pool().usage().peak - before;
+      EXPECT_EQ(grown < static_cast<uint64_t>(n * n), std::string_view(form) == "flash") << grown << " bytes";
+      EXPECT_EQ(o.to_host(), std::vector<float>(static_cast<size_t>(n * 4), 0.0f));
+    }
+  }
+  EXPECT_EQ(fresh->validation_messages(), 0u);
+}
+
+TEST(Attention, FlashIsForGpus) {
+  Device& d = device();
+  AttentionProblem p;
+  p.q = p.k = p.v = Tensor::zeros(d, {1, 1, 2, 64});
+  p.batch = p.heads = 1, p.nq = p.nk = 2, p.d = 64;
+  const DeviceClass actual = d.device_class();
+  d.set_device_class(DeviceClass::cpu);
+  EXPECT_FALSE(kFlashAttention.fits(p));
+  for (const DeviceClass c :
+       {DeviceClass::nvidia, DeviceClass::amd, DeviceClass::intel, DeviceClass::other}) {
+    d.set_device_class(c);
+    EXPECT_TRUE(kFlashAttention.fits(p));
+  }
+  p.d = 260;
+  EXPECT_FALSE(kFlashAttention.fits(p));
+  p.d = 64;
+  p.bias = Tensor::zeros(d, {1, 2, 2});
+  EXPECT_FALSE(kFlashAttention.fits(p));
+  d.set_device_class(actual);
 }
 
 TEST(Attention, RejectsShapes) {
