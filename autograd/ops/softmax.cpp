@@ -1,0 +1,35 @@
+#include "autograd/ops.h"
+#include "autograd/ops/rows.h"
+#include "autograd/run.h"
+#include "autograd/tape.h"
+
+namespace vkflux {
+namespace {
+
+void launch(const char* shader, std::initializer_list<Tensor> bindings, const Tensor& like) {
+  const int64_t cols = like.dim(-1), rows = like.numel() / cols;
+  const RowShape s = row_shape(like.device(), "softmax", cols);
+  const double n = static_cast<double>(like.numel());
+  run(like.device(), {shader, "f32", {s.lanes, s.simd, s.vec4}}, bindings,
+      args::SoftmaxArgs{u32(rows), u32(cols)}, groups_1d(static_cast<uint64_t>(rows)),
+      {5 * n, 4 * n * static_cast<double>(bindings.size())});
+}
+
+}  // namespace
+
+Tensor op::softmax(const Tensor& x) {
+  expect("softmax", x.defined() && x.dtype() == DType::f32 && x.rank() >= 1 && x.dim(-1) > 0,
+         "needs f32 x[..., C]", {&x});
+  const Tensor y = Tensor::empty(x.device(), x.shape());
+  launch("softmax", {dense(x), y}, y);
+  if (Tape* t = Tape::wants({&x})) {
+    t->push("softmax", {y}, [x, y, id = y.id()](Grads& g) {
+      const Tensor dx = Tensor::empty(y.device(), y.shape());
+      launch("softmax_bwd", {y, dense(g.of(id)), dx}, y);
+      g.add(x, dx);
+    });
+  }
+  return y;
+}
+
+}  // namespace vkflux
