@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "model/flux/transformer.h"
-#include "model/text/clip.h"
-#include "model/text/t5.h"
 #include "model/sampler/denoise.h"
 #include "model/sampler/schedule.h"
+#include "model/text/clip.h"
+#include "model/text/t5.h"
 #include "model/text/tokenizer.h"
 #include "model/vae/autoencoder.h"
 #include "train/data/dataset.h"
@@ -49,7 +49,8 @@ class CaptionIds {
 class LatentCache {
  public:
   /// colours: also every (tintable item, colour) that isn't held out.
-  LatentCache(Device& device, const AutoencoderKL& vae, const Dataset& data, const std::vector<size_t>& items, int size, bool colors);
+  LatentCache(Device& device, const AutoencoderKL& vae, const Dataset& data, const std::vector<size_t>& items,
+              int size, bool colors);
   /// Row of an item (its number in the data set) in a colour (-1: as it is).
   int32_t row(size_t item, int color) const;
   const Tensor& rows() const { return rows_; }  // [R, tokens * channels]
@@ -72,8 +73,10 @@ struct FlowTrainOptions {
 
 class FlowTrainer : public Trainer {
  public:
-  /// Every part of the model is initialised from options.train.seed and trained; the autoencoder only makes the latents.
-  FlowTrainer(Device& device, FlowModel& model, const AutoencoderKL& vae, const Dataset& data, const FlowTrainOptions& options);
+  /// Every part of the model is initialised from options.train.seed and trained; the autoencoder only makes
+  /// the latents.
+  FlowTrainer(Device& device, FlowModel& model, const AutoencoderKL& vae, const Dataset& data,
+              const FlowTrainOptions& options);
 
  protected:
   Tensor loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) override;
@@ -97,21 +100,25 @@ struct SampleOptions {
   float cfg = 2;  // true guidance against the empty caption; 1: none
   uint64_t seed = 0;
   int64_t rows = 4, columns = 4;
-  std::vector<double> levels(const Schedule& schedule) const { return schedule.levels(steps, rows * columns); }
+  std::vector<double> levels(const Schedule& schedule) const {
+    return schedule.levels(steps, rows * columns);
+  }
 };
 /// Packed latents [B, tokens, channels]; picture b depends on (seed + b) alone.
-Tensor sample_latents(Flux1& transformer, const FluxCondition& positive, const FluxCondition& empty, const Schedule& schedule,
-                      const SampleOptions& options);
+Tensor sample_latents(Flux1& transformer, const FluxCondition& positive, const FluxCondition& empty,
+                      const Schedule& schedule, const SampleOptions& options);
 
 struct RecallReport {
   int64_t right = 0, tried = 0;
   double latent_mse = 0;           // to the true picture's latent (unit variance)
   std::vector<std::string> wrong;  // "asked -> nearest"
 };
-/// Nearest-latent recall: the share of `names` (items) whose latent, sampled from the item's name, is nearest (L2) to the
-/// item's own among those of all `candidates`. `sample` gives the packed latents of prompts, the seed of the first given.
-RecallReport nearest_latent_recall(const std::function<Tensor(const std::vector<std::string>&, uint64_t)>& sample, const LatentCache& cache,
-                                   const Dataset& data, const std::vector<size_t>& names, const std::vector<size_t>& candidates,
-                                   uint64_t seed);
+/// Nearest-latent recall: the share of `names` (items) whose latent, sampled from the item's name, is nearest
+/// (L2) to the item's own among those of all `candidates`. `sample` gives the packed latents of prompts, the
+/// seed of the first given.
+RecallReport nearest_latent_recall(
+    const std::function<Tensor(const std::vector<std::string>&, uint64_t)>& sample, const LatentCache& cache,
+    const Dataset& data, const std::vector<size_t>& names, const std::vector<size_t>& candidates,
+    uint64_t seed);
 
 }  // namespace vkflux

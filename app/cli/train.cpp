@@ -9,6 +9,7 @@
 #include "model/io/json.h"
 #include "model/io/png.h"
 #include "model/load.h"
+#include "model/vae/load.h"
 #include "train/autoencoder_trainer.h"
 #include "train/flow_trainer.h"
 #include "train/picture_grid.h"
@@ -166,15 +167,18 @@ struct FlowRun {
   RunOptions run;
   FlowTrainOptions options;
   std::string vae;
-  int64_t hidden = 192, heads = 3, depth = 2, depth_single = 4, text_width = 128, text_layers = 2, text_heads = 4, text_mlp = 256;
+  int64_t hidden = 192, heads = 3, depth = 2, depth_single = 4, text_width = 128, text_layers = 2,
+          text_heads = 4, text_mlp = 256;
   int tokens = 8;
   int sample_steps = 8;
   float sample_cfg = 2;
 };
 
 FlowModel make_flow_model(const FlowRun& r, int64_t latent_channels) {
-  std::shared_ptr<const Tokenizer> clip_tokenizer = load_clip_tokenizer((fs::path(r.run.data) / "tokenizer").string());
-  std::shared_ptr<const Tokenizer> t5_tokenizer = load_t5_tokenizer((fs::path(r.run.data) / "tokenizer_2").string());
+  std::shared_ptr<const Tokenizer> clip_tokenizer =
+      load_clip_tokenizer((fs::path(r.run.data) / "tokenizer").string());
+  std::shared_ptr<const Tokenizer> t5_tokenizer =
+      load_t5_tokenizer((fs::path(r.run.data) / "tokenizer_2").string());
   Flux1Config flux;
   flux.in_channels = flux.out_channels = 4 * latent_channels;
   flux.vec_in_dim = flux.context_in_dim = r.text_width;
@@ -203,31 +207,38 @@ FlowModel make_flow_model(const FlowRun& r, int64_t latent_channels) {
   return {Flux1(flux), ClipText(clip), T5Encoder(t5), clip_tokenizer, t5_tokenizer, r.tokens, r.tokens};
 }
 
-void write_json(const fs::path& path, const io::Json& json) { io::atomic_write(path.string(), json.dump(2) + "\n"); }
+void write_json(const fs::path& path, const io::Json& json) {
+  io::atomic_write(path.string(), json.dump(2) + "\n");
+}
 
 /// The run's model as a checkpoint folder in diffusers layout.
 void export_model(const FlowRun& r, FlowModel& m) {
   const fs::path out = fs::path(r.run.out) / "model";
   const Flux1Config& flux = m.transformer.config();
-  save(parameters(m.transformer), (out / "transformer/diffusion_pytorch_model.safetensors").string(), io::flux1_names(), io::FileDType::f16,
-       flux1_row_split(flux));
+  save(parameters(m.transformer), (out / "transformer/diffusion_pytorch_model.safetensors").string(),
+       io::flux1_names(), io::FileDType::f16, flux1_row_split(flux));
   write_json(out / "transformer/config.json", io::Json(flux1_json(flux)));
-  save(parameters(m.clip), (out / "text_encoder/model.safetensors").string(), io::clip_names(), io::FileDType::f16);
+  save(parameters(m.clip), (out / "text_encoder/model.safetensors").string(), io::clip_names(),
+       io::FileDType::f16);
   write_json(out / "text_encoder/config.json", clip_json(m.clip.config()));
-  save(parameters(m.t5), (out / "text_encoder_2/model.safetensors").string(), io::t5_names(), io::FileDType::f16);
+  save(parameters(m.t5), (out / "text_encoder_2/model.safetensors").string(), io::t5_names(),
+       io::FileDType::f16);
   write_json(out / "text_encoder_2/config.json", t5_json(m.t5.config()));
   Schedule schedule = Schedule::flux1_schnell();
   write_json(out / "scheduler/scheduler_config.json", schedule.to_json());
   const auto copy = [&](const fs::path& from, const fs::path& to) {
     for (const auto& e : fs::directory_iterator(from)) {
-      if (e.is_regular_file()) io::atomic_write((to / e.path().filename()).string(), io::read_file(e.path().string()));
+      if (e.is_regular_file())
+        io::atomic_write((to / e.path().filename()).string(), io::read_file(e.path().string()));
     }
   };
   copy(fs::path(r.run.data) / "tokenizer", out / "tokenizer");
   copy(fs::path(r.run.data) / "tokenizer_2", out / "tokenizer_2");
   copy(r.vae, out / "vae");
   io::Json index{{"_class_name", "FluxPipeline"}};
-  const auto part = [&](const char* name, const char* library, const char* cls) { index[name] = {library, cls}; };
+  const auto part = [&](const char* name, const char* library, const char* cls) {
+    index[name] = {library, cls};
+  };
   part("scheduler", "diffusers", "FlowMatchEulerDiscreteScheduler");
   part("text_encoder", "transformers", "CLIPTextModel");
   part("text_encoder_2", "transformers", "T5EncoderModel");
@@ -235,7 +246,8 @@ void export_model(const FlowRun& r, FlowModel& m) {
   part("tokenizer_2", "transformers", "T5TokenizerFast");
   part("transformer", "diffusers", "FluxTransformer2DModel");
   part("vae", "diffusers", "AutoencoderKL");
-  index["vkflux"] = {{"steps", r.sample_steps}, {"cfg", r.sample_cfg}, {"size", r.options.size}, {"txt_tokens", r.tokens}};
+  index["vkflux"] = {
+      {"steps", r.sample_steps}, {"cfg", r.sample_cfg}, {"size", r.options.size}, {"txt_tokens", r.tokens}};
   write_json(out / "model_index.json", index);
 }
 
@@ -252,9 +264,11 @@ int train_flow(const Common& common, const FlowRun& r) {
     const int64_t side = r.options.size / (2 * vae.config().factor());
     const SampleOptions options{r.sample_steps, r.sample_cfg, r.options.train.seed, side, side};
     const Tensor tokens = sample_latents(model.transformer, encode_prompts(model, prompts),
-                                         encode_prompts(model, std::vector<std::string>(prompts.size())), Schedule::flux1_schnell(), options);
+                                         encode_prompts(model, std::vector<std::string>(prompts.size())),
+                                         Schedule::flux1_schnell(), options);
     const int64_t latent = r.options.size / vae.config().factor();
-    io::write_png(path, picture_grid({vae.decode(vae.from_latent(op::unpatchify(tokens, 2, latent, latent)))}, 12));
+    io::write_png(path,
+                  picture_grid({vae.decode(vae.from_latent(op::unpatchify(tokens, 2, latent, latent)))}, 12));
   };
   return train_loop(trainer, common, r.run, sample, [&] { export_model(r, model); });
 }
@@ -268,16 +282,21 @@ void add_flow(CLI::App& train) {
   t.lr = 1.5e-3f;
   t.final_lr_ratio = 0.01f;
   t.ema = 0.999f;
-  CLI::App* c = add_command(train, "flow", "train a FLUX.1 transformer with its text encoders by flow matching",
-                            "vkflux train flow --data emoji --vae runs/vae/vae --out runs/flow", common,
-                            [common, r] { return train_flow(*common, *r); });
+  CLI::App* c =
+      add_command(train, "flow", "train a FLUX.1 transformer with its text encoders by flow matching",
+                  "vkflux train flow --data emoji --vae runs/vae/vae --out runs/flow", common,
+                  [common, r] { return train_flow(*common, *r); });
   add_train_options(c, r->run, t);
   c->add_option("--vae", r->vae, "folder of the trained autoencoder (config.json and weights)")->required();
   c->add_option("--size", r->options.size, "pixels a side")->capture_default_str();
-  c->add_option("--split", r->options.split, "part of the data set (\"all\" = everything)")->capture_default_str();
-  c->add_option("--keywords", r->options.captions.variants, "share of captions that are another wording")->capture_default_str();
-  c->add_option("--tints", r->options.captions.colored, "share of recoloured pictures (\"blue dog face\")")->capture_default_str();
-  c->add_option("--empty", r->options.captions.empty, "share of empty captions, for guidance")->capture_default_str();
+  c->add_option("--split", r->options.split, "part of the data set (\"all\" = everything)")
+      ->capture_default_str();
+  c->add_option("--keywords", r->options.captions.variants, "share of captions that are another wording")
+      ->capture_default_str();
+  c->add_option("--tints", r->options.captions.colored, "share of recoloured pictures (\"blue dog face\")")
+      ->capture_default_str();
+  c->add_option("--empty", r->options.captions.empty, "share of empty captions, for guidance")
+      ->capture_default_str();
   c->add_option("--hidden", r->hidden, "width of the transformer")->capture_default_str();
   c->add_option("--heads", r->heads, "attention heads")->capture_default_str();
   c->add_option("--depth", r->depth, "double blocks")->capture_default_str();

@@ -1,0 +1,132 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "app/cli/cli.h"
+#include "model/pipeline.h"
+#include "model/vae/load.h"
+#include "train/autoencoder_trainer.h"
+#include "train/flow_trainer.h"
+
+namespace vkflux::cli {
+namespace {
+
+struct Options {
+  std::string model, vae, data, split = "s493", candidates = "s775", vae_split = "autoencoder",
+                                unseen = "unseen";
+  int64_t names = 0;  // 0: all
+  int size = 64, steps = 0;
+  float cfg = -1;
+  uint64_t seed = 0;
+};
+
+std::vector<size_t> spread(const std::vector<size_t>& all, int64_t n) {
+  if (n <= 0 || n >= static_cast<int64_t>(all.size())) return all;
+  std::vector<size_t> out;
+  for (int64_t i = 0; i < n; ++i)
+    out.push_back(all[static_cast<size_t>(i) * all.size() / static_cast<size_t>(n)]);
+  return out;
+}
+
+nlohmann::ordered_json psnr(Device& device, const AutoencoderKL& vae, const Dataset& data,
+                            const std::vector<size_t>& items, int size) {
+  const std::vector<double> db = reconstruction_psnr(device, vae, data, items, size);
+  const double mean =
+      std::accumulate(db.begin(), db.end(), 0.0) / static_cast<double>(std::max<size_t>(db.size(), 1));
+  return {{"pictures", db.size()},
+          {"mean_db", mean},
+          {"worst_db", db.empty() ? 0 : *std::min_element(db.begin(), db.end())}};
+}
+
+nlohmann::ordered_json recall(Device& device, const Dataset& data, const Options& o) {
+  const auto pipeline = Pipeline::load(device, o.model);
+  const std::vector<size_t> names = spread(data.split(o.split), o.names),
+                            candidates = data.split(o.candidates);
+  std::vector<size_t> cached = candidates;
+  cached.insert(cached.end(), names.begin(), names.end());
+  std::sort(cached.begin(), cached.end());
+  cached.erase(std::unique(cached.begin(), cached.end()), cached.end());
+  const auto vae = pipeline->autoencoder();
+  const LatentCache cache(device, *vae, data, cached, o.size, false);
+  const auto transformer = pipeline->transformer();
+  const int64_t side = o.size / pipeline->pixels_per_token();
+  SampleOptions s{o.steps > 0 ? o.steps : static_cast<int>(pipeline->defaults().steps),
+                  o.cfg >= 0 ? o.cfg : pipeline->defaults().cfg, 0, side, side};
+  Progress progress("recall", static_cast<int64_t>(names.size()));
+  int64_t done = 0;
+  const auto sample = [&](const std::vector<std::string>& prompts, uint64_t seed) {
+    s.seed = seed;
+    done += static_cast<int64_t>(prompts.size());
+    Tensor x =
+        sample_latents(*transformer, pipeline->encode(prompts),
+                       pipeline->encode(std::vector<std::string>(prompts.size())), pipeline->schedule(), s);
+    progress.update(done);
+    return x;
+  };
+  const RecallReport r = nearest_latent_recall(sample, cache, data, names, cached, o.seed);
+  return {{"names", r.tried},
+          {"candidates", cached.size()},
+          {"steps", s.steps},
+          {"cfg", s.cfg},
+          {"recall", static_cast<double>(r.right) / static_cast<double>(std::max<int64_t>(r.tried, 1))},
+          {"latent_mse", r.latent_mse},
+          {"wrong", r.wrong}};
+}
+
+int run(const Common& common, const Options& o) {
+  const auto device = open_device(common);
+  const Dataset data = Dataset::open(o.data);
+  if (o.model.empty() == o.vae.empty())
+    throw Error(ErrorCode::invalid_argument, "give either --model or --vae");
+  nlohmann::ordered_json j;
+  const AutoencoderKL vae = load_autoencoder(*device, o.model.empty() ? o.vae : o.model + "/vae");
+  j["autoencoder"] = {{"seen", psnr(*device, vae, data, spread(data.split(o.vae_split), o.names), o.size)}};
+  if (!o.unseen.empty())
+    j["autoencoder"]["unseen"] = psnr(*device, vae, data, spread(data.split(o.unseen), o.names), o.size);
+  if (!o.model.empty()) j["recall"] = recall(*device, data, o);
+  if (common.json) {
+    fmt::print("{}\n", j.dump(1));
+    return kOk;
+  }
+  for (const auto& [name, v] : j["autoencoder"].items()) {
+    fmt::print("autoencoder, {:<7} {:.2f} dB mean, {:.2f} dB worst of {} pictures\n", name + ":",
+               v["mean_db"].get<double>(), v["worst_db"].get<double>(), v["pictures"].get<size_t>());
+  }
+  if (j.contains("recall")) {
+    const auto& r = j["recall"];
+    fmt::print(
+        "nearest-latent recall: {:.1f}% of {} names among {} pictures ({} steps, cfg {}), latent MSE "
+        "{:.4f}\n",
+        100 * r["recall"].get<double>(), r["names"].get<int64_t>(), r["candidates"].get<size_t>(),
+        r["steps"].get<int>(), r["cfg"].get<double>(), r["latent_mse"].get<double>());
+    for (const auto& w : r["wrong"]) fmt::print("  {}\n", w.get<std::string>());
+  }
+  return kOk;
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  auto common = std::make_shared<Common>();
+  auto o = std::make_shared<Options>();
+  CLI::App* c = add_command(
+      app, "eval", "measure a trained model: reconstruction in dB, nearest-latent recall of its names",
+      "vkflux eval --model models/emoji --data emoji", common, [common, o] { return run(*common, *o); });
+  c->add_option("--model", o->model, "checkpoint folder with model_index.json");
+  c->add_option("--vae", o->vae, "an autoencoder's folder, to measure that alone");
+  c->add_option("--data", o->data, "data set folder")->required();
+  c->add_option("--split", o->split, "the names to draw")->capture_default_str();
+  c->add_option("--candidates", o->candidates, "the pictures to choose the nearest from")
+      ->capture_default_str();
+  c->add_option("--vae-split", o->vae_split, "pictures the autoencoder was trained on")
+      ->capture_default_str();
+  c->add_option("--unseen", o->unseen, "pictures it never saw (empty: none)")->capture_default_str();
+  c->add_option("--names", o->names, "this many, evenly spread; 0 = all")->capture_default_str();
+  c->add_option("--size", o->size, "pixels a side")->capture_default_str();
+  c->add_option("--steps", o->steps, "denoising steps; default: the model's");
+  c->add_option("--cfg", o->cfg, "true guidance; default: the model's");
+  c->add_option("--seed", o->seed, "of the first name")->capture_default_str();
+}
+
+}  // namespace vkflux::cli
