@@ -71,17 +71,18 @@ void adamw(const Tensor& param, const Tensor& grad, const Tensor& m, const Tenso
            "needs one u8 of the decay mask per 64 elements", {&decay_mask, &param});
   }
   const double t = static_cast<double>(step);
-  const double correction1 = 1 - std::pow(static_cast<double>(options.beta1), t);
-  const double correction2 = 1 - std::pow(static_cast<double>(options.beta2), t);
+  const double correction1 = 1 - std::pow(options.beta1, t);
+  const double correction2 = 1 - std::pow(options.beta2, t);
   args::AdamWArgs a{};
   a.units = static_cast<uint32_t>(units_of(param));
-  a.beta1 = options.beta1;
-  a.beta2 = options.beta2;
-  a.eps = options.eps;
-  a.step_size = static_cast<float>(static_cast<double>(options.lr) / correction1);
+  a.beta1 = static_cast<float>(options.beta1);
+  a.beta2 = static_cast<float>(options.beta2);
+  a.rest1 = static_cast<float>(1 - options.beta1);
+  a.rest2 = static_cast<float>(1 - options.beta2);
+  a.eps = static_cast<float>(options.eps);
+  a.step_size = static_cast<float>(options.lr / correction1);
   a.inv_sqrt_correction2 = static_cast<float>(1 / std::sqrt(correction2));
-  a.decay =
-      static_cast<float>(1 - static_cast<double>(options.lr) * static_cast<double>(options.weight_decay));
+  a.decay = static_cast<float>(1 - options.lr * options.weight_decay);
   const double n = static_cast<double>(param.numel());
   run(param.device(),
       {"adamw", "f32", {kLocal, grad_scale.defined() ? 1u : 0u, decay_mask.defined() ? 1u : 0u}},

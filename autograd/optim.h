@@ -28,7 +28,7 @@ class Arena {
 };
 
 struct AdamWOptions {
-  float lr = 1e-3f, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.01f;
+  double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;  // 1 - beta2 in float would be 5e-5 off
 };
 
 /// One AdamW step (decoupled decay, bias correction by `step`, counted from 1) over flat f32 tensors of equal

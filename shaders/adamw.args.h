@@ -3,6 +3,7 @@
 struct AdamWArgs {
   uint units;
   float beta1, beta2, eps;
+  float rest1, rest2;  // 1 - beta
   float step_size, inv_sqrt_correction2, decay;
 };
 #endif

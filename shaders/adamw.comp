@@ -29,8 +29,8 @@ void main() {
     const uint slot = i >> 4;
     if ((decay_mask[slot >> 2] >> (8 * (slot & 3)) & 255u) == 0) decay = 1;
   }
-  const vec4 m = a.beta1 * texelFetch(M, int(i)) + (1 - a.beta1) * g;
-  const vec4 v = a.beta2 * texelFetch(V, int(i)) + (1 - a.beta2) * g * g;
+  const vec4 m = a.beta1 * texelFetch(M, int(i)) + a.rest1 * g;
+  const vec4 v = a.beta2 * texelFetch(V, int(i)) + a.rest2 * g * g;
   const vec4 denominator = sqrt(v) * a.inv_sqrt_correction2 + a.eps;
   p_out[i] = texelFetch(P, int(i)) * decay - a.step_size * (m / denominator);
   m_out[i] = m;

@@ -24,7 +24,7 @@ struct TrainOptions {
   int64_t steps = 1000, batch = 8, accumulate = 1;
   float lr = 1e-3f, final_lr_ratio = 0.02f;  // linear warm-up, then cosine to lr * final_lr_ratio
   int64_t warmup = 100;
-  float beta1 = 0.9f, beta2 = 0.99f, eps = 1e-8f, weight_decay = 1e-2f;  // decay on matrices only
+  double beta1 = 0.9, beta2 = 0.99, eps = 1e-8, weight_decay = 1e-2;  // decay on matrices only
   float clip = 1.0f;
   float ema = 0;  // 0: no EMA; else min(ema, (1 + step) / (10 + step))
   uint64_t seed = 0;

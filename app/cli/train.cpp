@@ -147,7 +147,7 @@ void add_autoencoder(CLI::App& train) {
   t.steps = 3800;
   t.batch = 8;
   t.lr = 2e-3f;
-  t.weight_decay = 1e-4f;
+  t.weight_decay = 1e-4;
   CLI::App* c = add_command(train, "autoencoder", "train an autoencoder (AutoencoderKL) on pictures",
                             "vkflux train autoencoder --data emoji --out runs/vae --steps 3800", common,
                             [common, r] { return train_autoencoder(*common, *r); });

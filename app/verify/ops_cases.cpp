@@ -51,12 +51,12 @@ Tensor sdpa(const Sub& s) {
   return op::attention(q, s.in("k"), s.in("v"), o);
 }
 
-// exp(-a) h + a + exp(-b) c + b (homoscedastic uncertainty, Kendall et al. 2018)
+// (exp(-a) h + a + exp(-b) c + b) / 2 (homoscedastic uncertainty, Kendall et al. 2018)
 Tensor kendall(const Sub& s) {
   const auto term = [](const Tensor& loss, const Tensor& log_variance) {
     return op::add(op::mul(op::unary(op::affine(log_variance, -1), op::Unary::exp), loss), log_variance);
   };
-  return op::add(term(s.in("h"), s.weight("lvh")), term(s.in("c"), s.weight("lvc")));
+  return op::affine(op::add(term(s.in("h"), s.weight("lvh")), term(s.in("c"), s.weight("lvc"))), 0.5f);
 }
 
 SubFn unary(op::Unary f) {
@@ -81,7 +81,7 @@ const std::map<std::string, SubFn>& table() {
       {"swiglu", [](const Sub& s) { return op::swiglu(s.in("x")); }},
       {"softmax", [](const Sub& s) { return op::softmax(s.in("x")); }},
       {"l2norm", [](const Sub& s) { return op::l2norm(s.in("x"), s.number("eps", 1e-6f)); }},
-      {"modulate", [](const Sub& s) { return op::modulate(s.in("x"), s.in("shift"), s.in("scale")); }},
+      {"modulate", [](const Sub& s) { return op::layer_norm_modulate(s.in("x"), s.in("shift"), s.in("scale"), s.number("eps", 1e-6f)); }},
       {"gate_residual", [](const Sub& s) { return op::gate_residual(s.in("x"), s.in("gate"), s.in("y")); }},
       {"sdpa", sdpa},
       {"sdpa_mask", sdpa},
@@ -150,9 +150,9 @@ void run_adamw(Case& c) {
       for (size_t i = 0; i < arena.size(); ++i) c.out(fmt::format("{}.g{}", tag, i), arena[i]);
       continue;
     }
-    const auto betas = config.at("betas").get<std::vector<float>>();
-    const AdamWOptions o{config.at("lr").get<float>(), betas.at(0), betas.at(1),
-                         config.at("eps").get<float>(), config.at("weight_decay").get<float>()};
+    const auto betas = config.at("betas").get<std::vector<double>>();
+    const AdamWOptions o{config.at("lr").get<double>(), betas.at(0), betas.at(1),
+                         config.at("eps").get<double>(), config.at("weight_decay").get<double>()};
     std::vector<std::pair<std::string, Shape>> layout;
     for (const std::string& name : c.weight_names(tag + "."))
       layout.emplace_back(name, c.weight_shape(tag + "." + name));
