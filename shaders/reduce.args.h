@@ -8,7 +8,6 @@ struct ReduceColsArgs {
   uint chunk;  // rows summed by one invocation
   uint chunks;
   float scale;
-  float beta;  // smooth_l1
 };
 struct ReduceRowsArgs {
   uint rows, extent;

@@ -2,19 +2,14 @@
 // order.
 //   f32      four columns an invocation
 //   element  one column
-//   loss     as f32, over a function of x and target
 //@variant f32
 //@variant element ELEMENT_WISE=1
-//@variant loss LOSS=1
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "index.glsl"
 #include "reduce.args.h"
 
 layout(constant_id = 0) const uint LOCAL = 64;
-#ifdef LOSS
-layout(constant_id = 1) const uint KIND = 0;  // squared, absolute, smooth absolute difference
-#endif
 layout(local_size_x_id = 0) in;
 layout(set = 0, binding = 0) uniform samplerBuffer X;
 #ifdef ELEMENT_WISE
@@ -22,21 +17,7 @@ layout(set = 0, binding = 1) writeonly buffer Y { float y[]; };
 #else
 layout(set = 0, binding = 1) writeonly buffer Y { vec4 y[]; };
 #endif
-#ifdef LOSS
-layout(set = 0, binding = 2) uniform samplerBuffer Target;
-#endif
 layout(push_constant) uniform Push { ReduceColsArgs a; };
-
-vec4 value(uint i) {
-  vec4 v = texelFetch(X, int(i));
-#ifdef LOSS
-  v = v - texelFetch(Target, int(i));
-  if (KIND == 0u) return v * v;
-  v = abs(v);
-  if (KIND == 2u) v = mix(v - 0.5 * a.beta, 0.5 * v * v / a.beta, lessThan(v, vec4(a.beta)));
-#endif
-  return v;
-}
 
 void main() {
   const uint at = group_1d() * LOCAL + gl_LocalInvocationID.x;
@@ -64,13 +45,13 @@ void main() {
   vec4 sum = vec4(0);
   uint i = outer * (a.extent / 4u) + begin * columns + column;
   for (uint n = begin; n < end; ++n) {
-    sum += value(i);
+    sum += texelFetch(X, int(i));
     i += columns;
   }
   if (last) {
     const uvec4 element = uvec4(full * a.inner + 4u * column) + uvec4(0, 1, 2, 3);
     i = outer * (a.extent / 4u) + full * columns + column;
-    if (element.x < a.extent) sum += mix(vec4(0), value(i), lessThan(element, uvec4(a.extent)));
+    if (element.x < a.extent) sum += mix(vec4(0), texelFetch(X, int(i)), lessThan(element, uvec4(a.extent)));
   }
 #endif
   y[at] = sum * a.scale;

@@ -11,7 +11,6 @@ namespace vkflux {
 namespace {
 
 constexpr uint64_t kBlockBytes = 64ull << 20;
-constexpr size_t kMaxViewsPerBlock = 32768;
 
 uint64_t round_up(uint64_t n, uint64_t to) {
   return (n + to - 1) / to * to;
@@ -163,11 +162,6 @@ VkBufferView Pool::view(Block& block, uint64_t offset, uint64_t size, VkFormat f
   const std::array<uint64_t, 3> key{offset, size, static_cast<uint64_t>(format)};
   auto it = block.views.find(key);
   if (it != block.views.end()) return it->second;
-  if (block.views.size() >= kMaxViewsPerBlock) {
-    device_.stream().sync();
-    for (auto& [k, v] : block.views) device_.vk().vkDestroyBufferView(device_.handle(), v, nullptr);
-    block.views.clear();
-  }
   VkBufferViewCreateInfo info{};
   info.sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO;
   info.buffer = block.buffer;
@@ -178,6 +172,13 @@ VkBufferView Pool::view(Block& block, uint64_t offset, uint64_t size, VkFormat f
   check(device_.vk().vkCreateBufferView(device_.handle(), &info, nullptr, &view), "vkCreateBufferView");
   block.views[key] = view;
   return view;
+}
+
+void Pool::limit_views(Block& block) {
+  if (block.views.size() < max_views_) return;
+  device_.stream().sync();
+  for (auto& [k, v] : block.views) device_.vk().vkDestroyBufferView(device_.handle(), v, nullptr);
+  block.views.clear();
 }
 
 MemoryUsage Pool::usage() const {

@@ -80,6 +80,10 @@ class Pool {
   /// A cached texel view of bytes [offset, offset + size) of the block. Source: VK_FORMAT_R32G32B32A32_* and
   /// R32_*.
   VkBufferView view(Block& block, uint64_t offset, uint64_t size, VkFormat format);
+  /// Keeps the cache of views bounded; waits for the device when it has to drop them, so call it before
+  /// recording what uses new ones.
+  void limit_views(Block& block);
+  void set_max_views(size_t per_block) { max_views_ = per_block; }
 
   MemoryUsage usage() const;
   std::string usage_table() const;
@@ -98,6 +102,7 @@ class Pool {
 
   Device& device_;
   uint64_t budget_;
+  size_t max_views_ = 32768;
   std::vector<std::unique_ptr<Block>> blocks_;
   MemoryUsage usage_;
 };

@@ -219,6 +219,7 @@ void Stream::dispatch(const Kernel& kernel, std::span<const BufferRange> binding
       throw Error(ErrorCode::unsupported, fmt::format("{}: binding {} has {} texels, the device allows {}",
                                                       kernel.name, i, r.size / 16, caps.max_texel_elements));
     }
+    if (!storage) device_.pool().limit_views(r.buffer->block());
     const uint64_t begin = r.buffer->offset() + r.offset;
     next[i] = {r.buffer->handle(), begin, begin + (r.size + 15) / 16 * 16, storage && declared[i].written};
   }

@@ -1,0 +1,64 @@
+// f32 <-> f16 or bf16, eight elements an invocation. In integers, so that every device rounds to nearest even and keeps
+// subnormals; f16 saturates to its largest finite value (as to_f16 in autograd/tensor.h).
+//   down  f32 to 16 bit
+//   up    16 bit to f32
+//@variant down DOWN=1
+//@variant up
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "cast.args.h"
+#include "index.glsl"
+
+layout(constant_id = 0) const uint LOCAL = 256;
+layout(constant_id = 1) const uint BF16 = 0;
+layout(local_size_x_id = 0) in;
+layout(set = 0, binding = 0) uniform usamplerBuffer X;
+layout(set = 0, binding = 1) writeonly buffer Y { uvec4 y[]; };
+layout(push_constant) uniform Push { CastArgs a; };
+
+uint to_bf16(uint u) {
+  if ((u & 0x7fffffffu) > 0x7f800000u) return u >> 16 | 0x40u;
+  return (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
+}
+
+uint to_f16(uint u) {
+  const uint sign = u >> 16 & 0x8000u, v = u & 0x7fffffffu;
+  if (v > 0x7f800000u) return sign | 0x7e00u;
+  if (v >= 0x477ff000u) return sign | (v == 0x7f800000u ? 0x7c00u : 0x7bffu);
+  if (v >= 0x38800000u) return sign | ((v + 0xc8000fffu + (v >> 13 & 1u)) >> 13);
+  if (v < 0x33000000u) return sign;
+  // Subnormal: the mantissa with its hidden bit, shifted to units of 2^-24.
+  const uint mantissa = (v & 0x7fffffu) | 0x800000u, shift = 126u - (v >> 23);
+  const uint q = mantissa >> shift, rest = mantissa - (q << shift), half_unit = 1u << (shift - 1u);
+  return sign | (q + (rest > half_unit || (rest == half_unit && (q & 1u) == 1u) ? 1u : 0u));
+}
+
+uint from_f16(uint h) {
+  const uint sign = (h & 0x8000u) << 16, e = h >> 10 & 31u, m = h & 0x3ffu;
+  if (e == 31u) return sign | 0x7f800000u | m << 13;
+  if (e != 0u) return sign | (e + 112u) << 23 | m << 13;
+  if (m == 0u) return sign;
+  const uint top = uint(findMSB(m));
+  return sign | (top + 103u) << 23 | (m << (23u - top) & 0x7fffffu);
+}
+
+uint down(uint u) { return BF16 != 0u ? to_bf16(u) : to_f16(u); }
+uint up(uint h) { return BF16 != 0u ? h << 16 : from_f16(h); }
+
+uvec2 pack(uvec4 v) { return uvec2(down(v.x) | down(v.y) << 16, down(v.z) | down(v.w) << 16); }
+uvec4 unpack(uvec2 v) { return uvec4(up(v.x & 0xffffu), up(v.x >> 16), up(v.y & 0xffffu), up(v.y >> 16)); }
+
+void main() {
+  const uint at = group_1d() * LOCAL + gl_LocalInvocationID.x;
+  if (8u * at >= a.count) return;
+  // Of the f32 side, the second vec4 may lie behind the end.
+  const bool both = 8u * at + 4u < a.count;
+#ifdef DOWN
+  const uvec2 first = pack(texelFetch(X, int(2u * at)));
+  y[at] = uvec4(first, both ? pack(texelFetch(X, int(2u * at + 1u))) : uvec2(0));
+#else
+  const uvec4 v = texelFetch(X, int(at));
+  y[2u * at] = unpack(v.xy);
+  if (both) y[2u * at + 1u] = unpack(v.zw);
+#endif
+}

@@ -1,0 +1,243 @@
+#include "autograd/tape.h"
+
+#include <gtest/gtest.h>
+
+#include "autograd/ops.h"
+#include "tests/harness/gpu.h"
+#include "tests/harness/op_check.h"
+#include "vk/error.h"
+
+namespace vkflux::test {
+namespace {
+
+using Floats = std::vector<float>;
+
+Tensor make(const Floats& v) {
+  return Tensor::from(device(), v, Shape{static_cast<int64_t>(v.size())});
+}
+
+TEST(TapeTest, GradientsOfAllUsesAdd) {
+  const Tensor x = make({1, 2, 3});
+  Tape tape;
+  tape.watch(x);
+  Tensor y;
+  {
+    const auto scope = tape.record();
+    y = op::add(op::mul(x, x), op::affine(x, 3));
+  }
+  const Grads g = tape.backward(y);
+  EXPECT_EQ(g.of(x).to_host(), (Floats{5, 7, 9}));
+  EXPECT_EQ(tape.size(), 0u);
+}
+
+TEST(TapeTest, NothingIsRecordedWithoutNeed) {
+  const Tensor x = make({1, 2}), w = make({3, 4});
+  Tape tape;
+  tape.watch(w);
+  op::mul(x, w);
+  EXPECT_EQ(tape.size(), 0u);
+  const auto scope = tape.record();
+  op::mul(x, x);
+  EXPECT_EQ(tape.size(), 0u);
+  {
+    const auto pause = Tape::pause();
+    op::mul(x, w);
+    EXPECT_EQ(tape.size(), 0u);
+  }
+  op::mul(x, w);
+  EXPECT_EQ(tape.size(), 1u);
+}
+
+TEST(TapeTest, UnwantedInputsGetNone) {
+  const Tensor x = make({1, 2}), w = make({3, 4});
+  Tape tape;
+  tape.watch(w);
+  Tensor y;
+  {
+    const auto scope = tape.record();
+    y = op::sum_all(op::mul(x, w));
+  }
+  const Grads g = tape.backward(y);
+  EXPECT_FALSE(g.of(x).defined());
+  EXPECT_EQ(g.of(w).to_host(), (Floats{1, 2}));
+}
+
+TEST(TapeTest, TheSeedScales) {
+  const Tensor x = make({1, 2, 3});
+  Tape tape;
+  tape.watch(x);
+  Tensor y;
+  {
+    const auto scope = tape.record();
+    y = op::affine(x, 2);
+  }
+  EXPECT_EQ(tape.backward(y, make({1, 10, 100})).of(x).to_host(), (Floats{2, 20, 200}));
+}
+
+TEST(TapeTest, BackwardOfAConstantIsAnError) {
+  const Tensor x = make({1});
+  Tape tape;
+  EXPECT_THROW(tape.backward(x), Error);
+}
+
+TEST(TapeTest, CollectAddsIntoDestinations) {
+  const Tensor w = make({1, 2, 3, 4}), arena = Tensor::zeros(device(), Shape{128});
+  const Tensor slot = arena.slice(0, 64, 4);
+  for (int round = 1; round <= 2; ++round) {
+    Tape tape;
+    tape.watch(w);
+    Tensor y;
+    {
+      const auto scope = tape.record();
+      y = op::add(op::sum_all(op::mul(w, w)), op::sum_all(op::narrow(w, 0, 1, 2)));
+    }
+    Grads g;
+    g.collect(w, slot);
+    tape.backward({{y, {}}}, g);
+    const auto k = static_cast<float>(round);
+    EXPECT_EQ(slot.to_host(), (Floats{2 * k, 5 * k, 7 * k, 8 * k}));
+  }
+  Floats all = arena.to_host();
+  for (size_t i = 0; i < 4; ++i) all[64 + i] = 0;
+  EXPECT_EQ(all, Floats(128, 0));
+}
+
+// A node with two outputs: x -> (x, 2 x).
+std::vector<Tensor> fork(const Tensor& x) {
+  const auto outputs = [&] {
+    const auto pause = Tape::pause();
+    return std::vector<Tensor>{op::affine(x, 1), op::affine(x, 2)};
+  }();
+  if (Tape* tape = Tape::wants({&x})) {
+    tape->push("fork", outputs, [x, a = outputs[0].id(), b = outputs[1].id()](Grads& g) {
+      g.add(x, op::add(g.of(a), op::affine(g.of(b), 2)));
+    });
+  }
+  return outputs;
+}
+
+TEST(TapeTest, UnusedOutputsOfANodeCountAsZero) {
+  for (size_t used : {0u, 1u}) {
+    const Tensor x = make({1, 2});
+    Tape tape;
+    tape.watch(x);
+    Tensor y;
+    {
+      const auto scope = tape.record();
+      y = op::affine(fork(x)[used], 10);
+    }
+    const float want = used == 0 ? 10 : 20;
+    EXPECT_EQ(tape.backward(y).of(x).to_host(), (Floats{want, want}));
+  }
+}
+
+TEST(TapeTest, NodesThatLeadNowhereAreSkipped) {
+  const Tensor x = make({1, 2});
+  bool ran = false;
+  Tape tape;
+  tape.watch(x);
+  Tensor y;
+  {
+    const auto scope = tape.record();
+    const Tensor dead = op::affine(x, 5);
+    tape.push("dead", {dead.alias()}, [&ran](Grads&) { ran = true; });
+    y = op::affine(x, 2);
+  }
+  EXPECT_EQ(tape.backward(y).of(x).to_host(), (Floats{2, 2}));
+  EXPECT_FALSE(ran);
+}
+
+TEST(TapeTest, SeveralSeedsAccumulate) {
+  const Tensor x = make({1, 2});
+  Tape tape;
+  tape.watch(x);
+  Tensor a, b;
+  {
+    const auto scope = tape.record();
+    a = op::affine(x, 2);
+    b = op::affine(a, 3);
+  }
+  Grads g;
+  tape.backward({{a, {}}, {b, {}}}, g);
+  EXPECT_EQ(g.of(x).to_host(), (Floats{8, 8}));
+}
+
+TEST(TapeTest, SlicesNeverWriteIntoASharedGradient) {
+  // The gradient of `a` arrives first as the very tensor that is also the gradient of `b`.
+  const Tensor x = make({1, 2, 3, 4}), z = make({5, 6, 7, 8});
+  Tape tape;
+  tape.watch(x);
+  tape.watch(z);
+  Tensor y, part;
+  {
+    const auto scope = tape.record();
+    const Tensor a = op::affine(x, 1), b = op::affine(z, 1);
+    part = op::narrow(a, 0, 0, 2);
+    y = op::add(a, b);
+  }
+  Grads g;
+  tape.backward({{y, {}}, {part, {}}}, g);
+  EXPECT_EQ(g.of(x).to_host(), (Floats{2, 2, 1, 1}));
+  EXPECT_EQ(g.of(z).to_host(), (Floats{1, 1, 1, 1}));
+}
+
+TEST(TapeTest, CheckpointGivesTheSameBits) {
+  const Tensor x = upload(random(Shape{6, 10}, 1)), w = upload(random(Shape{6, 10}, 2)),
+               v = upload(random(Shape{10}, 3));
+  const auto block = [&](const std::vector<Tensor>& in) {
+    const Tensor h = op::unary(op::mul(in[0], w), op::Unary::silu);
+    return std::vector<Tensor>{op::add(h, v), op::mul(h, in[1])};
+  };
+  std::vector<Floats> plain;
+  for (bool use : {false, true}) {
+    const Tensor frozen = op::affine(x, 0.5f);
+    Tape tape;
+    for (const Tensor& t : {x, w, v}) tape.watch(t);
+    Tensor y;
+    {
+      const auto scope = tape.record();
+      std::vector<Tensor> h{op::affine(x, 2), frozen};
+      for (int i = 0; i < 2; ++i) {
+        h = use ? checkpoint(block, h, {w, v}) : block(h);
+        h[1] = frozen;
+      }
+      y = op::sum_all(op::mul(h[0], x));
+    }
+    EXPECT_LE(tape.size(), use ? 6u : 100u);
+    const Grads g = tape.backward(y);
+    const std::vector<Floats> got{y.to_host(), g.of(x).to_host(), g.of(w).to_host(), g.of(v).to_host()};
+    if (use) {
+      EXPECT_EQ(got, plain);
+    } else {
+      plain = got;
+    }
+  }
+}
+
+TEST(TapeTest, CheckpointWithoutATapeOnlyRuns) {
+  const Tensor x = make({1, 2});
+  const auto out =
+      checkpoint([](const auto& in) { return std::vector<Tensor>{op::affine(in[0], 2)}; }, {x}, {});
+  EXPECT_EQ(out[0].to_host(), (Floats{2, 4}));
+}
+
+TEST(TapeTest, MemoryOfActivationsIsReleasedDuringBackward) {
+  const Tensor x = Tensor::zeros(device(), Shape{1024});
+  const uint64_t before = device().pool().usage().used;
+  {
+    Tape tape;
+    tape.watch(x);
+    Tensor y;
+    {
+      const auto scope = tape.record();
+      y = op::sum_all(op::add(op::mul(x, x), x));
+    }
+    const Grads g = tape.backward(y);
+    y = {};
+    EXPECT_EQ(device().pool().usage().used, before + 4096);  // the gradient alone
+  }
+  EXPECT_EQ(device().pool().usage().used, before);
+}
+
+}  // namespace
+}  // namespace vkflux::test
