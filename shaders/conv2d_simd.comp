@@ -14,8 +14,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const int SG = 8;
 layout(constant_id = 1) const int MA = 4;
 layout(constant_id = 2) const int NO = 16;      // a multiple of SG, or a divisor of it; a multiple of 4
-layout(constant_id = 3) const int UC = 1;       // texels of channels per round; divides in_c4
-layout(constant_id = 4) const int DILATE = 1;   // spacing of the input's pixels (the stride, when this is a gradient)
+layout(constant_id = 3) const int DILATE = 1;   // spacing of the input's pixels (the stride, when this is a gradient)
 layout(set = 0, binding = 0) uniform samplerBuffer X;
 layout(set = 0, binding = 1) uniform samplerBuffer W;  // packed by conv2d_pack.comp, lanes = NO
 #ifdef SCALAR_STORE
@@ -58,23 +57,21 @@ void main() {
         inside[m] = ok;
         at[m] = ok ? ((image[m] + int(py)) * int(a.in_w) + int(px)) * c4 : 0;
       }
-      for (int c = 0; c < c4; c += UC) {
-        [[unroll]] for (int u = 0; u < UC; ++u) {
-          vec4 x[MA], w[WV];
-          [[unroll]] for (int j = 0; j < WV; ++j) w[j] = texelFetch(W, wi + j * SG);
-          [[unroll]] for (int m = 0; m < MA; ++m) {
-            x[m] = texelFetch(X, at[m] + c + u);
-            x[m] = inside[m] ? x[m] : vec4(0);
-          }
-          [[unroll]] for (int o = 0; o < NO; ++o) {
-            const vec4 s = vec4(subgroupShuffle(w[o / SG].x, o % SG), subgroupShuffle(w[o / SG].y, o % SG),
-                                subgroupShuffle(w[o / SG].z, o % SG), subgroupShuffle(w[o / SG].w, o % SG));
-            [[unroll]] for (int m = 0; m < MA; ++m) {
-              acc[o / 4][m][o % 4] += s.x * x[m].x + s.y * x[m].y + s.z * x[m].z + s.w * x[m].w;
-            }
-          }
-          wi += NO;
+      for (int c = 0; c < c4; ++c) {
+        vec4 x[MA], w[WV];
+        [[unroll]] for (int j = 0; j < WV; ++j) w[j] = texelFetch(W, wi + j * SG);
+        [[unroll]] for (int m = 0; m < MA; ++m) {
+          x[m] = texelFetch(X, at[m] + c);
+          x[m] = inside[m] ? x[m] : vec4(0);
         }
+        [[unroll]] for (int o = 0; o < NO; ++o) {
+          const vec4 s = vec4(subgroupShuffle(w[o / SG].x, o % SG), subgroupShuffle(w[o / SG].y, o % SG),
+                              subgroupShuffle(w[o / SG].z, o % SG), subgroupShuffle(w[o / SG].w, o % SG));
+          [[unroll]] for (int m = 0; m < MA; ++m) {
+            acc[o / 4][m][o % 4] += s.x * x[m].x + s.y * x[m].y + s.z * x[m].z + s.w * x[m].w;
+          }
+        }
+        wi += NO;
       }
     }
   }

@@ -2,6 +2,7 @@
 // gradient with respect to the input is the same kernel with transposed weights; that of the weights is a sum
 // over pixels in parts.
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "autograd/ops.h"
@@ -62,22 +63,20 @@ Tensor pad_channels(const Tensor& x) {
 }
 
 Tile simd_tile(const Conv& c) {
+  struct Row {
+    int64_t max_c;
+    uint32_t pixels, channels;  // pixels per lane
+  };
+  // 128 accumulators spread the cost of the fetches best; with few channels the fetches limit.
+  constexpr Row kRows[] = {{4, 8, 4}, {8, 8, 8}, {16, 8, 16}, {INT64_MAX, 4, 32}};
+  const Row& r =
+      *std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& x) { return c.out_c <= x.max_c; });
   const uint32_t sg = c.device->caps().subgroup_size;
-  // Pixels per lane and output channels: as many accumulators as registers and stack slots near by can hold.
-  uint32_t pixels = 4, channels = 32;
-  if (c.out_c <= 16) channels = 16;
-  if (c.out_c <= 8) channels = 8;
-  if (c.out_c <= 4) {
-    channels = 4;
-    pixels = 8;
-  }
-  const int64_t c4 = c.in_c4();
-  const uint32_t unroll = channels * pixels <= 64 && c4 % 2 == 0 ? 2 : 1;
   return {{"conv2d_simd",
            c.out_c % 4 ? "scalar" : "vec4",
-           {sg, pixels, channels, unroll, static_cast<uint32_t>(c.dilate)}},
-          sg * pixels,
-          channels};
+           {sg, r.pixels, r.channels, static_cast<uint32_t>(c.dilate)}},
+          sg * r.pixels,
+          r.channels};
 }
 
 Tile gpu_tile(const Conv& c) {
@@ -166,7 +165,7 @@ struct WeightTile {
 WeightTile weight_tile(const Conv& c) {
   if (!c.simd) return {{"conv2d_weight_gpu"}, 64, 16, 512, 128};
   const uint32_t sg = c.device->caps().subgroup_size;
-  const uint32_t ma = c.out_c > 16 ? 8 : c.out_c > 8 ? 4 : c.out_c > 4 ? 2 : 1;
+  const uint32_t ma = c.out_c > 8 ? 4 : c.out_c > 4 ? 2 : 1;
   const uint32_t nv = ma <= 2 ? 2 : 1;
   return {{"conv2d_weight_simd", "f32", {sg, ma, nv}}, 4 * ma, sg * nv, 24, 256};
 }
