@@ -1,6 +1,7 @@
 #include "autograd/ops/unary.h"
 
 #include "autograd/ops.h"
+#include "autograd/ops/strided.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
 
@@ -11,12 +12,17 @@ constexpr uint32_t kLocal = 256;
 
 Tensor apply(const Tensor& x, const Tensor& g, uint32_t kind, float p) {
   const bool backward = g.defined();
-  Tensor y = Tensor::empty(x.device(), x.shape());
-  const uint64_t n4 = ceil_div(static_cast<uint64_t>(x.numel()), 4);
-  const double n = static_cast<double>(x.numel());
-  run(x.device(), {"unary", "f32", {kLocal, kind, backward ? 1u : 0u}}, {x, backward ? g : x, y},
-      args::UnaryArgs{static_cast<uint32_t>(n4), p}, groups_1d(ceil_div(n4, kLocal)),
-      {10 * n, (backward ? 12 : 8) * n});
+  const Tensor y = Tensor::empty(x.device(), x.shape());
+  const Shape all{x.numel()};
+  const Tensor from = x.view(all), grad = backward ? g.view(all) : from, to = y.view(all);
+  for_pieces(x.device(), x.numel(), 4, [&](int64_t first, int64_t count) {
+    const uint64_t n4 = ceil_div(static_cast<uint64_t>(count), 4);
+    const auto n = static_cast<double>(count);
+    run(x.device(), {"unary", "f32", {kLocal, kind, backward ? 1u : 0u}},
+        {from.slice(0, first, count), grad.slice(0, first, count), to.slice(0, first, count)},
+        args::UnaryArgs{static_cast<uint32_t>(n4), p}, groups_1d(ceil_div(n4, kLocal)),
+        {10 * n, (backward ? 12 : 8) * n});
+  });
   return y;
 }
 
