@@ -23,6 +23,9 @@ int make_emoji(const Common& common, EmojiDatasetOptions options) {
     };
     report = write_emoji_dataset(options);
   }
+  const auto lengths = [](const TokenLengths& t) {
+    return Json{{"median", t.median}, {"p90", t.p90}, {"p99", t.p99}, {"max", t.max}};
+  };
   const Json j{{"out", options.out.string()},
                {"size", options.size},
                {"items", report.items},
@@ -30,7 +33,8 @@ int make_emoji(const Common& common, EmojiDatasetOptions options) {
                 {{"autoencoder", report.autoencoder},
                  {"s775", report.s775},
                  {"s493", report.s493},
-                 {"unseen", report.unseen}}}};
+                 {"unseen", report.unseen}}},
+               {"tokens_of_names", {{"clip", lengths(report.clip)}, {"t5", lengths(report.t5)}}}};
   if (common.json) {
     fmt::print("{}\n", j.dump());
     return kOk;
@@ -102,6 +106,13 @@ void add_dataset(CLI::App& app) {
   make->add_option("--emoji-test", emoji->emoji_test, "names (unicode-data)")->capture_default_str();
   make->add_option("--annotations", emoji->annotations, "keywords (unicode-cldr-core)")
       ->capture_default_str();
+
+  make->add_option("--clip-vocab", emoji->clip_vocab, "largest vocabulary of the CLIP tokenizer")
+      ->capture_default_str();
+  make->add_option("--t5-vocab", emoji->t5_vocab, "largest vocabulary of the T5 tokenizer")
+      ->capture_default_str();
+  make->add_option("--clip-length", emoji->clip_length, "tokens of a caption, CLIP")->capture_default_str();
+  make->add_option("--t5-length", emoji->t5_length, "tokens of a caption, T5")->capture_default_str();
 
   auto list_common = std::make_shared<Common>();
   auto list = std::make_shared<ListOptions>();
