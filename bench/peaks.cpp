@@ -8,8 +8,10 @@
 namespace vkflux::bench {
 namespace {
 
-constexpr int kRepeats = 5;
-constexpr double kLongEnoughMs = 20;  // of one sample: the cost of a submit and a wait no longer counts
+constexpr int kRepeats = 20;
+// Of one sample: long enough that submitting and waiting no longer count, short enough that on a busy machine
+// some sample goes undisturbed.
+constexpr double kLongEnoughMs = 5;
 
 /// The shortest time of several.
 double best_ms(Device& device, const std::function<void()>& work) {
