@@ -24,7 +24,7 @@ void add_pointwise(std::vector<Case>& cases, Device& device, const Sizes& s) {
        [](const Inputs& i) { return op::unary(i[0], op::Unary::gelu_tanh); }, {0});
   both("gate_residual", shape, {x, row, y},
        [](const Inputs& i) { return op::gate_residual(i[0], i[1], i[2]); }, {0, 1, 2});
-  both("add", shape, {x, y}, [](const Inputs& i) { return op::add(i[0], i[1]); }, {0, 1});
+  cases.push_back(forward_case("add", shape, {x, y}, [](const Inputs& i) { return op::add(i[0], i[1]); }));
   const Tensor table = noise(device, {1, n, d / 2, 2});
   both("qk_norm_rope", fmt::format("H{} N{} D{}", s.heads, n, d),
        {noise(device, {1, s.text, 3 * h}), noise(device, {1, s.image, 3 * h}), scale, table},

@@ -1,0 +1,211 @@
+// The program as a user meets it: exit codes, help, and JSON on stdout.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "app/cli/cli.h"
+#include "model/io/png.h"
+#include "model/io/safetensors.h"
+
+namespace vkflux::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Result {
+  int code = -1;
+  std::string out;
+};
+
+/// Runs `vkflux ARGS`; redirect is added to the shell's command line.
+Result vkflux(const std::string& args, const std::string& redirect = "2>/dev/null") {
+  const std::string command = std::string("\"") + VKFLUX_PROGRAM + "\" " + args + " " + redirect;
+  Result r;
+  FILE* pipe = popen(command.c_str(), "r");
+  if (!pipe) return r;
+  std::array<char, 4096> buffer{};
+  for (size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) r.out.append(buffer.data(), n);
+  const int status = pclose(pipe);
+  r.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return r;
+}
+
+/// A scratch folder that is gone with the test.
+class Cli : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("vkflux_cli_" + std::to_string(getpid()));
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  std::string file(const std::string& name, const std::string& contents) const {
+    std::ofstream(path(name), std::ios::binary) << contents;
+    return path(name);
+  }
+  fs::path folder_;
+};
+
+TEST_F(Cli, UsageErrorsExitWith2) {
+  EXPECT_EQ(vkflux("").code, kUsage);
+  EXPECT_EQ(vkflux("no-such-command").code, kUsage);
+  EXPECT_EQ(vkflux("inspect").code, kUsage);
+  EXPECT_EQ(vkflux("devices --no-such-flag").code, kUsage);
+  EXPECT_EQ(vkflux("verify").code, kUsage);
+}
+
+TEST_F(Cli, BadFilesExitWith4) {
+  EXPECT_EQ(vkflux("inspect " + path("absent.safetensors")).code, kBadFile);
+  EXPECT_EQ(vkflux("inspect " + file("short.safetensors", "abc")).code, kBadFile);
+  EXPECT_EQ(
+      vkflux("inspect " + file("header.safetensors", std::string("\x10\0\0\0\0\0\0\0not json at all!", 24)))
+          .code,
+      kBadFile);
+  const Result r = vkflux("inspect " + file("huge.safetensors", std::string(8, '\xff')), "2>&1");
+  EXPECT_EQ(r.code, kBadFile);
+  EXPECT_NE(r.out.find("huge.safetensors"), std::string::npos) << r.out;
+}
+
+TEST_F(Cli, UnknownDeviceExitsWith7) {
+  const Result r = vkflux("bench --suite ops --device no-such-device", "2>&1");
+  EXPECT_EQ(r.code, kNoDevice) << r.out;
+  EXPECT_NE(r.out.find("no-such-device"), std::string::npos) << r.out;
+}
+
+TEST_F(Cli, EveryCommandShowsAnExample) {
+  const Result top = vkflux("--help");
+  EXPECT_EQ(top.code, kOk);
+  EXPECT_NE(top.out.find("130 interrupted"), std::string::npos);
+  for (const char* command : {"devices", "inspect", "dataset emoji", "dataset list", "train autoencoder",
+                              "eval", "sample", "verify", "bench"}) {
+    const Result r = vkflux(std::string(command) + " --help");
+    EXPECT_EQ(r.code, kOk) << command;
+    EXPECT_NE(r.out.find("Example"), std::string::npos) << command << "\n" << r.out;
+    EXPECT_NE(r.out.find("--json"), std::string::npos) << command << "\n" << r.out;
+  }
+}
+
+TEST_F(Cli, DevicesListsTheOneTheTestsUse) {
+  const Result r = vkflux("devices --json");
+  ASSERT_EQ(r.code, kOk);
+  const auto list = nlohmann::json::parse(r.out);
+  ASSERT_TRUE(list.is_array());
+  ASSERT_FALSE(list.empty());
+  for (const auto& d : list) EXPECT_GT(d.at("max_storage_buffer_range").get<uint64_t>(), 0u);
+}
+
+TEST_F(Cli, InspectsWhatItCannotName) {
+  io::write_safetensors(path("two.safetensors"),
+                        {io::tensor_data("b", {2, 3}, std::vector<float>(6, 1.0f), io::FileDType::f16),
+                         io::tensor_data("a", {4}, std::vector<float>(4, 2.0f))},
+                        {{"note", "made by a test"}});
+  const Result r = vkflux("inspect --json --tensors " + path("two.safetensors"));
+  ASSERT_EQ(r.code, kOk);
+  const auto j = nlohmann::json::parse(r.out);
+  EXPECT_EQ(j.at("kind"), "unknown");
+  EXPECT_EQ(j.at("parameters"), 10);
+  EXPECT_EQ(j.at("bytes"), 28);
+  EXPECT_EQ(j.at("metadata").at("note"), "made by a test");
+  EXPECT_EQ(j.at("dtypes").at("F16").at("parameters"), 6);
+  ASSERT_EQ(j.at("tensors").size(), 2u);
+  EXPECT_EQ(j.at("tensors")[1].at("name"), "b");
+  EXPECT_EQ(j.at("tensors")[1].at("shape"), nlohmann::json({2, 3}));
+}
+
+/// The weights of a file of test vectors, as the checkpoint they came from.
+void write_weights(const std::string& vectors, const std::string& path) {
+  const io::SafetensorsFile file(std::string(VKFLUX_SOURCE_DIR) + "/tests/data/" + vectors + ".safetensors");
+  std::vector<io::TensorData> out;
+  for (const auto& [name, info] : file.tensors()) {
+    if (name.starts_with("w."))
+      out.push_back({name.substr(2), info.dtype, info.shape, file.read_bytes(name)});
+  }
+  io::write_safetensors(path, out);
+}
+
+TEST_F(Cli, InspectsModelsByTheirTensors) {
+  const std::pair<const char*, const char*> cases[] = {{"clip_text", "clip text encoder"},
+                                                       {"t5_encoder", "t5 encoder"},
+                                                       {"flux_diffusers_names", "flux.1 transformer"},
+                                                       {"vae_diffusers_names", "autoencoder"}};
+  for (const auto& [vectors, kind] : cases) {
+    write_weights(vectors, path("weights.safetensors"));
+    const Result r = vkflux("inspect --json " + path("weights.safetensors"));
+    ASSERT_EQ(r.code, kOk) << vectors;
+    const auto j = nlohmann::json::parse(r.out);
+    EXPECT_EQ(j.at("kind"), kind) << vectors;
+    EXPECT_TRUE(j.at("config").is_object()) << vectors;
+  }
+  const auto golden = nlohmann::json::parse(
+      vkflux(std::string("inspect --json \"") + VKFLUX_SOURCE_DIR + "/tests/data/clip_text.safetensors\"")
+          .out);
+  EXPECT_EQ(golden.at("kind").get<std::string>().find("golden case"), 0u);
+}
+
+TEST_F(Cli, InspectsADiffusersFolder) {
+  file("model_index.json", R"({"_class_name": "FluxPipeline"})");
+  for (const char* part : {"transformer", "vae"}) fs::create_directories(folder_ / part);
+  write_weights("flux_diffusers_names", path("transformer/diffusion_pytorch_model.safetensors"));
+  write_weights("vae_diffusers_names", path("vae/diffusion_pytorch_model.safetensors"));
+  const Result r = vkflux("inspect --json " + folder_.string());
+  ASSERT_EQ(r.code, kOk);
+  const auto j = nlohmann::json::parse(r.out);
+  EXPECT_EQ(j.at("pipeline"), "FluxPipeline");
+  EXPECT_EQ(j.at("components").at("transformer").at("kind"), "flux.1 transformer");
+  EXPECT_EQ(j.at("components").at("vae").at("kind"), "autoencoder");
+  EXPECT_EQ(j.at("parameters"), j["components"]["transformer"]["parameters"].get<int64_t>() +
+                                    j["components"]["vae"]["parameters"].get<int64_t>());
+}
+
+TEST_F(Cli, SaysWhatIsWrongWithATransformer) {
+  io::write_safetensors(path("cut.safetensors"),
+                        {io::tensor_data("img_in.weight", {8, 4}, std::vector<float>(32)),
+                         io::tensor_data("final_layer.linear.weight", {4, 8}, std::vector<float>(32))});
+  const Result r = vkflux("inspect --json " + path("cut.safetensors"));
+  EXPECT_EQ(r.code, kBadFile);
+  EXPECT_NE(nlohmann::json::parse(r.out).at("problem").get<std::string>().find("missing"), std::string::npos);
+}
+
+TEST_F(Cli, DatasetListCountsAFolder) {
+  EXPECT_EQ(vkflux("dataset list " + path("nothing")).code, kBadFile);
+  io::Image8 red{4, 4, std::vector<uint8_t>(64, 200)};
+  for (const char* name : {"a", "b"}) {
+    io::write_png(path(std::string(name) + ".png"), red);
+    file(std::string(name) + ".txt", "red square\nsquare\n");
+  }
+  const Result r = vkflux("dataset list --captions --json " + folder_.string());
+  ASSERT_EQ(r.code, kOk);
+  const auto j = nlohmann::json::parse(r.out);
+  EXPECT_EQ(j.at("items"), 2);
+  EXPECT_EQ(j.at("captions"), 4);
+  EXPECT_EQ(j.at("list")[1].at("file"), "b.png");
+}
+
+TEST_F(Cli, BenchMeasuresAgainstThePeaks) {
+  const Result r = vkflux("bench --suite ops --filter 'gate_residual N' --seconds 0.01 --json");
+  ASSERT_EQ(r.code, kOk);
+  const auto j = nlohmann::json::parse(r.out);
+  const double gflops = j.at("peaks").at("gflops"), gbs = j.at("peaks").at("gbs");
+  EXPECT_GT(gflops, 0);
+  EXPECT_GT(gbs, 0);
+  ASSERT_EQ(j.at("rows").size(), 1u);
+  const auto& row = j.at("rows")[0];
+  const double p10 = row.at("p10_ms"), median = row.at("median_ms"), p90 = row.at("p90_ms");
+  EXPECT_GT(p10, 0);
+  EXPECT_LE(p10, median);
+  EXPECT_LE(median, p90);
+  EXPECT_NEAR(row.at("share_of_peak").get<double>(),
+              std::max(row.at("gflops").get<double>() / gflops, row.at("gbs").get<double>() / gbs), 1e-9);
+  EXPECT_EQ(vkflux("bench --filter 'no such row'").code, kUsage);
+}
+
+}  // namespace
+}  // namespace vkflux::cli
