@@ -117,8 +117,8 @@ Flux1Config tiny(bool guidance) {
   return c;
 }
 
-struct Run {
-  explicit Run(bool guidance = true) : model(tiny(guidance)) {
+struct TinyRun {
+  explicit TinyRun(bool guidance = true) : model(tiny(guidance)) {
     auto params = parameters(model);
     allocate(params, device());
     initialise(
@@ -150,7 +150,7 @@ struct Run {
 };
 
 TEST(FluxDenoiser, GuidanceOfOneIsOnePass) {
-  Run run;
+  TinyRun run;
   const std::vector<float> plain = run.sample(run.options(1), run.noise(), false);
   EXPECT_EQ(run.sample(run.options(1), run.noise()), plain);
   const std::vector<float> guided = run.sample(run.options(2), run.noise());
@@ -160,7 +160,7 @@ TEST(FluxDenoiser, GuidanceOfOneIsOnePass) {
 }
 
 TEST(FluxDenoiser, ResumesFromALaterLevel) {
-  Run run;
+  TinyRun run;
   FluxDenoiser whole(run.model, run.condition(5), std::nullopt, run.noise(), run.options(1));
   whole.step();
   const Tensor x = whole.x();
@@ -173,7 +173,7 @@ TEST(FluxDenoiser, ResumesFromALaterLevel) {
 }
 
 TEST(FluxDenoiser, ReportsTheFirstStepThatIsNotFinite) {
-  Run run;
+  TinyRun run;
   FluxDenoiser d(run.model, run.condition(5), std::nullopt, run.noise(), run.options(1));
   d.step();
   for (const Param& p : parameters(run.model)) {
