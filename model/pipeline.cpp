@@ -47,11 +47,6 @@ uint64_t file_bytes(const std::string& dir) {
   return total;
 }
 
-int64_t vae_levels(const io::Json& config) {
-  const auto it = config.find("block_out_channels");
-  return it != config.end() && it->is_array() ? static_cast<int64_t>(std::min<size_t>(it->size(), 8)) : 4;
-}
-
 }  // namespace
 
 Pipeline::Pipeline(Device& device, std::string dir, const PipelineOptions& options)
@@ -106,10 +101,9 @@ void Pipeline::read_index() {
 
 void Pipeline::read_configs() {
   apply_flux1_json(flux_, read_config(dir_, "transformer"));
-  const io::Json vae = read_config(dir_, "vae");
-  with_tensors(dir_, "vae", io::vae_names(vae_levels(vae)),
+  with_tensors(dir_, "vae", io::vae_names(autoencoder_levels(io::Checkpoint(dir_ + "/vae"))),
                [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
-  apply_autoencoder_json(vae_, vae);
+  apply_autoencoder_json(vae_, read_config(dir_, "vae"));
   with_tensors(dir_, "text_encoder", io::clip_names(),
                [&](const io::NamedTensors& t) { clip_config_ = infer_clip_config(shapes_of(t)); });
   apply_clip_json(clip_config_, read_config(dir_, "text_encoder"));

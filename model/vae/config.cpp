@@ -9,6 +9,8 @@
 namespace vkflux {
 namespace {
 
+constexpr int64_t kMaxLevels = 8;
+
 using Shapes = std::map<std::string, Shape>;
 
 const Shape& need(const Shapes& shapes, const std::string& name) {
@@ -40,7 +42,7 @@ void AutoencoderConfig::check() const {
   const auto fail = [](const std::string& what) {
     throw Error(ErrorCode::invalid_argument, "autoencoder config: " + what);
   };
-  if (encoder_widths.empty() || encoder_widths.size() > 8 || encoder_widths.size() != decoder_widths.size()) {
+  if (encoder_widths.empty() || levels() > kMaxLevels || encoder_widths.size() != decoder_widths.size()) {
     fail("encoder and decoder need the same number of levels, 1 to 8");
   }
   if (channels <= 0 || latent_channels <= 0 || blocks <= 0 || groups <= 0) fail("sizes must be positive");
@@ -53,6 +55,18 @@ void AutoencoderConfig::check() const {
   if (!(scaling_factor > 0) || !std::isfinite(scaling_factor) || !std::isfinite(shift_factor)) {
     fail("scaling_factor must be positive and finite, shift_factor finite");
   }
+}
+
+int64_t autoencoder_levels(const io::Checkpoint& file) {
+  int64_t levels = 1;
+  for (const auto& [name, info] : file.tensors()) {
+    for (int64_t i = levels; i < kMaxLevels; ++i) {
+      const bool there = name.find(fmt::format("encoder.down.{}.", i)) != std::string::npos ||
+                         name.find(fmt::format("encoder.down_blocks.{}.", i)) != std::string::npos;
+      if (there) levels = i + 1;
+    }
+  }
+  return levels;
 }
 
 AutoencoderConfig infer_autoencoder_config(const Shapes& shapes) {

@@ -44,6 +44,12 @@ class GoldenCase {
   /// The reference's config.
   io::Json config() const { return io::parse_json(checkpoint_.metadata().at("config"), "config"); }
   bool has(const std::string& name) const { return checkpoint_.has(name); }
+  /// How many tensors have names that start with prefix.
+  size_t count(const std::string& prefix) const {
+    const auto& all = checkpoint_.tensors();
+    return static_cast<size_t>(
+        std::count_if(all.begin(), all.end(), [&](const auto& t) { return t.first.starts_with(prefix); }));
+  }
   std::vector<float> values(const std::string& name) const { return checkpoint_.read_f32(name); }
   Tensor tensor(const std::string& name) const {
     const auto& info = checkpoint_.info(name);
