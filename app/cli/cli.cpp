@@ -111,7 +111,8 @@ void Progress::update(int64_t done, const std::string& note) {
       fmt::format("{} [{}{}] {}/{} {} left {} {}", what_, std::string(static_cast<size_t>(filled), '#'),
                   std::string(static_cast<size_t>(kWidth - filled), '.'), done, total_, duration(elapsed),
                   duration(left), note);
-  fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
+  // Progress must not end the work when stderr is closed or full: no exception, unlike fmt::print.
+  std::fputs((std::string(terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n")).c_str(), stderr);
   std::fflush(stderr);
 }
 

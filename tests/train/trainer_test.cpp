@@ -2,6 +2,7 @@
 // checkpoint.
 #include "train/trainer.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -187,8 +188,9 @@ TEST_F(TrainerTest, KilledTrainingEndsWithTheSameCheckpoint) {
     const pid_t pid = fork();
     if (pid != 0) return pid;
     // The parent's device is of no use after a fork: the child becomes a program of its own at once.
-    close(STDOUT_FILENO);
-    close(STDERR_FILENO);
+    const int null = open("/dev/null", O_WRONLY);
+    dup2(null, STDOUT_FILENO);
+    dup2(null, STDERR_FILENO);
     execl(program.c_str(), "vkflux", "train", "autoencoder", "--data", data.c_str(), "--out", to.c_str(),
           "--split", "all", "--size", "16", "--widths", "8", "16", "--groups", "4", "--latent-channels", "4",
           "--steps", "14", "--batch", "2", "--save-every", "1", nullptr);
