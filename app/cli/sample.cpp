@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -9,14 +10,17 @@
 #include "model/io/file.h"
 #include "model/io/png.h"
 #include "model/pipeline.h"
+#include "train/picture_grid.h"
 
 namespace vkflux::cli {
 namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int kGridColumns = 8;
+
 struct Options {
-  std::string model, prompts_file, negative, size, out = "out.png", html, noise = "counter", init,
+  std::string model, prompts_file, negative, size, out = "out.png", html, grid, noise = "counter", init,
                                                    weights = "f32";
   std::vector<std::string> prompts;
   uint64_t seed = 0;
@@ -113,6 +117,7 @@ int run(const Common& common, const Options& o) {
   for (const std::string& note : r.notes) spdlog::warn("{}", note);
   const size_t n = r.images.size();
   std::vector<GalleryPicture> gallery;
+  std::vector<io::Image8> pictures;
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (size_t i = 0; i < n; ++i) {
     const std::string& prompt = prompts[prompts.size() == 1 ? 0 : i];
@@ -138,7 +143,13 @@ int run(const Common& common, const Options& o) {
     io::write_png(path, picture, text);
     if (!common.json) fmt::print("{}\n", path);
     list.push_back({{"file", path}, {"settings", settings}});
+    pictures.push_back(picture);
     gallery.push_back({prompt, r.seed + i, io::encode_png(picture, text)});
+  }
+  if (!o.grid.empty()) {
+    io::write_png(o.grid,
+                  picture_grid(pictures, std::min<int>(kGridColumns, static_cast<int>(pictures.size()))));
+    if (!common.json) fmt::print("{}\n", o.grid);
   }
   const JobProgress& t = r.timings;
   if (!o.html.empty()) {
@@ -195,6 +206,7 @@ void add_sample(CLI::App& app) {
       ->check(CLI::IsMember({"f32", "f16", "bf16"}));
   c->add_option("--out", o->out, "a .png file (numbered when there are several), or a folder")
       ->capture_default_str();
+  c->add_option("--grid", o->grid, "also write one PNG with all pictures in rows of eight");
   c->add_option("--html", o->html, "also write one self-contained page with all pictures");
 }
 
