@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "autograd/ops.h"
+#include "autograd/tape.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -42,23 +43,36 @@ AutoencoderTrainer::AutoencoderTrainer(Device& device, AutoencoderKL& model, con
   if (images_.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("no pictures in split '{}'", options.split));
   std::vector<Param> params = parameters(model_);
-  allocate(params, device);
-  initialise(params, autoencoder_init(), options.train.seed);
-  damp_log_variance(model_);
+  if (!ae_.decoder_only) {
+    allocate(params, device);
+    initialise(params, autoencoder_init(), options.train.seed);
+    damp_log_variance(model_);
+  }
   std::vector<Trainable> trainables;
-  for (const Param& p : params) trainables.push_back({p.name, p.tensor});
+  std::string frozen;
+  for (const Param& p : params) {
+    if (!ae_.decoder_only || p.name.starts_with("decoder.")) {
+      trainables.push_back({p.name, p.tensor});
+    } else {
+      const std::vector<uint8_t> bytes = p.tensor->to_host_bytes();
+      frozen.append(bytes.begin(), bytes.end());
+    }
+  }
+  encoder_sum_ = crc32c(frozen);
   adopt(trainables);
 }
 
 std::string AutoencoderTrainer::fingerprint() const {
   const TrainOptions& t = ae_.train;
+  const std::string part = ae_.decoder_only ? fmt::format(" decoder of {:08x}", encoder_sum_) : "";
   return fmt::format(
-      "autoencoder v1 size {} pictures {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} "
+      "autoencoder v2 size {} pictures {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} "
       "clip {} "
-      "ema {} seed {} loss {} {} augment {} {} {} {} {} params {}",
+      "ema {} seed {} loss {} {} {} noise {} augment {} {} {} {} {} params {}{}",
       ae_.size, images_.size(), ae_.split, t.steps, t.batch, t.accumulate, t.lr, t.final_lr_ratio, t.warmup,
-      t.beta1, t.beta2, t.weight_decay, t.clip, t.ema, t.seed, ae_.gradient_weight, ae_.kl_weight, ae_.shift,
-      ae_.mirror, ae_.permute, ae_.background, ae_.max_shift, count(parameters(model_)));
+      t.beta1, t.beta2, t.weight_decay, t.clip, t.ema, t.seed, ae_.gradient_weight, ae_.kl_weight,
+      ae_.mse_weight, ae_.noise, ae_.shift, ae_.mirror, ae_.permute, ae_.background, ae_.max_shift,
+      count(parameters(model_)), part);
 }
 
 Tensor AutoencoderTrainer::batch(int64_t step, int64_t micro) const {
@@ -94,23 +108,33 @@ Tensor AutoencoderTrainer::batch(int64_t step, int64_t micro) const {
 
 Tensor AutoencoderTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) {
   const Tensor x = batch(step, micro);
-  const auto posterior = model_.encode(x);
+  const auto posterior = [&] {
+    if (!ae_.decoder_only) return model_.encode(x);
+    const auto untaped = Tape::pause();
+    return model_.encode(x);
+  }();
   const Tensor sigma = op::unary(op::affine(posterior.logvar, 0.5f), op::Unary::exp);
   const Tensor noise = op::normal(
       device_, posterior.mean.shape(), ae_.train.seed,
       static_cast<uint64_t>(kPosterior) << 56 | static_cast<uint64_t>(step * ae_.train.accumulate + micro));
-  const Tensor y = model_.decode(op::add(posterior.mean, op::mul(sigma, noise)));
+  const Tensor y = model_.decode(op::add(posterior.mean, op::mul(sigma, op::affine(noise, ae_.noise))));
   const Tensor l1 = op::l1(y, x);
   const Tensor edges = op::add(difference_l1(y, x, 2), difference_l1(y, x, 3));
+  report["l1"] = l1;
+  report["gradient_l1"] = edges;
+  Tensor total = op::add(l1, op::affine(edges, ae_.gradient_weight));
+  if (ae_.mse_weight > 0) {
+    report["mse"] = op::mse(y, x);
+    total = op::add(total, op::affine(report["mse"], ae_.mse_weight));
+  }
+  if (ae_.decoder_only) return total;
   // KL to N(0, 1) per latent element: (mean^2 + var - 1 - logvar) / 2
   const Tensor kl = op::affine(op::mean_all(op::sub(op::add(op::unary(posterior.mean, op::Unary::square),
                                                             op::unary(posterior.logvar, op::Unary::exp)),
                                                     posterior.logvar)),
                                0.5f, -0.5f);
-  report["l1"] = l1;
-  report["gradient_l1"] = edges;
   report["kl"] = kl;
-  return op::add(op::add(l1, op::affine(edges, ae_.gradient_weight)), op::affine(kl, ae_.kl_weight));
+  return op::add(total, op::affine(kl, ae_.kl_weight));
 }
 
 Tensor pictures(Device& device, const Dataset& data, const std::vector<size_t>& indices, int size) {

@@ -1,5 +1,6 @@
-// Trains an AutoencoderKL on pictures: L1 + 0.5 L1 of finite differences + a small KL term, with
-// augmentation.
+// Trains an AutoencoderKL on pictures: L1 + 0.5 L1 of finite differences + a small KL term (and, if asked, a
+// squared error), with augmentation. The decoder alone can be trained further, which leaves the latents as
+// they are.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,9 @@ struct AutoencoderTrainOptions {
   TrainOptions train;
   int size = 64;
   std::string split = "autoencoder";
-  float gradient_weight = 0.5f, kl_weight = 5e-4f;
+  float gradient_weight = 0.5f, kl_weight = 5e-4f, mse_weight = 0;
+  float noise = 1;            // of the posterior sample, in its standard deviations
+  bool decoder_only = false;  // the encoder and the factors of a loaded model stay
   float shift = 0.5f, mirror = 0.5f, permute = 0.25f,
         background = 0.25f;  // probabilities of each augmentation
   int max_shift = 4;         // pixels
@@ -24,7 +27,7 @@ struct AutoencoderTrainOptions {
 
 class AutoencoderTrainer : public Trainer {
  public:
-  /// The model is initialised from options.train.seed and trained in place.
+  /// The model is trained in place; it is initialised from options.train.seed, or, with decoder_only, loaded.
   AutoencoderTrainer(Device& device, AutoencoderKL& model, const Dataset& data,
                      const AutoencoderTrainOptions& options);
 
@@ -37,6 +40,7 @@ class AutoencoderTrainer : public Trainer {
 
   AutoencoderKL& model_;
   AutoencoderTrainOptions ae_;
+  uint32_t encoder_sum_ = 0;  // of the frozen encoder's weights
   std::vector<RgbaImage> images_;
 };
 

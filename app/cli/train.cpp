@@ -106,20 +106,26 @@ int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
 
 struct AutoencoderRun {
   RunOptions run;
+  std::string decoder_of;
   AutoencoderTrainOptions options;
   std::vector<int64_t> widths{16, 32, 64, 64};
   int64_t latent_channels = 16, blocks = 1, groups = 8;
 };
 
-int train_autoencoder(const Common& common, const AutoencoderRun& r) {
-  const auto device = open_device(common);
-  const Dataset data = Dataset::open(r.run.data);
+AutoencoderKL autoencoder_to_train(Device& device, const AutoencoderRun& r) {
+  if (!r.decoder_of.empty()) return load_autoencoder(device, r.decoder_of);
   AutoencoderConfig config;
   config.encoder_widths = config.decoder_widths = r.widths;
   config.latent_channels = r.latent_channels;
   config.blocks = r.blocks;
   config.groups = r.groups;
-  AutoencoderKL model(config);
+  return AutoencoderKL(config);
+}
+
+int train_autoencoder(const Common& common, const AutoencoderRun& r) {
+  const auto device = open_device(common);
+  const Dataset data = Dataset::open(r.run.data);
+  AutoencoderKL model = autoencoder_to_train(*device, r);
   AutoencoderTrainer trainer(*device, model, data, r.options);
   const std::vector<size_t> members = data.split(r.options.split);
   const auto sample = [&](const std::string& path) {
@@ -129,11 +135,13 @@ int train_autoencoder(const Common& common, const AutoencoderRun& r) {
     io::write_png(path, picture_grid({x, model.decode(model.encode(x).mean)}, 12));
   };
   const auto finish = [&] {
-    const LatentStatistics s = latent_statistics(*device, model, data, members, r.options.size);
-    model.set_factors(static_cast<float>(1 / s.stddev), static_cast<float>(s.mean));
+    if (r.decoder_of.empty()) {
+      const LatentStatistics s = latent_statistics(*device, model, data, members, r.options.size);
+      model.set_factors(static_cast<float>(1 / s.stddev), static_cast<float>(s.mean));
+    }
     const fs::path folder = fs::path(r.run.out) / "vae";
     save(parameters(model), (folder / "diffusion_pytorch_model.safetensors").string(),
-         io::vae_names(config.levels()), io::FileDType::f16);
+         io::vae_names(model.config().levels()), io::FileDType::f16);
     io::atomic_write((folder / "config.json").string(),
                      autoencoder_json(model.config(), r.options.size).dump(2) + "\n");
   };
@@ -148,9 +156,12 @@ void add_autoencoder(CLI::App& train) {
   t.batch = 8;
   t.lr = 2e-3f;
   t.weight_decay = 1e-4;
-  CLI::App* c = add_command(train, "autoencoder", "train an autoencoder (AutoencoderKL) on pictures",
-                            "vkflux train autoencoder --data emoji --out runs/vae --steps 3800", common,
-                            [common, r] { return train_autoencoder(*common, *r); });
+  CLI::App* c =
+      add_command(train, "autoencoder", "train an autoencoder (AutoencoderKL) on pictures",
+                  "vkflux train autoencoder --data emoji --out runs/vae --steps 3800", common, [common, r] {
+                    r->options.decoder_only = !r->decoder_of.empty();
+                    return train_autoencoder(*common, *r);
+                  });
   add_train_options(c, r->run, t);
   c->add_option("--size", r->options.size, "pixels a side")->capture_default_str();
   c->add_option("--split", r->options.split, "part of the data set (\"all\" = everything)")
@@ -161,6 +172,16 @@ void add_autoencoder(CLI::App& train) {
   c->add_option("--blocks", r->blocks, "residual blocks of an encoder level")->capture_default_str();
   c->add_option("--groups", r->groups, "groups of the group norms")->capture_default_str();
   c->add_option("--kl", r->options.kl_weight, "weight of the KL term")->capture_default_str();
+  c->add_option("--gradient", r->options.gradient_weight, "weight of the L1 of finite differences")
+      ->capture_default_str();
+  c->add_option("--mse", r->options.mse_weight, "weight of the squared error")->capture_default_str();
+  c->add_option("--noise", r->options.noise, "of the posterior sample, in its standard deviations")
+      ->capture_default_str();
+  c->add_option("--permute", r->options.permute, "share of pictures with exchanged colour channels")
+      ->capture_default_str();
+  c->add_option("--decoder-of", r->decoder_of,
+                "train only the decoder of this autoencoder folder: its latents stay as they are, so\n"
+                "a transformer trained on them stays valid");
 }
 
 struct FlowRun {

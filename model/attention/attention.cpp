@@ -1,9 +1,13 @@
 #include "model/attention/attention.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 
 #include "autograd/ops.h"
 #include "autograd/tape.h"
+#include "vk/error.h"
 
 namespace vkflux {
 
@@ -26,16 +30,57 @@ Cost FullAttention::cost(const AttentionShape& s) const {
   return cost;
 }
 
-void AttentionBank::set(int layer, std::shared_ptr<Attention> strategy) {
-  const auto i = static_cast<size_t>(layer);
-  if (i >= strategies_.size()) strategies_.resize(i + 1);
-  strategies_[i] = std::move(strategy);
+const char* name(AttentionKind kind) {
+  switch (kind) {
+    case AttentionKind::full:
+      return "full";
+    case AttentionKind::hkr:
+      return "hkr";
+  }
+  return "";
 }
 
-Attention& AttentionBank::at(int layer) {
-  const auto i = static_cast<size_t>(layer);
-  if (i < strategies_.size() && strategies_[i]) return *strategies_[i];
-  return full_;
+AttentionShape shape_of(const AttentionCall& call) {
+  return {call.q.dim(0), call.q.dim(1), call.tokens.text, call.tokens.image, call.q.dim(3)};
+}
+
+void AttentionBank::set(int layer, AttentionKind kind, std::shared_ptr<Attention> strategy) {
+  if (kind == AttentionKind::full)
+    throw Error(ErrorCode::invalid_argument, "full attention can't be replaced");
+  if (strategy) {
+    strategies_[{layer, kind}] = std::move(strategy);
+  } else {
+    strategies_.erase({layer, kind});
+  }
+}
+
+Attention* AttentionBank::find(int layer, AttentionKind kind) {
+  if (kind == AttentionKind::full) return &full_;
+  const auto it = strategies_.find({layer, kind});
+  return it == strategies_.end() ? nullptr : it->second.get();
+}
+
+Attention& AttentionBank::admit(const AttentionCall& call) {
+  const auto layer = static_cast<size_t>(call.layer);
+  if (layer >= served_.size()) served_.resize(layer + 1);
+  ServedLayer& served = served_[layer];
+  served = {};
+  const AttentionKind asked = layer < plan_.size() ? plan_[layer] : AttentionKind::full;
+  if (asked == AttentionKind::full) return full_;
+  Attention* strategy = find(call.layer, asked);
+  const Tensor& mask = call.tokens.key_mask;
+  if (!strategy) {
+    served.refusal = fmt::format("this layer has no {} attention", vkflux::name(asked));
+  } else if (const auto it = barred_.find(call.layer); it != barred_.end()) {
+    served.refusal = it->second;
+  } else if (mask && mask.shape() != Shape{call.k.dim(0), call.k.dim(2)}) {
+    served.refusal = fmt::format("a mask of shape {} is no key mask", mask.shape().str());
+  } else {
+    served.refusal = strategy->refusal(call);
+  }
+  if (!served.refusal.empty()) return full_;
+  served.kind = asked;
+  return *strategy;
 }
 
 void AttentionBank::add_tap(AttentionTap* tap) {
@@ -47,12 +92,28 @@ void AttentionBank::remove_tap(AttentionTap* tap) {
 }
 
 Tensor AttentionBank::forward(const AttentionCall& call) {
-  const Tensor out = at(call.layer).forward(call);
-  if (!taps_.empty()) {
-    const auto untaped = Tape::pause();
-    for (AttentionTap* tap : taps_) tap->observe(call, out);
-  }
+  Attention& strategy = admit(call);
+  const Tensor out = strategy.forward(call);
+  const auto untaped = Tape::pause();
+  // A sum is finite only if every term is.
+  if (&strategy != &full_) unsettled_.emplace_back(call.layer, op::reshape(op::sum_all(out), {1}));
+  for (AttentionTap* tap : taps_) tap->observe(call, out);
   return out;
+}
+
+bool AttentionBank::settle() {
+  if (unsettled_.empty()) return true;
+  std::vector<Tensor> sums;
+  for (const auto& [layer, sum] : unsettled_) sums.push_back(sum);
+  const std::vector<float> host = op::concat(sums, 0).to_host();
+  bool good = true;
+  for (size_t i = 0; i < host.size(); ++i) {
+    if (std::isfinite(host[i])) continue;
+    barred_[unsettled_[i].first] = "its output wasn't finite";
+    good = false;
+  }
+  unsettled_.clear();
+  return good;
 }
 
 }  // namespace vkflux

@@ -1,10 +1,13 @@
 // The seam through which every joint attention of a transformer goes: strategies can replace full attention
-// layer by layer, and taps can watch it, without the transformer knowing.
+// layer by layer and step by step, and taps can watch it, without the transformer knowing.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "autograd/run.h"
@@ -37,6 +40,7 @@ struct AttentionCall {
 struct AttentionShape {
   int64_t batch, heads, text, image, head_dim;
 };
+AttentionShape shape_of(const AttentionCall& call);
 
 /// A strategy: [B, H, N, D] from a call.
 class Attention {
@@ -44,6 +48,8 @@ class Attention {
   virtual ~Attention() = default;
   virtual const char* name() const = 0;
   virtual Tensor forward(const AttentionCall& call) = 0;
+  /// Why it must not serve this call now, for people ("not ready: ..."); empty: it may.
+  virtual std::string refusal(const AttentionCall& /*call*/) const { return {}; }
   /// Bytes of device memory it needs besides q, k, v and the result.
   virtual uint64_t scratch(const AttentionShape& shape) const = 0;
   /// Flops and bytes of one forward pass.
@@ -66,20 +72,53 @@ class AttentionTap {
   virtual void observe(const AttentionCall& call, const Tensor& out) = 0;
 };
 
-/// Chooses the strategy of each layer (full attention unless set) and feeds the taps.
+/// The kinds of attention a plan can ask for. Every layer has `full`.
+enum class AttentionKind : uint8_t { full, hkr };
+const char* name(AttentionKind kind);
+
+/// What each layer should use in one step; layers past its end use full attention.
+using RoutePlan = std::vector<AttentionKind>;
+
+/// What a layer used in the last forward pass, and why not what the plan asked for.
+struct ServedLayer {
+  AttentionKind kind = AttentionKind::full;
+  std::string refusal;  // empty: as planned
+};
+
+/// The strategies of all layers by (layer, kind), the plan of the coming passes, and the taps.
 class AttentionBank {
  public:
-  /// strategy null: full attention again.
-  void set(int layer, std::shared_ptr<Attention> strategy);
-  Attention& at(int layer);
+  /// strategy null: takes it away. Kind full cannot be replaced.
+  void set(int layer, AttentionKind kind, std::shared_ptr<Attention> strategy);
+  /// Null when the layer has none of this kind.
+  Attention* find(int layer, AttentionKind kind);
+  /// What the coming forward passes ask for; empty: full attention everywhere.
+  void route(RoutePlan plan) { plan_ = std::move(plan); }
+  const RoutePlan& plan() const { return plan_; }
+
+  Tensor forward(const AttentionCall& call);
+  /// After the passes of a step: waits for the students' outputs and bars every layer whose output wasn't
+  /// finite (it uses full attention from now on, until pardon()). False: some were barred just now, so the
+  /// step's result must be thrown away and made again. Returns at once when no student was used.
+  bool settle();
+  void pardon() { barred_.clear(); }
+  /// By layer, of the last forward pass.
+  const std::vector<ServedLayer>& served() const { return served_; }
+
   /// Taps are not owned; they run in the order they were added.
   void add_tap(AttentionTap* tap);
   void remove_tap(AttentionTap* tap);
-  Tensor forward(const AttentionCall& call);
 
  private:
+  /// The one place that decides who serves a call. Fails closed: full attention unless everything is right.
+  Attention& admit(const AttentionCall& call);
+
   FullAttention full_;
-  std::vector<std::shared_ptr<Attention>> strategies_;  // by layer; null is full
+  std::map<std::pair<int, AttentionKind>, std::shared_ptr<Attention>> strategies_;
+  RoutePlan plan_;
+  std::vector<ServedLayer> served_;
+  std::map<int, std::string> barred_;              // layer -> why
+  std::vector<std::pair<int, Tensor>> unsettled_;  // sums of the students' outputs, [1] each
   std::vector<AttentionTap*> taps_;
 };
 

@@ -28,6 +28,10 @@ FluxDenoiser::FluxDenoiser(Flux1& model, FluxCondition positive, std::optional<F
   if (options_.cfg != 1 && !negative_) {
     throw Error(ErrorCode::invalid_argument, "guidance by a second pass (cfg) needs a negative condition");
   }
+  if (!options_.plans.empty() && static_cast<int64_t>(options_.plans.size()) != steps()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} route plans for {} steps", options_.plans.size(), steps()));
+  }
   const int64_t batch = x_.dim(0), text = positive_.txt.dim(1);
   const Flux1Config& c = model_.config();
   const bool plain = options_.ids.empty();
@@ -60,8 +64,12 @@ void FluxDenoiser::step() {
   if (finished()) throw Error(ErrorCode::invalid_argument, "the denoising run is over");
   const auto i = static_cast<size_t>(step_);
   const double from = options_.levels[i], to = options_.levels[i + 1];
-  velocity_ = predict(positive_, from);
-  if (options_.cfg != 1) velocity_ = guide(velocity_, predict(*negative_, from), options_.cfg);
+  AttentionBank& bank = model_.attention();
+  if (!options_.plans.empty()) bank.route(options_.plans[i]);
+  do {
+    velocity_ = predict(positive_, from);
+    if (options_.cfg != 1) velocity_ = guide(velocity_, predict(*negative_, from), options_.cfg);
+  } while (!bank.settle());
   x_ = euler_step(x_, velocity_, from, to);
   sums_.push_back(op::mean_all(op::unary(x_, op::Unary::abs)));
   ++step_;

@@ -24,6 +24,8 @@ struct DenoiseOptions {
   int64_t width = 0, height = 0;  // of the image in pixels, for attention strategies
   /// [B, T + I, 3] positions; empty: those of a plain image.
   std::vector<float> ids;
+  /// The attention of every step of `levels`, all known before the first; empty: the bank's plan as it is.
+  std::vector<RoutePlan> plans;
 };
 
 class FluxDenoiser {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "autograd/ops.h"
 #include "model/flux/rope.h"
@@ -349,12 +350,58 @@ TEST(AttentionSeam, TapsSeeEveryLayerAndStrategiesReplaceOne) {
   const std::vector<float> full = model.forward(in).to_host();
   EXPECT_EQ(tap.layers, (std::vector<int>{0, 1, 2}));
   model.attention().remove_tap(&tap);
-  model.attention().set(1, std::make_shared<ZeroAttention>());
-  EXPECT_STREQ(model.attention().at(1).name(), "zero");
+  AttentionBank& bank = model.attention();
+  bank.set(1, AttentionKind::hkr, std::make_shared<ZeroAttention>());
+  EXPECT_EQ(model.forward(in).to_host(), full) << "a strategy serves only where a plan asks for it";
+  bank.route({AttentionKind::full, AttentionKind::hkr, AttentionKind::hkr});
   EXPECT_NE(model.forward(in).to_host(), full);
-  model.attention().set(1, nullptr);
+  EXPECT_TRUE(bank.settle());
+  EXPECT_EQ(bank.served()[1].kind, AttentionKind::hkr);
+  EXPECT_EQ(bank.served()[2].kind, AttentionKind::full);
+  EXPECT_NE(bank.served()[2].refusal, "");
+  bank.set(1, AttentionKind::hkr, nullptr);
   EXPECT_EQ(model.forward(in).to_host(), full);
   EXPECT_EQ(tap.layers.size(), 3u);
+}
+
+class SteeredAttention : public ZeroAttention {
+ public:
+  Tensor forward(const AttentionCall& call) override {
+    return Tensor::full(call.q.device(), call.q.shape(), value);
+  }
+  std::string refusal(const AttentionCall&) const override { return reason; }
+  float value = 0;
+  std::string reason;
+};
+
+TEST(AttentionSeam, FailsClosedToFullAttentionAndSaysWhy) {
+  const Flux1Config config = tiny();
+  Flux1 model(config);
+  randomise(model, 9);
+  Flux1Inputs in = random_inputs(config, 1, 3, 2, 2);
+  AttentionBank& bank = model.attention();
+  const std::vector<float> full = model.forward(in).to_host();
+  const auto student = std::make_shared<SteeredAttention>();
+  bank.set(2, AttentionKind::hkr, student);
+  bank.route(RoutePlan(3, AttentionKind::hkr));
+  student->reason = "not ready";
+  EXPECT_EQ(model.forward(in).to_host(), full);
+  EXPECT_EQ(bank.served()[2].refusal, "not ready");
+  student->reason.clear();
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    student->value = bad;
+    model.forward(in);
+    EXPECT_EQ(bank.served()[2].kind, AttentionKind::hkr);
+    EXPECT_FALSE(bank.settle());
+    EXPECT_EQ(model.forward(in).to_host(), full) << "barred until pardoned";
+    EXPECT_TRUE(bank.settle());
+    EXPECT_NE(bank.served()[2].refusal.find("finite"), std::string::npos);
+    bank.pardon();
+  }
+  in.tokens.key_mask = Tensor::from(device(), std::vector<uint8_t>(7, 1), {1, 7});
+  student->value = 0;
+  model.forward(in);
+  EXPECT_EQ(bank.served()[2].kind, AttentionKind::hkr);
 }
 
 TEST(Module, PlacesParametersInAnArenaAndInitialisesByName) {
