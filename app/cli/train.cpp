@@ -179,6 +179,9 @@ void add_autoencoder(CLI::App& train) {
       ->capture_default_str();
   c->add_option("--permute", r->options.permute, "share of pictures with exchanged colour channels")
       ->capture_default_str();
+  c->add_option("--shift", r->options.shift, "share of shifted pictures")->capture_default_str();
+  c->add_option("--background", r->options.background, "share of pictures on another colour than white")
+      ->capture_default_str();
   c->add_option("--decoder-of", r->decoder_of,
                 "train only the decoder of this autoencoder folder: its latents stay as they are, so\n"
                 "a transformer trained on them stays valid");
