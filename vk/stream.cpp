@@ -243,6 +243,8 @@ void Stream::dispatch(const Kernel& kernel, std::span<const BufferRange> binding
                                      static_cast<uint32_t>(batch->timed.size()));
   }
   ++counters_.dispatches;
+  counters_.flops += cost.flops;
+  counters_.bytes += cost.bytes;
 }
 
 void Stream::copy(const BufferRange& dst, const BufferRange& src) {

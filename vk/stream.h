@@ -34,6 +34,7 @@ struct BufferRange {
 
 struct StreamCounters {
   uint64_t dispatches = 0, barriers = 0, submits = 0, uploads = 0, downloads = 0, copies = 0;
+  double flops = 0, bytes = 0;  // sums of the dispatches' costs
 };
 
 class Stream {

@@ -92,6 +92,10 @@ void AttentionBank::remove_tap(AttentionTap* tap) {
 }
 
 Tensor AttentionBank::forward(const AttentionCall& call) {
+  {
+    const auto untaped = Tape::pause();
+    for (AttentionTap* tap : taps_) tap->begin(call);
+  }
   Attention& strategy = admit(call);
   const Tensor out = strategy.forward(call);
   const auto untaped = Tape::pause();

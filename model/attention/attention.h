@@ -69,6 +69,8 @@ class FullAttention final : public Attention {
 class AttentionTap {
  public:
   virtual ~AttentionTap() = default;
+  /// Before the call is served.
+  virtual void begin(const AttentionCall& /*call*/) {}
   virtual void observe(const AttentionCall& call, const Tensor& out) = 0;
 };
 
