@@ -22,10 +22,6 @@ constexpr int kMaxLayers = 4096;
 
 using LayerTensors = std::map<std::string, std::string>;  // name in the layer -> name in the file
 
-std::string layer_key(int index) {
-  return fmt::format("single:{}", index);
-}
-
 /// "single:7" -> 7; others -> nothing.
 std::optional<int> layer_index(std::string_view key) {
   constexpr std::string_view kType = "single:";
@@ -218,7 +214,8 @@ void read_state(Student& s, const io::Json& f, const std::string& key) {
 }
 
 std::shared_ptr<Student> read_student(Device& device, const io::SafetensorsFile& file,
-                                      const LayerTensors& names, const Students& all, bool logit) {
+                                      const LayerTensors& names, const Students& all,
+                                      const std::string& alpha_format) {
   auto s = std::make_shared<Student>();
   s->layer = std::make_shared<HkrLayer>(all.config, all.options);
   for (const Param& p : parameters(*s->layer)) {
@@ -233,9 +230,7 @@ std::shared_ptr<Student> read_student(Device& device, const io::SafetensorsFile&
     if (!std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); })) {
       throw Error(ErrorCode::format, fmt::format("{} holds values that aren't finite", it->second));
     }
-    if (p.name == "alpha" && !logit && values[0] > 0 && values[0] < 1) {
-      values[0] = std::log(values[0] / (1 - values[0]));
-    }
+    if (p.name == "alpha") values[0] = migrated_alpha(values[0], alpha_format);
     *p.tensor =
         Tensor::from(device, std::span<const float>(values), p.shape, DType::f32, MemoryClass::weights);
   }
@@ -291,6 +286,15 @@ io::Json described(const Students& s) {
 
 }  // namespace
 
+std::string layer_key(int index) {
+  return fmt::format("single:{}", index);
+}
+
+float migrated_alpha(float stored, const std::string& alpha_format) {
+  const bool probability = alpha_format != "logit" && stored > 0 && stored < 1;
+  return probability ? std::log(stored / (1 - stored)) : stored;
+}
+
 StudentModel student_model(const Flux1& transformer) {
   const Flux1Config& c = transformer.config();
   return {"flux1", c.head_dim, c.heads, c.depth, c.depth_single};
@@ -321,7 +325,7 @@ Students load_students(Device& device, const std::string& path, const StudentMod
       s.fields, "alpha_format", marked == file.metadata().end() ? "raw" : marked->second, "metadata");
   for (const auto& [index, layer] : names) {
     const ErrorContext which(layer_key(index));
-    s.layers[index] = read_student(device, file, layer, s, stated == "logit");
+    s.layers[index] = read_student(device, file, layer, s, stated);
     read_state(*s.layers[index], s.fields, layer_key(index));
   }
   return s;

@@ -45,6 +45,11 @@ struct Students {
   std::vector<int> ready() const;
 };
 
+/// The logit that a stored alpha means: files not marked "logit" may hold the probability itself.
+float migrated_alpha(float stored, const std::string& alpha_format);
+/// "single:7"
+std::string layer_key(int index);
+
 /// Reads the students of a file. Errors: format (another format, feature_dim, damaged), invalid_argument when
 /// they were distilled for another transformer than `expected`.
 Students load_students(Device& device, const std::string& path, const StudentModel& expected);

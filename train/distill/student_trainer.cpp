@@ -1,0 +1,149 @@
+#include "train/distill/student_trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/ops.h"
+#include "autograd/tape.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr double kNmseEps = 1e-8;
+
+enum Group : size_t { kAlpha, kFeatures, kConditioner };
+
+Group group_of(const std::string& name) {
+  if (name == "alpha") return kAlpha;
+  return name.starts_with("conditioner.") ? kConditioner : kFeatures;
+}
+
+/// term / (2 e^w) + w / 2
+Tensor weighed(const Tensor& term, const Tensor& w) {
+  const Tensor half = op::affine(op::unary(op::affine(w, -1), op::Unary::exp), 0.5f);
+  return op::add(op::mul(term, half), op::affine(w, 0.5f));
+}
+
+std::vector<float> read_back(const std::vector<Tensor>& scalars) {
+  std::vector<Tensor> flat;
+  for (const Tensor& x : scalars) flat.push_back(x.view({1}));
+  return op::concat(flat, 0).to_host();
+}
+
+}  // namespace
+
+AdamWState::AdamWState(Device& device, const std::vector<std::pair<std::string, Shape>>& layout)
+    : param(device, layout), grad(device, layout), m(device, layout), v(device, layout) {}
+
+LossWeights::LossWeights(Device& device, float huber, float cosine)
+    : state_(device, {{"log_var_huber", {}}, {"log_var_cosine", {}}}) {
+  state_.param[0].copy_from_host(std::span<const float>(&huber, 1));
+  state_.param[1].copy_from_host(std::span<const float>(&cosine, 1));
+}
+
+void LossWeights::step(double learning_rate) {
+  AdamWOptions adam;
+  adam.lr = learning_rate;
+  adamw(state_.param.flat(), state_.grad.flat(), state_.m.flat(), state_.v.flat(), adam, ++steps_);
+}
+
+StudentTrainer::StudentTrainer(Device& device, HkrLayer& layer, const StudentOptimizer& options)
+    : device_(device), layer_(layer), options_(options), state_(device, layout(parameters(layer))) {
+  const std::vector<Param> params = parameters(layer);
+  size_t reached = 0;
+  for (size_t i = 0; i < params.size(); ++i) {
+    names_.push_back(params[i].name);
+    const size_t g = group_of(params[i].name);
+    if (g < reached) {
+      throw Error(ErrorCode::internal, fmt::format("{} is out of its optimiser group", params[i].name));
+    }
+    for (; reached < g; ++reached) starts_[reached + 1] = state_.param[i].offset();
+    op::accumulate(state_.param[i], *params[i].tensor);
+  }
+  starts_[kGroups] = state_.param.flat().numel();
+  place(params, state_.param);
+}
+
+Tensor StudentTrainer::group(const Arena& arena, size_t g) const {
+  return arena.flat().slice(0, starts_[g], starts_[g + 1] - starts_[g]);
+}
+
+StudentTrainer::Terms StudentTrainer::forward(const TeacherSample& s, const LossWeights& weights) const {
+  HkrCall call;
+  call.q = s.q;
+  call.k = s.k;
+  call.v = s.v;
+  call.key_mask = s.key_mask;
+  call.conditioning = s.conditioning;
+  call.text = s.text;
+  call.sigma = s.sigma;
+  call.cfg = s.cfg;
+  Terms t;
+  t.out = layer_.forward(call).out;
+  t.huber = op::smooth_l1(t.out, s.teacher, static_cast<float>(options_.huber_beta));
+  t.cosine = op::mean_all(op::cosine_similarity(t.out, s.teacher));
+  t.loss = op::add(weighed(t.huber, weights.huber()), weighed(op::affine(t.cosine, -1, 1), weights.cosine()));
+  return t;
+}
+
+UpdateResult StudentTrainer::update(const TeacherSample& sample, LossWeights& weights) {
+  state_.grad.flat().fill_zero();
+  weights.state().grad.flat().fill_zero();
+  Tape tape;
+  Grads grads;
+  const auto watch = [&](AdamWState& s) {
+    for (size_t i = 0; i < s.param.size(); ++i) {
+      tape.watch(s.param[i]);
+      grads.collect(s.param[i], s.grad[i]);
+    }
+  };
+  watch(state_);
+  watch(weights.state());
+  Terms terms;
+  {
+    const auto scope = tape.record();
+    terms = forward(sample, weights);
+  }
+  tape.backward({{terms.loss, Tensor()}}, grads);
+  const auto untaped = Tape::pause();
+  const Tensor norm = global_norm(state_.grad.flat());
+  const Tensor power = op::mean_all(op::unary(sample.teacher, op::Unary::square));
+  const std::vector<float> host =
+      read_back({terms.loss, terms.huber, terms.cosine, op::mse(terms.out, sample.teacher), power, norm});
+  UpdateResult r;
+  r.loss = host[0];
+  r.huber = host[1];
+  r.cosine = host[2];
+  r.mse = host[3];
+  r.nmse = r.mse / (static_cast<double>(host[4]) + kNmseEps);
+  r.grad_norm = host[5];
+  r.out = terms.out;
+  r.applied = std::isfinite(r.loss) && std::isfinite(r.grad_norm);
+  if (r.applied) {
+    apply(norm, sample.sigma && std::isfinite(*sample.sigma));
+    weights.step(options_.learning_rate);
+  }
+  const std::vector<float> after = read_back({layer_.alpha, weights.huber(), weights.cosine()});
+  r.alpha = after[0];
+  r.log_var_huber = after[1];
+  r.log_var_cosine = after[2];
+  return r;
+}
+
+void StudentTrainer::apply(const Tensor& norm, bool conditioned) {
+  const Tensor scale =
+      options_.grad_clip_norm > 0 ? clip_scale(norm, static_cast<float>(options_.grad_clip_norm)) : Tensor();
+  for (size_t g = 0; g < kGroups; ++g) {
+    if (g == kConditioner && !conditioned) continue;
+    AdamWOptions adam;
+    adam.lr =
+        options_.learning_rate * (g == kAlpha ? options_.alpha_lr_multiplier : options_.phi_lr_multiplier);
+    adamw(group(state_.param, g), group(state_.grad, g), group(state_.m, g), group(state_.v, g), adam,
+          ++steps_[g], scale);
+  }
+}
+
+}  // namespace vkflux
