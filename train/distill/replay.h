@@ -1,0 +1,83 @@
+// What students are trained on: calls of native attention, kept in host memory under one budget of bytes over
+// all layers (specification 4.3).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/io/json.h"
+#include "model/io/safetensors.h"
+
+namespace vkflux {
+
+/// Values on the host as they are stored.
+struct HostTensor {
+  io::FileDType dtype = io::FileDType::f16;
+  std::vector<int64_t> shape;
+  std::vector<std::byte> bytes;
+
+  uint64_t nbytes() const { return bytes.size(); }
+  std::vector<float> values() const { return io::decode_f32(dtype, bytes); }
+};
+/// Stores `values` as f32, f16 or bf16 (too large ones become infinite). Error invalid_argument when their
+/// number isn't the shape's.
+HostTensor host_tensor(std::span<const float> values, std::vector<int64_t> shape, io::FileDType dtype);
+
+/// One call: queries [B, H, n, D] at the chosen rows, all keys and values [B, H, Nk, D], and native
+/// attention's output [B, H, n, D] at the same rows.
+struct ReplaySample {
+  HostTensor q_sub, k_full, v_full, teacher_sub;
+  std::vector<uint8_t> key_mask;  // [B, Nk], 1 = keep; empty: all
+  std::optional<int64_t> text_token_count, conditioning_token_count;
+  std::optional<double> sigma, cfg_scale;
+  int64_t created = 0;  // counts all pushes from 1; set by the buffer
+
+  uint64_t nbytes() const;
+};
+
+class ReplayBuffer {
+ public:
+  /// per_layer: samples a layer keeps at most (at least 1); max_bytes over all layers, 0: unlimited.
+  ReplayBuffer(int64_t per_layer, uint64_t max_bytes);
+
+  /// Drops the oldest samples of all layers until the new one fits, then the layer's own oldest. A sample
+  /// over the whole budget empties the buffer and isn't kept.
+  void push(int layer, ReplaySample sample);
+  size_t size(int layer) const;
+  /// The layer's samples, oldest first; Error invalid_argument past the end.
+  const ReplaySample& at(int layer, size_t index) const;
+  /// Empties one layer and returns the bytes that this freed.
+  uint64_t clear(int layer);
+  void clear();
+
+  uint64_t bytes() const { return bytes_; }
+  uint64_t max_bytes() const { return max_bytes_; }
+  int64_t created() const { return created_; }
+  std::vector<int> layers() const;  // that hold samples, sorted
+
+  /// For a checkpoint: tensors "replay.<created>.<field>" and a JSON object that describes them. restore()
+  /// replaces the contents, keeps the budget, and refuses (Error format) what doesn't fit together.
+  io::Json save(std::vector<io::TensorData>& tensors) const;
+  void restore(const io::SafetensorsFile& file, const io::Json& description);
+
+ private:
+  bool drop_oldest();
+  void drop_front(int layer);
+
+  int64_t per_layer_;
+  uint64_t max_bytes_, bytes_ = 0;
+  int64_t created_ = 0;
+  std::map<int, std::deque<ReplaySample>> samples_;
+};
+
+/// "float16", "bfloat16", "float32"; nothing for another word.
+std::optional<io::FileDType> replay_dtype(const std::string& word);
+
+}  // namespace vkflux
