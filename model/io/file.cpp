@@ -20,7 +20,9 @@ namespace {
 
 }  // namespace
 
-ReadFile::ReadFile(const std::string& path) : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+// O_NONBLOCK: opening a pipe must not wait for a writer.
+ReadFile::ReadFile(const std::string& path)
+    : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
   if (fd_ < 0) fail(path, "can't open");
   struct stat info {};
   if (::fstat(fd_, &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -56,7 +58,12 @@ std::string read_file(const std::string& path, uint64_t max_bytes) {
   return out;
 }
 
-void atomic_write(const std::string& path, const std::function<void(const Sink&)>& produce) {
+void atomic_write(const std::string& name, const std::function<void(const Sink&)>& produce) {
+  std::error_code no_link;
+  const std::filesystem::path resolved = std::filesystem::is_symlink(name, no_link)
+                                             ? std::filesystem::weakly_canonical(name, no_link)
+                                             : std::filesystem::path(name);
+  const std::string path = no_link || resolved.empty() ? name : resolved.string();
   const std::filesystem::path target(path);
   const std::string folder = target.has_parent_path() ? target.parent_path().string() : ".";
   std::error_code ignored;
@@ -88,6 +95,18 @@ void atomic_write(const std::string& path, const std::function<void(const Sink&)
     ::fsync(dir);
     ::close(dir);
   }
+}
+
+std::string shown(std::string_view text) {
+  constexpr size_t kMax = 160;
+  std::string out(text.substr(0, kMax));
+  for (char& c : out) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  if (text.size() <= kMax) return out;
+  while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0) == 0x80) out.pop_back();
+  if (!out.empty() && static_cast<unsigned char>(out.back()) >= 0xC0) out.pop_back();  // no half characters
+  return out + "...";
 }
 
 void atomic_write(const std::string& path, std::string_view contents) {

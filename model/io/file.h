@@ -35,8 +35,11 @@ using Sink = std::function<void(std::span<const std::byte>)>;
 
 /// Writes to a temporary file beside `path`, syncs it, renames it and syncs the folder. On any failure (Error
 /// io with the system's reason) the temporary file is gone and the old file is untouched. Missing parent
-/// folders are made.
+/// folders are made; where `path` is a symbolic link, the file that it names is replaced.
 void atomic_write(const std::string& path, const std::function<void(const Sink&)>& produce);
 void atomic_write(const std::string& path, std::string_view contents);
+
+/// A name or text taken from a file, fit for a message: at most 160 bytes, control characters as '?'.
+std::string shown(std::string_view text);
 
 }  // namespace vkflux::io

@@ -21,16 +21,17 @@ T parse(std::string_view text, const std::string& origin, size_t max_keys) {
     if (event == T::parse_event_t::object_end && !keys.empty()) keys.pop_back();
     if (event == T::parse_event_t::key && !keys.empty() &&
         !keys.back().insert(value.template get<std::string>()).second) {
-      fault = fmt::format("the key \"{}\" appears twice", value.template get<std::string>());
+      fault = fmt::format("the key \"{}\" appears twice", shown(value.template get<std::string>()));
     }
-    if (!keys.empty() && keys.back().size() > max_keys) fault = fmt::format("an object with over {} keys", max_keys);
+    if (!keys.empty() && keys.back().size() > max_keys)
+      fault = fmt::format("an object with over {} keys", max_keys);
     if (!fault.empty()) throw Error(ErrorCode::format, fmt::format("{}: {}", origin, fault));
     return true;
   };
   try {
     return T::parse(text.begin(), text.end(), watch);
   } catch (const nlohmann::json::exception& e) {
-    throw Error(ErrorCode::format, fmt::format("{}: bad JSON: {}", origin, e.what()));
+    throw Error(ErrorCode::format, fmt::format("{}: bad JSON: {}", origin, shown(e.what())));
   }
 }
 

@@ -8,9 +8,12 @@ namespace {
 
 using Kind = NameRule::Kind;
 
-void stacked(std::vector<NameRule>& rules, const std::string& ours, const std::vector<std::string>& foreign) {
+// The last part may have other rows than the first where `last_any_size`.
+void stacked(std::vector<NameRule>& rules, const std::string& ours, const std::vector<std::string>& foreign,
+             bool last_any_size = false) {
   for (size_t i = 0; i < foreign.size(); ++i) {
-    rules.push_back({foreign[i] + ".{w}", ours + ".{w}", Kind::rows, static_cast<int>(i)});
+    rules.push_back({foreign[i] + ".{w}", ours + ".{w}", Kind::rows, static_cast<int>(i),
+                     last_any_size && i + 1 == foreign.size()});
   }
 }
 
@@ -46,7 +49,7 @@ NameTable make_flux1() {
   pair(td + "ff_context.net.2", d + "txt_mlp.2");
   const std::string s = "single_blocks.{i}.", ts = "single_transformer_blocks.{i}.";
   pair(ts + "norm.linear", s + "modulation.lin");
-  stacked(r, s + "linear1", {ts + "attn.to_q", ts + "attn.to_k", ts + "attn.to_v", ts + "proj_mlp"});
+  stacked(r, s + "linear1", {ts + "attn.to_q", ts + "attn.to_k", ts + "attn.to_v", ts + "proj_mlp"}, true);
   pair(ts + "proj_out", s + "linear2");
   r.push_back({ts + "attn.norm_q.weight", s + "norm.query_norm.scale"});
   r.push_back({ts + "attn.norm_k.weight", s + "norm.key_norm.scale"});
@@ -122,10 +125,9 @@ const NameTable& clip_names() {
 }
 
 const NameTable& t5_names() {
-  static const NameTable table{
-      {},
-      {"text_encoders.t5xxl.transformer.", "t5xxl.transformer."},
-      {"encoder.embed_tokens.weight", "spiece_model", "decoder.*", "lm_head.weight"}};
+  static const NameTable table{{{"encoder.embed_tokens.weight", "shared.weight", Kind::copy, 0, false, true}},
+                               {"text_encoders.t5xxl.transformer.", "t5xxl.transformer."},
+                               {"spiece_model", "decoder.*", "lm_head.weight"}};
   return table;
 }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cmath>
+#include <numeric>
 #include <optional>
 
 #include "vk/error.h"
@@ -80,21 +82,33 @@ void swap_row_halves(std::vector<float>& values) {
 
 // Encodings of other quantisers, met in the wild: named, so that the message can say what the file is.
 void refuse_foreign_encoding(const Checkpoint& file) {
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kMarks{
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 15> kMarks{
       {{".quant_state.", "bitsandbytes"},
        {".absmax", "bitsandbytes"},
+       {".quant_map", "bitsandbytes"},
        {".qzeros", "GPTQ/AWQ"},
        {".qweight", "GPTQ/AWQ/SVDQuant"},
        {".wscales", "SVDQuant"},
-       {".comfy_quant", "ComfyUI quantised"}}};
+       {"weight._data", "quanto"},
+       {"weight._scale", "quanto"},
+       {"weight:qdata", "torchao"},
+       {"weight_qdata", "torchao"},
+       {"scaled_fp8", "scaled fp8"},
+       {".scale_weight", "scaled fp8"},
+       {".weight_scale", "scaled fp8"},
+       {".comfy_quant", "ComfyUI quantised"},
+       {"onnx::", "ONNX"}}};
+  const auto refuse = [&](const std::string& where, std::string_view what) {
+    throw Error(
+        ErrorCode::unsupported,
+        fmt::format("{}: {} belongs to the {} encoding, which isn't read; use an F32, F16 or BF16 file",
+                    file.path(), where, what));
+  };
+  if (file.metadata().count("_quantization_metadata"))
+    refuse("the metadata _quantization_metadata", "ComfyUI quantised");
   for (const auto& [name, info] : file.tensors()) {
     for (const auto& [mark, what] : kMarks) {
-      if (name.find(mark) != std::string::npos) {
-        throw Error(ErrorCode::unsupported,
-                    fmt::format("{}: tensor {} belongs to the {} encoding, which isn't read; use an "
-                                "F32, F16 or BF16 file",
-                                file.path(), name, what));
-      }
+      if (name.find(mark) != std::string::npos) refuse("tensor " + shown(name), what);
     }
   }
 }
@@ -116,6 +130,10 @@ NamedTensors::NamedTensors(const Checkpoint& file, const NameTable& table) : fil
     bool placed = false;
     for (const NameRule& rule : table.rules) {
       if (const auto m = match(rule.foreign, name)) {
+        if (rule.fallback && file.has(prefix + fill(rule.ours, *m))) {
+          placed = true;  // a second copy of it
+          break;
+        }
         place(fill(rule.ours, *m), file_name, rule);
         placed = true;
         break;
@@ -131,10 +149,12 @@ void NamedTensors::place(const std::string& ours, const std::string& file_name, 
   const bool split = rule.kind == NameRule::Kind::rows;
   const int key = split ? rule.part : -1;
   if (e.parts.count(key) || (!e.parts.empty() && (split != (e.parts.begin()->first >= 0)))) {
-    throw Error(ErrorCode::format, fmt::format("{}: {} and {} both give {}", file_.path(),
-                                               e.parts.begin()->second, file_name, ours));
+    throw Error(ErrorCode::format,
+                fmt::format("{}: {} and {} both give {}", file_.path(), shown(e.parts.begin()->second),
+                            shown(file_name), shown(ours)));
   }
   e.parts[key] = file_name;
+  if (rule.any_size) e.any_size.insert(key);
   e.swap_halves = rule.kind == NameRule::Kind::swap_halves;
 }
 
@@ -143,8 +163,8 @@ void NamedTensors::assemble(const std::string& ours, Entry& e) {
   for (const auto& [part, name] : e.parts) {
     const TensorInfo& info = file_.info(name);
     if (part != next++ || (part >= 0 && e.parts.begin()->first != 0)) {
-      throw Error(ErrorCode::format,
-                  fmt::format("{}: a part of {} is missing before {}", file_.path(), ours, name));
+      throw Error(ErrorCode::format, fmt::format("{}: a part of {} is missing before {}", file_.path(),
+                                                 shown(ours), shown(name)));
     }
     if (e.shape.empty() && part <= 0) {
       e.shape = info.shape;
@@ -155,7 +175,14 @@ void NamedTensors::assemble(const std::string& ours, Entry& e) {
       throw Error(ErrorCode::format, fmt::format("{}: {} {} can't be stacked below {} for {}", file_.path(),
                                                  name, str(info.shape), str(e.shape), ours));
     }
-    e.shape[0] += info.shape[0];
+    if (info.shape[0] != file_.info(e.parts.begin()->second).shape[0] && !e.any_size.count(part)) {
+      throw Error(ErrorCode::format,
+                  fmt::format("{}: {} is {}, its rows should equal those of {}", file_.path(), shown(name),
+                              str(info.shape), shown(e.parts.begin()->second)));
+    }
+    if (__builtin_add_overflow(e.shape[0], info.shape[0], &e.shape[0])) {
+      throw Error(ErrorCode::format, fmt::format("{}: {} has too many rows", file_.path(), shown(ours)));
+    }
   }
   if (e.swap_halves && (e.shape.empty() || e.shape[0] % 2)) {
     throw Error(ErrorCode::format,
@@ -191,6 +218,11 @@ std::vector<float> NamedTensors::read_f32(const std::string& ours) const {
     const std::vector<float> values = file_.read_f32(name);
     out.insert(out.end(), values.begin(), values.end());
   }
+  const auto odd = std::find_if(out.begin(), out.end(), [](float v) { return !std::isfinite(v); });
+  if (odd != out.end()) {
+    throw Error(ErrorCode::format, fmt::format("{}: {} holds {}: the file is damaged", file_.path(),
+                                               shown(e.parts.begin()->second), *odd));
+  }
   if (e.swap_halves) swap_row_halves(out);
   return out;
 }
@@ -217,7 +249,7 @@ void NamedTensors::check(const NamedShapes& expected) const {
     }
   }
   for (const std::string& name : have) {
-    if (!wanted.count(name)) fault("unexpected " + entries_.at(name).parts.begin()->second);
+    if (!wanted.count(name)) fault("unexpected " + shown(entries_.at(name).parts.begin()->second));
   }
   if (faults.empty()) return;
   throw Error(ErrorCode::format,
@@ -252,7 +284,7 @@ std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<in
   std::map<int, std::string> parts;
   for (const NameRule& rule : table.rules) {
     const auto m = match(rule.ours, ours);
-    if (!m) continue;
+    if (!m || rule.fallback) continue;
     if (rule.kind != NameRule::Kind::rows) {
       if (rule.kind == NameRule::Kind::swap_halves) swap_row_halves(values);
       return {tensor_data(fill(rule.foreign, *m), shape, values, dtype)};
@@ -261,7 +293,13 @@ std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<in
   }
   if (parts.empty()) return {tensor_data(ours, shape, values, dtype)};
   std::vector<int64_t> sizes = rows;
-  if (sizes.empty()) sizes.assign(parts.size(), shape[0] / static_cast<int64_t>(parts.size()));
+  if (sizes.empty())
+    sizes.assign(parts.size(), (shape.empty() ? 0 : shape[0]) / static_cast<int64_t>(parts.size()));
+  if (shape.empty() || shape[0] <= 0 || sizes.size() != parts.size() ||
+      std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) != shape[0]) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} {} can't be split into rows {}", ours, str(shape), str(sizes)));
+  }
   const size_t per_row = values.size() / static_cast<size_t>(shape[0]);
   std::vector<TensorData> out;
   size_t at = 0;

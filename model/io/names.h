@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +23,8 @@ struct NameRule {
   std::string foreign, ours;
   Kind kind = Kind::copy;
   int part = 0;
+  bool any_size = false;  // of rows: this part may have other rows than part 0
+  bool fallback = false;  // only where the file has no tensor of our name
 };
 
 struct NameTable {
@@ -44,6 +47,7 @@ class NamedTensors {
   const std::vector<int64_t>& shape(const std::string& ours) const;
   FileDType dtype(const std::string& ours) const;
   std::vector<std::string> names() const;
+  /// Error format where a value isn't finite.
   std::vector<float> read_f32(const std::string& ours) const;
   /// Every expected tensor is there with its shape (trailing ones aside), and no other; Error format lists up
   /// to 20 of each fault with the nearest names.
@@ -57,6 +61,7 @@ class NamedTensors {
   struct Entry {
     std::map<int, std::string> parts;  // in order: tensors of the file
     std::vector<int64_t> shape;
+    std::set<int> any_size;
     bool swap_halves = false;
   };
   const Entry& entry(const std::string& ours) const;

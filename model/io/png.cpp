@@ -40,7 +40,13 @@ void on_read(png_structp png, png_bytep out, size_t n) {
   s->at += n;
 }
 void on_write(png_structp png, png_bytep data, size_t n) {
-  static_cast<std::string*>(png_get_io_ptr(png))->append(reinterpret_cast<const char*>(data), n);
+  bool written = true;
+  try {
+    static_cast<std::string*>(png_get_io_ptr(png))->append(reinterpret_cast<const char*>(data), n);
+  } catch (...) {  // C code is above us
+    written = false;
+  }
+  if (!written) png_error(png, "out of memory");
 }
 void on_flush(png_structp) {}
 
@@ -58,10 +64,17 @@ struct Reader {
   Reader& operator=(const Reader&) = delete;
 };
 
-bool read_header(Reader& r, Source& source) {
+// Chunks that may unpack to far more than the file holds; libpng's own default is 1000 of 8 MB.
+constexpr int kMaxChunks = 64;
+constexpr size_t kMaxChunkBytes = 4 << 20;
+constexpr png_byte kPackedChunks[] = "iCCP\0tEXt\0zTXt\0iTXt";
+
+bool read_header(Reader& r, Source& source, bool with_text) {
   if (setjmp(png_jmpbuf(r.png))) return false;
   png_set_user_limits(r.png, kMaxSide, kMaxSide);
-  png_set_chunk_malloc_max(r.png, 8 << 20);
+  png_set_chunk_cache_max(r.png, kMaxChunks);
+  png_set_chunk_malloc_max(r.png, kMaxChunkBytes);
+  png_set_keep_unknown_chunks(r.png, PNG_HANDLE_CHUNK_NEVER, kPackedChunks, with_text ? 1 : 4);
   png_set_read_fn(r.png, &source, on_read);
   png_read_info(r.png, r.info);
   return true;
@@ -82,6 +95,21 @@ bool read_pixels(Reader& r, png_bytep* rows) {
   return true;
 }
 
+// tEXt and zTXt are Latin-1, iTXt is UTF-8.
+std::string from_latin1(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80) {
+      out += c;
+    } else {
+      out += static_cast<char>(0xC0 | byte >> 6);
+      out += static_cast<char>(0x80 | (byte & 0x3F));
+    }
+  }
+  return out;
+}
+
 [[noreturn]] void bad(const std::string& origin, const Fault& fault) {
   throw Error(ErrorCode::format, fmt::format("{}: bad PNG: {}", origin, fault.text));
 }
@@ -89,11 +117,16 @@ bool read_pixels(Reader& r, png_bytep* rows) {
 Image8 decode(const std::string& bytes, const std::string& origin, PngText* text) {
   Reader r;
   Source source{bytes.data(), bytes.size(), 0};
-  if (!read_header(r, source)) bad(origin, r.fault);
+  if (!read_header(r, source, text != nullptr)) bad(origin, r.fault);
   const uint64_t width = png_get_image_width(r.png, r.info), height = png_get_image_height(r.png, r.info);
   if (width * height > kMaxPixels) {
     throw Error(ErrorCode::format,
                 fmt::format("{}: {}x{} pixels are over the limit of 64 million", origin, width, height));
+  }
+  constexpr uint64_t kMaxRatio = 1032;  // deflate's best
+  if (height * png_get_rowbytes(r.png, r.info) / kMaxRatio > bytes.size()) {
+    throw Error(ErrorCode::format, fmt::format("{}: bad PNG: {} bytes can't hold {}x{} pixels", origin,
+                                               bytes.size(), width, height));
   }
   Image8 image{static_cast<int>(width), static_cast<int>(height), std::vector<uint8_t>(width * height * 4)};
   std::vector<png_bytep> rows(height);
@@ -103,7 +136,11 @@ Image8 decode(const std::string& bytes, const std::string& origin, PngText* text
     png_textp list = nullptr;
     int n = 0;
     png_get_text(r.png, r.info, &list, &n);
-    for (int i = 0; i < n; ++i) text->emplace_back(list[i].key, list[i].text ? list[i].text : "");
+    for (int i = 0; i < n; ++i) {
+      const std::string value = list[i].text ? list[i].text : "";
+      text->emplace_back(list[i].key,
+                         list[i].compression >= PNG_ITXT_COMPRESSION_NONE ? value : from_latin1(value));
+    }
   }
   return image;
 }
@@ -170,8 +207,16 @@ std::string encode_png(const Image8& image, const PngText& text) {
   std::vector<std::pair<std::string, std::string>> copy(text.begin(), text.end());
   std::vector<png_text> list;
   for (auto& [key, value] : copy) {
+    if (key.empty() || key.size() > 79 || value.find('\0') != std::string::npos) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("PNG text \"{}\": a keyword has 1 to 79 characters, and its text no zero byte",
+                              shown(key)));
+    }
     png_text t{};
-    t.compression = PNG_ITXT_COMPRESSION_NONE;
+    // Readers that know only tEXt are common; it can carry ASCII.
+    const bool ascii =
+        std::all_of(value.begin(), value.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+    t.compression = ascii ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE;
     t.key = key.data();
     t.text = value.data();
     list.push_back(t);

@@ -9,9 +9,11 @@
 #include <cstring>
 #include <filesystem>
 #include <numeric>
+#include <optional>
 
 #include "autograd/tensor.h"
-#include "model/io/json.h"
+#include "model/io/safetensors_header.h"
+#include "vk/error.h"
 
 namespace vkflux::io {
 namespace {
@@ -46,55 +48,26 @@ const DTypeRow& row(FileDType t) {
   throw Error(ErrorCode::format, fmt::format("{}: {}", path, what));
 }
 
-void refuse_other_formats(const std::string& path) {
-  const std::string ext = std::filesystem::path(path).extension().string();
+// What a file that isn't safetensors is, by its name or its first bytes; empty: nothing that we know.
+std::string_view other_format(const std::string& extension, std::string_view start) {
+  constexpr std::string_view kPickle = "a pickle file, which can run code when it is read";
   for (const char* pickle : {".ckpt", ".pt", ".pth", ".bin", ".pkl"}) {
-    if (ext == pickle) {
-      throw Error(
-          ErrorCode::unsupported,
-          path +
-              ": pickle files can run code when they are read and are refused; convert it to .safetensors");
-    }
+    if (extension == pickle) return kPickle;
   }
-  for (const char* other : {".gguf", ".onnx"}) {
-    if (ext == other)
-      throw Error(ErrorCode::unsupported,
-                  fmt::format("{}: {} files aren't read; use .safetensors", path, ext));
-  }
+  if (extension == ".gguf" || start.starts_with("GGUF")) return "a GGUF file";
+  if (extension == ".onnx") return "an ONNX file";
+  if (start.starts_with("PK\x03\x04")) return kPickle;  // PyTorch's zip container
+  if (start.size() > 2 && start[0] == '\x80' && start[1] >= 2 && start[1] <= 5 && start[2] != 0)
+    return kPickle;
+  return {};
 }
 
-TensorInfo parse_entry(const std::string& path, const std::string& name, const Json& entry,
-                       uint64_t data_size) {
-  const std::string origin = fmt::format("{}: tensor {}", path, name);
-  if (!entry.is_object()) bad(origin, "its entry is no JSON object");
-  TensorInfo t;
-  t.name = name;
-  const auto dtype = get<std::string>(entry, "dtype", origin);
-  const auto found =
-      std::find_if(kDTypes.begin(), kDTypes.end(), [&](const auto& r) { return r.name == dtype; });
-  if (found == kDTypes.end()) bad(origin, fmt::format("the dtype {} isn't supported", dtype));
-  t.dtype = found->dtype;
-  const Json shape = get<Json>(entry, "shape", origin), offsets = get<Json>(entry, "data_offsets", origin);
-  if (!shape.is_array() || shape.size() > 8) bad(origin, "its shape isn't a list of at most 8 numbers");
-  uint64_t bytes = found->size;
-  for (const Json& d : shape) {
-    if (!d.is_number_unsigned() || d.get<uint64_t>() > INT64_MAX)
-      bad(origin, "its shape holds something else than sizes");
-    if (__builtin_mul_overflow(bytes, d.get<uint64_t>(), &bytes)) bad(origin, "its size overflows");
-    t.shape.push_back(static_cast<int64_t>(d.get<uint64_t>()));
+void refuse_other_formats(const std::string& path, std::string_view start) {
+  const auto what = other_format(std::filesystem::path(path).extension().string(), start);
+  if (!what.empty()) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("{}: {}; it isn't read: convert it to .safetensors and use that", path, what));
   }
-  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
-      !offsets[1].is_number_unsigned()) {
-    bad(origin, "data_offsets isn't a pair of offsets");
-  }
-  t.begin = offsets[0].get<uint64_t>();
-  t.end = offsets[1].get<uint64_t>();
-  if (t.begin > t.end || t.end > data_size) {
-    bad(origin, fmt::format("data [{}, {}) is outside the file's {} data bytes", t.begin, t.end, data_size));
-  }
-  if (t.end - t.begin != bytes)
-    bad(origin, fmt::format("{} bytes for a tensor that needs {}", t.end - t.begin, bytes));
-  return t;
 }
 
 int64_t decode_int(FileDType t, const std::byte* p) {
@@ -180,45 +153,30 @@ std::vector<float> decode_f32(FileDType dtype, std::span<const std::byte> bytes)
   return out;
 }
 
+std::optional<FileDType> file_dtype(std::string_view name) {
+  for (const DTypeRow& r : kDTypes) {
+    if (r.name == name) return r.dtype;
+  }
+  return std::nullopt;
+}
+
 SafetensorsFile::SafetensorsFile(const std::string& path)
-    : path_(path), file_((refuse_other_formats(path), path)) {
-  uint64_t n = 0;
-  if (file_.size() < 8) bad(path, "too short for a safetensors file");
-  file_.read(0, std::as_writable_bytes(std::span(&n, 1)));
+    : path_(path), file_((refuse_other_formats(path, {}), path)) {
+  if (file_.size() < 8) bad(path, fmt::format("{} bytes are too short for a safetensors file", file_.size()));
+  std::array<char, 8> start{};
+  file_.read(0, std::as_writable_bytes(std::span(start)));
+  const auto n = std::bit_cast<uint64_t>(start);
   if (n == 0 || n > kMaxHeader || n > file_.size() - 8) {
-    bad(path, fmt::format("its header claims {} bytes, the file has {}", n, file_.size()));
+    refuse_other_formats(path, {start.data(), start.size()});
+    bad(path, fmt::format("its header claims {} bytes, the file has {} and {} is the limit", n, file_.size(),
+                          kMaxHeader));
   }
   std::string text(n, '\0');
   file_.read(8, std::as_writable_bytes(std::span(text)));
-  if (text[0] != '{') bad(path, "its header is no JSON object");
-  const Json header = parse_json(text, path);
   data_start_ = 8 + n;
-  const uint64_t data_size = file_.size() - data_start_;
-  std::vector<const TensorInfo*> order;
-  for (const auto& [key, entry] : header.items()) {
-    if (key == "__metadata__") {
-      if (!entry.is_object()) bad(path, "__metadata__ is no JSON object");
-      for (const auto& [k, v] : entry.items()) {
-        if (!v.is_string()) bad(path, fmt::format("metadata {} is no string", k));
-        metadata_[k] = v.get<std::string>();
-      }
-      continue;
-    }
-    const auto it = tensors_.emplace(key, parse_entry(path, key, entry, data_size)).first;
-    order.push_back(&it->second);
-  }
-  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-    return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;
-  });
-  uint64_t at = 0;
-  for (const TensorInfo* t : order) {
-    if (t->begin != at) {
-      bad(path, fmt::format("tensor {}: its data {} the previous tensor's ({} instead of {})", t->name,
-                            t->begin < at ? "overlaps" : "leaves a gap after", t->begin, at));
-    }
-    at = t->end;
-  }
-  if (at != data_size) bad(path, fmt::format("{} bytes follow the last tensor", data_size - at));
+  SafetensorsHeader header = parse_safetensors_header(text, path, file_.size() - data_start_);
+  tensors_ = std::move(header.tensors);
+  metadata_ = std::move(header.metadata);
 }
 
 const TensorInfo& SafetensorsFile::info(const std::string& name) const {
@@ -226,12 +184,13 @@ const TensorInfo& SafetensorsFile::info(const std::string& name) const {
   if (it != tensors_.end()) return it->second;
   std::vector<std::string> names;
   for (const auto& [k, v] : tensors_) names.push_back(k);
-  bad(path_, fmt::format("tensor {} is missing{}", name, nearest(name, names)));
+  bad(path_, fmt::format("tensor {} is missing{}", shown(name), nearest(name, names)));
 }
 
 void SafetensorsFile::read(const TensorInfo& t, uint64_t offset, std::span<std::byte> out) const {
   if (offset > t.end - t.begin || out.size() > t.end - t.begin - offset)
-    bad(path_, "a read beyond tensor " + t.name);
+    throw Error(ErrorCode::invalid_argument, fmt::format("{}: {} bytes from byte {} on are beyond tensor {}",
+                                                         path_, out.size(), offset, shown(t.name)));
   file_.read(data_start_ + t.begin + offset, out);
 }
 
@@ -245,157 +204,22 @@ std::vector<std::byte> SafetensorsFile::read_bytes(const std::string& name) cons
 std::vector<float> SafetensorsFile::read_f32(const std::string& name) const {
   const TensorInfo& t = info(name);
   if (!is_float(t.dtype))
-    bad(path_, fmt::format("tensor {} is {}, a floating-point one is needed", name, io::name(t.dtype)));
+    bad(path_,
+        fmt::format("tensor {} is {}, a floating-point one is needed", shown(name), io::name(t.dtype)));
   return decode_f32(t.dtype, read_bytes(name));
 }
 
 std::vector<int32_t> SafetensorsFile::read_i32(const std::string& name) const {
   const TensorInfo& t = info(name);
   if (is_float(t.dtype))
-    bad(path_, fmt::format("tensor {} is {}, an integer one is needed", name, io::name(t.dtype)));
+    bad(path_, fmt::format("tensor {} is {}, an integer one is needed", shown(name), io::name(t.dtype)));
   const std::vector<std::byte> raw = read_bytes(name);
   std::vector<int32_t> out(raw.size() / size_of(t.dtype));
   for (size_t i = 0; i < out.size(); ++i) {
     const int64_t v = decode_int(t.dtype, raw.data() + i * size_of(t.dtype));
     if (v < INT32_MIN || v > INT32_MAX)
-      bad(path_, fmt::format("tensor {} holds {}, which doesn't fit 32 bits", name, v));
+      bad(path_, fmt::format("tensor {} holds {}, which doesn't fit 32 bits", shown(name), v));
     out[i] = static_cast<int32_t>(v);
-  }
-  return out;
-}
-
-Checkpoint::Checkpoint(const std::string& path) : path_(path) {
-  namespace fs = std::filesystem;
-  std::string file = path;
-  if (fs::is_directory(path)) {
-    file.clear();
-    for (const char* stem : {"diffusion_pytorch_model", "model"}) {
-      for (const char* ext : {".safetensors", ".safetensors.index.json"}) {
-        const fs::path p = fs::path(path) / (std::string(stem) + ext);
-        if (file.empty() && fs::exists(p)) file = p.string();
-      }
-    }
-    if (file.empty()) {
-      throw Error(
-          ErrorCode::io,
-          path + ": this folder has neither diffusion_pytorch_model.safetensors nor model.safetensors");
-    }
-  }
-  if (!file.ends_with(".index.json")) {
-    add(file, nullptr);
-    return;
-  }
-  const Json index = read_json(file);
-  const Json map = get<Json>(index, "weight_map", file);
-  if (!map.is_object()) bad(file, "weight_map is no JSON object");
-  std::map<std::string, std::vector<std::string>> shards;
-  for (const auto& [tensor, shard] : map.items()) {
-    if (!shard.is_string()) bad(file, fmt::format("the shard of {} is no string", tensor));
-    const fs::path p(shard.get<std::string>());
-    if (p.is_absolute() || p.empty() ||
-        std::any_of(p.begin(), p.end(), [](const auto& part) { return part == ".."; })) {
-      bad(file, fmt::format("the shard path {} leaves the folder", p.string()));
-    }
-    shards[(fs::path(file).parent_path() / p).string()].push_back(tensor);
-  }
-  if (shards.empty()) bad(file, "weight_map is empty");
-  for (const auto& [shard, names] : shards) add(shard, &names);
-}
-
-void Checkpoint::add(const std::string& file, const std::vector<std::string>* expected) {
-  files_.push_back(std::make_unique<SafetensorsFile>(file));
-  const SafetensorsFile& f = *files_.back();
-  if (expected) {
-    for (const std::string& n : *expected) f.info(n);
-  }
-  for (const auto& [n, t] : f.tensors()) {
-    if (!tensors_.emplace(n, t).second) bad(file, fmt::format("tensor {} is also in another shard", n));
-    owner_[n] = files_.size() - 1;
-  }
-}
-
-const TensorInfo& Checkpoint::info(const std::string& name) const {
-  const auto it = tensors_.find(name);
-  if (it != tensors_.end()) return it->second;
-  std::vector<std::string> names;
-  for (const auto& [k, v] : tensors_) names.push_back(k);
-  bad(path_, fmt::format("tensor {} is missing{}", name, nearest(name, names)));
-}
-
-void Checkpoint::read(const TensorInfo& t, uint64_t offset, std::span<std::byte> out) const {
-  files_[owner_.at(t.name)]->read(t, offset, out);
-}
-
-std::vector<float> Checkpoint::read_f32(const std::string& name) const {
-  const TensorInfo& t = info(name);
-  return files_[owner_.at(t.name)]->read_f32(name);
-}
-
-TensorData tensor_data(std::string name, std::vector<int64_t> shape, std::span<const float> values,
-                       FileDType dtype) {
-  TensorData t{std::move(name), dtype, std::move(shape), {}};
-  t.bytes.resize(values.size() * size_of(dtype));
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (dtype == FileDType::f32) {
-      std::memcpy(t.bytes.data() + 4 * i, &values[i], 4);
-    } else {
-      const uint16_t h = dtype == FileDType::f16 ? to_f16(values[i]) : to_bf16(values[i]);
-      std::memcpy(t.bytes.data() + 2 * i, &h, 2);
-    }
-  }
-  return t;
-}
-
-void write_safetensors(const std::string& path, const std::vector<TensorData>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
-  std::vector<const TensorData*> order;
-  for (const TensorData& t : tensors) order.push_back(&t);
-  std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
-  Json header = Json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  uint64_t at = 0;
-  for (const TensorData* t : order) {
-    if (header.contains(t->name))
-      throw Error(ErrorCode::invalid_argument, fmt::format("{}: {} twice", path, t->name));
-    header[t->name] = {
-        {"dtype", name(t->dtype)}, {"shape", t->shape}, {"data_offsets", {at, at + t->bytes.size()}}};
-    at += t->bytes.size();
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const uint64_t n = text.size();
-  atomic_write(path, [&](const Sink& sink) {
-    sink(std::as_bytes(std::span(&n, 1)));
-    sink(std::as_bytes(std::span(text.data(), text.size())));
-    for (const TensorData* t : order) sink(t->bytes);
-  });
-}
-
-std::string nearest(const std::string& name, const std::vector<std::string>& candidates) {
-  const auto distance = [&](const std::string& other) {
-    std::vector<size_t> d(other.size() + 1);
-    std::iota(d.begin(), d.end(), size_t{0});
-    for (size_t i = 1; i <= name.size(); ++i) {
-      size_t diagonal = d[0];
-      d[0] = i;
-      for (size_t j = 1; j <= other.size(); ++j) {
-        const size_t up = d[j];
-        d[j] = std::min({up + 1, d[j - 1] + 1, diagonal + (name[i - 1] != other[j - 1])});
-        diagonal = up;
-      }
-    }
-    return d.back();
-  };
-  std::vector<std::pair<size_t, std::string>> ranked;
-  const size_t limit =
-      std::min<size_t>(candidates.size(), 4096);  // enough to be helpful, bounded for hostile files
-  for (size_t i = 0; i < limit && name.size() < 512; ++i) {
-    if (candidates[i].size() < 512) ranked.emplace_back(distance(candidates[i]), candidates[i]);
-  }
-  std::sort(ranked.begin(), ranked.end());
-  std::string out;
-  for (size_t i = 0; i < std::min<size_t>(3, ranked.size()); ++i) {
-    if (ranked[i].first <= name.size() / 2) out += (out.empty() ? "; nearest: " : ", ") + ranked[i].second;
   }
   return out;
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,6 +19,7 @@ namespace vkflux::io {
 enum class FileDType { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
 size_t size_of(FileDType t);
 std::string_view name(FileDType t);  // as in the file: "F32"
+std::optional<FileDType> file_dtype(std::string_view name);
 
 /// Decodes values of a floating-point dtype.
 std::vector<float> decode_f32(FileDType dtype, std::span<const std::byte> bytes);
@@ -55,7 +57,9 @@ class SafetensorsFile {
 };
 
 /// One or more files seen as one set of tensors: a .safetensors file, a *.safetensors.index.json, or a folder
-/// that holds {model,diffusion_pytorch_model}.safetensors[.index.json].
+/// that holds {model,diffusion_pytorch_model}.safetensors[.index.json]. A tensor in two shards, or one that
+/// is not in the shard that the index names, is Error format; one that the index doesn't list is left out
+/// with a warning.
 class Checkpoint {
  public:
   explicit Checkpoint(const std::string& path);
@@ -66,10 +70,12 @@ class Checkpoint {
   std::vector<float> read_f32(const std::string& name) const;
   const std::string& path() const { return path_; }
   const std::map<std::string, std::string>& metadata() const { return files_.front()->metadata(); }
+  const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
-  void add(const std::string& file, const std::vector<std::string>* expected);
+  void add_shards(const std::string& index);
   std::string path_;
+  std::vector<std::string> warnings_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, TensorInfo> tensors_;
   std::map<std::string, size_t> owner_;
@@ -86,7 +92,8 @@ struct TensorData {
 TensorData tensor_data(std::string name, std::vector<int64_t> shape, std::span<const float> values,
                        FileDType dtype = FileDType::f32);
 
-/// Atomic, deterministic (sorted by name).
+/// Atomic, deterministic (sorted by name). Error invalid_argument where a name appears twice or isn't UTF-8,
+/// or where the bytes don't fit the shape.
 void write_safetensors(const std::string& path, const std::vector<TensorData>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
