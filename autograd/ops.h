@@ -103,6 +103,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
               Activation act = Activation::none);
 /// a[..., M, K] . b[..., K, N] (or b[..., N, K]^T): equal leading dimensions.
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_b = false);
+/// a[..., K, M]^T . b[..., K, N]: equal leading dimensions.
+Tensor matmul_tn(const Tensor& a, const Tensor& b);
 
 // --- attention
 // ---------------------------------------------------------------------------------------------------------------
@@ -132,6 +134,38 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
 /// [B, H, N, D] -> [B, N, H D] and back.
 Tensor merge_heads(const Tensor& x);
 Tensor split_heads(const Tensor& x, int64_t heads);
+
+// --- kernel regression attention
+// ---------------------------------------------------------------------------------------------------------------
+/// u = ELU(x) + 1 over the last dimension, divided by |u| + eps when normalise is set.
+Tensor feature_map(const Tensor& x, bool normalise, float eps = 1e-6f);
+/// x / (|x| + eps) over the last dimension.
+Tensor soft_l2norm(const Tensor& x, float eps = 1e-6f);
+/// Keys [start, start + length) of v[B, H, N, D] with ones behind them: rows (v, 1, 0 ..) of D + 1 numbers,
+/// padded to a multiple of 4; zeros for keys that key_mask (u8 [B, N] or undefined) drops.
+Tensor kernel_values(const Tensor& v, const Tensor& key_mask, int64_t start, int64_t length);
+struct KernelQuotient {
+  Tensor y;    // [..., cols]
+  Tensor den;  // [...], not clamped, not differentiable
+};
+/// num / max(den, eps) of rows (num, den, ..): weighted sums of kernel_values rows of `cols` values.
+KernelQuotient kernel_quotient(const Tensor& x, int64_t cols, float eps = 1e-6f);
+/// The smallest number, [1]. Not differentiable.
+Tensor min_all(const Tensor& x);
+struct HkrBlendOptions {
+  float alpha_max = 0.2f, gamma = 2.0f;
+  bool adaptive = true;  // false: the same gate for all tokens
+};
+struct HkrBlend {
+  Tensor out;   // [B, H, N, D]
+  Tensor gate;  // [B, H, N] in (0, 1): its product with alpha_max is the landmark branch's weight
+};
+/// kernel + alpha_max gate (land - kernel) of two branches [B, H, N, D]. conditioner: four numbers (kernel
+/// scale, kernel bias, landmark scale, landmark bias) applied first as (1 + scale) x + bias, or undefined.
+/// gate = sigmoid(alpha + gamma (min(d / mean d, 3) / 3 - 1/2)), d = 1 - cosine of the branches, its mean
+/// over the tokens of a head; no gradient flows through d.
+HkrBlend hkr_blend(const Tensor& kernel, const Tensor& land, const Tensor& conditioner, const Tensor& alpha,
+                   const HkrBlendOptions& options = {});
 
 // --- images, channels last: x[B, H, W, C]
 // ------------------------------------------------------------------------------------

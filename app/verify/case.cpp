@@ -113,11 +113,7 @@ Tensor Case::in(const std::string& name) {
   auto [it, fresh] = loaded_.try_emplace("in." + name);
   if (!fresh) return it->second;
   it->second = load(file_, "in." + name);
-  const std::string grad = "grad.in." + name;
-  if (file_.has(grad) || file_.has("grad_sample.in." + name)) {
-    tape_.watch(it->second);
-    watched_.emplace_back(grad, it->second);
-  }
+  watch("grad.in." + name, it->second);
   return it->second;
 }
 
@@ -125,12 +121,15 @@ Tensor Case::weight(const std::string& name) {
   auto [it, fresh] = loaded_.try_emplace("w." + name);
   if (!fresh) return it->second;
   it->second = load(weights(), "w." + name);
-  const std::string grad = "grad." + name;
-  if (file_.has(grad) || file_.has("grad_sample." + name)) {
-    tape_.watch(it->second);
-    watched_.emplace_back(grad, it->second);
-  }
+  watch("grad." + name, it->second);
   return it->second;
+}
+
+void Case::watch(const std::string& gradient, const Tensor& leaf) {
+  const std::string rest = gradient.substr(std::string("grad").size());
+  if (!file_.has(gradient) && !file_.has("grad_sample" + rest)) return;
+  tape_.watch(leaf);
+  watched_.emplace_back(gradient, leaf);
 }
 
 std::vector<std::string> Case::weight_names(const std::string& prefix) const {

@@ -47,6 +47,9 @@ class Case {
   /// "w." + name (from weights_file when the file says so), watched likewise.
   Tensor weight(const std::string& name);
   bool has_weight(const std::string& name) const { return weights().has("w." + name); }
+  /// Asks for the gradient with respect to a leaf if the file has it under this name ("grad.x"): for weights
+  /// that several sub-cases use (an alias() of weight() each).
+  void watch(const std::string& gradient, const Tensor& leaf);
   /// All weights whose name starts with the prefix, without it.
   std::vector<std::string> weight_names(const std::string& prefix = "") const;
   Shape weight_shape(const std::string& name) const;
@@ -115,6 +118,12 @@ void run_flux1_modules(Case& c);
 void run_flux1_rope(Case& c);
 void run_vae(Case& c);
 void run_text_encoder(Case& c);
+void run_ttr_kernel(Case& c);
+void run_ttr_landmark_branch(Case& c);
+void run_ttr_layer(Case& c);
+void run_ttr_scalar_embedding(Case& c);
+void run_ttr_teacher_attention(Case& c);
 void run_flux1_schedule(const nlohmann::json& file, Report& report);
+void run_ttr_landmarks(const nlohmann::json& file, Report& report);
 
 }  // namespace vkflux::verify

@@ -14,7 +14,7 @@ struct Row {
   Fn run;
 };
 
-constexpr std::array<Row<CaseFn>, 13> kCases{{{"ops_", run_ops},
+constexpr std::array<Row<CaseFn>, 18> kCases{{{"ops_", run_ops},
                                               {"ops_adamw", run_adamw},
                                               {"flux1_double_block", run_flux1_block},
                                               {"flux1_single_block", run_flux1_block},
@@ -26,8 +26,14 @@ constexpr std::array<Row<CaseFn>, 13> kCases{{{"ops_", run_ops},
                                               {"vae_flux1", run_vae},
                                               {"clip_text", run_text_encoder},
                                               {"t5_encoder", run_text_encoder},
-                                              {"flux1_rope", run_flux1_rope}}};
-constexpr std::array<Row<TableFn>, 1> kTables{{{"flux1_schedule", run_flux1_schedule}}};
+                                              {"flux1_rope", run_flux1_rope},
+                                              {"ttr_kernel", run_ttr_kernel},
+                                              {"ttr_landmark_branch", run_ttr_landmark_branch},
+                                              {"ttr_layer", run_ttr_layer},
+                                              {"ttr_scalar_embedding", run_ttr_scalar_embedding},
+                                              {"ttr_teacher_attention", run_ttr_teacher_attention}}};
+constexpr std::array<Row<TableFn>, 2> kTables{
+    {{"flux1_schedule", run_flux1_schedule}, {"ttr_landmarks", run_ttr_landmarks}}};
 
 template <class Rows>
 auto longest(const Rows& rows, const std::string& kind) -> decltype(rows[0].run) {

@@ -52,4 +52,25 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_b) {
   return c;
 }
 
+Tensor matmul_tn(const Tensor& a, const Tensor& b) {
+  bool ok = a.rank() >= 2 && a.rank() == b.rank() && a.dtype() == DType::f32 && b.dtype() == DType::f32 &&
+            a.dim(-2) == b.dim(-2);
+  for (int i = 0; ok && i + 2 < a.rank(); ++i) ok = a.dim(i) == b.dim(i);
+  expect("matmul_tn", ok, "needs f32 [..., K, M] and [..., K, N]", {&a, &b});
+  Tape* tape = Tape::wants({&a, &b});
+  const auto pause = Tape::pause();
+  const int64_t k = a.dim(-2), m = a.dim(-1), n = b.dim(-1);
+  const Tensor ad = contiguous(a), bd = contiguous(b);
+  Shape shape = a.shape();
+  shape[-2] = m, shape[-1] = n;
+  const Tensor c = product(GemmForm::tn, ad, bd, shape, k);
+  if (!tape) return c;
+  tape->push("matmul_tn", {c}, [a, b, ad, bd, m, n, id = c.id()](Grads& g) {
+    const Tensor dc = contiguous(g.of(id));
+    if (g.wants(a)) g.add(a, product(GemmForm::nt, bd, dc, a.shape(), n));
+    if (g.wants(b)) g.add(b, product(GemmForm::nn, ad, dc, b.shape(), m));
+  });
+  return c;
+}
+
 }  // namespace vkflux::op

@@ -8,10 +8,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "autograd/run.h"
 #include "model/attention/attention.h"
+#include "model/hkr/landmarks.h"
 #include "model/layers.h"
 
 namespace vkflux {
@@ -28,18 +30,11 @@ struct HkrConfig {
   void check() const;
 };
 
-/// Which keys are landmarks.
-struct LandmarkOptions {
-  double fraction = 0.08;          // of the image tokens
-  int64_t min = 64, max = 0;       // of the image landmarks; max 0: no limit; max wins over min
-  int64_t text_tokens_guess = 77;  // when the caller doesn't know the conditioning tokens
-  bool qk_norm = false;            // normalise q and landmark keys before the scores (never on in practice)
-};
-
 /// Everything else that a layer's result depends on.
 struct HkrOptions {
   LandmarkOptions landmarks;
   int64_t query_chunk = 256, key_chunk = 1024;  // change rounding and memory only
+  int64_t keep_limit = 256 << 20;  // bytes that a recorded pass may keep for backward; above: chunks again
   float alpha_max = 0.2f, gamma = 2.0f, eps = 1e-6f;
   bool adaptive = true;      // blend by the branches' disagreement; false: one weight for all tokens
   bool feature_norm = true;  // L2-normalise the features
@@ -69,11 +64,36 @@ struct HkrCall {
 struct HkrResult {
   Tensor out;                   // [B, H, Nq, D]
   Tensor out_kernel, out_land;  // before the conditioner
-  Tensor den_min;               // [1]: smallest unclamped denominator
+  Tensor conditioner;           // [1, 4]: kernel scale, bias, landmark scale, bias; undefined: skipped
+  Tensor gate;                  // [B, H, Nq] in (0, 1); times alpha_max: the landmark branch's weight
+  Tensor den_min;               // [1]: smallest unclamped denominator; infinite without queries
 };
 
+/// The kernel branch: out_i = sum_j m_j (phi_q(q_i) . phi_k(k_j)) v_j / max(the same without v, eps), without
+/// hidden layers or features of all tokens at once when those would be large. v[B, H, Nk, Dv] with any Dv.
+struct KernelBranch {
+  Tensor out;      // [B, H, Nq, Dv]
+  Tensor den_min;  // [1]
+};
+KernelBranch kernel_regression(const HkrFeatures& phi_q, const HkrFeatures& phi_k, const Tensor& q,
+                               const Tensor& k, const Tensor& v, const Tensor& key_mask,
+                               const HkrOptions& options);
+
+/// Landmarks of a call, on the device.
+struct Landmarks {
+  Tensor rows;      // i32 [B H M]: rows of k[B H Nk, D]
+  Tensor key_mask;  // u8 [B, M] or undefined; every row keeps at least one
+  int64_t count = 0;
+};
+/// Waits for the device when there is a mask.
+Landmarks landmarks_of(const Tensor& k, const Tensor& key_mask, int64_t conditioning,
+                       const LandmarkOptions& options);
+/// The landmark branch: softmax attention over the landmarks alone, scaled by 1/sqrt(D).
+Tensor landmark_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Landmarks& landmarks,
+                          const HkrOptions& options);
+
 /// The student of one single block, shared by all its heads. Differentiable with respect to its parameters
-/// (q, k, v and the gate's statistics are constants, as in the reference).
+/// and to q, k, v where the tape watches them; the gate's statistics are constants, as in the reference.
 class HkrLayer {
  public:
   explicit HkrLayer(const HkrConfig& config, const HkrOptions& options = {});
@@ -90,6 +110,7 @@ class HkrLayer {
     v.child("conditioner.mlp.0.", conditioner_in);
     v.child("conditioner.mlp.2.", conditioner_out);
   }
+  /// Errors: invalid_argument (shapes). Nothing waits for the device unless there is a key mask.
   HkrResult forward(const HkrCall& call) const;
 
   Tensor alpha;  // logit
@@ -97,8 +118,20 @@ class HkrLayer {
   Linear conditioner_in, conditioner_out;
 
  private:
+  Landmarks landmarks(const HkrCall& call) const;
+  Tensor embedded(const HkrCall& call) const;
+
+  /// What the last call uploaded, for the next one of the same shape or step.
+  struct Cache {
+    int64_t batch = 0, heads = 0, keys = 0, conditioning = 0;
+    LandmarkOptions options;
+    Landmarks landmarks;
+    float sigma = 0, cfg = 0;
+    Tensor embedding;  // [1, 64]
+  };
   HkrConfig config_;
   HkrOptions options_;
+  mutable Cache cache_;
 };
 
 /// How a student starts: linears uniform in +-1/sqrt(fan in), the second conditioner layer zero, alpha the
@@ -110,5 +143,7 @@ HkrConfig infer_hkr_config(const std::vector<std::pair<std::string, Shape>>& sha
 
 /// Multiply-adds of one forward pass times two, and the bytes that must move.
 Cost hkr_cost(const HkrConfig& config, const HkrOptions& options, const AttentionShape& shape);
+/// Device memory of one forward pass without gradients, besides q, k, v and the result.
+uint64_t hkr_scratch(const HkrConfig& config, const HkrOptions& options, const AttentionShape& shape);
 
 }  // namespace vkflux

@@ -56,6 +56,33 @@ TEST(Matmul, Shapes) {
   check({5, 4, 3}, {5, 3, 2}, false);
 }
 
+TEST(Matmul, TransposedA) {
+  const std::pair<Shape, Shape> cases[] = {
+      {{1, 1}, {1, 1}}, {{7, 3}, {7, 5}}, {{2, 3, 40, 12}, {2, 3, 40, 8}}, {{5, 33, 36}, {5, 33, 68}}};
+  for (const auto& [a, b] : cases) {
+    for (const char* variant : {"simd", "gpu"}) {
+      const VariantOverride force("matmul", variant);
+      CheckOptions options;
+      options.max_probes = 8;
+      check_op(
+          fmt::format("matmul_tn {} {} {}", variant, a.str(), b.str()), {random(a, 1), random(b, 2)},
+          [](const std::vector<Tensor>& t) -> std::vector<Tensor> { return {op::matmul_tn(t[0], t[1])}; },
+          [](const std::vector<Host>& h) {
+            Host t = h[0];
+            const size_t k = static_cast<size_t>(t.shape[-2]), m = static_cast<size_t>(t.shape[-1]);
+            std::swap(t.shape[-2], t.shape[-1]);
+            for (size_t i = 0; i < t.data.size(); ++i)
+              t[i / (k * m) * k * m + i % m * k + i / m % k] = h[0][i];
+            return reference({t, h[1]}, false);
+          },
+          options);
+    }
+  }
+  EXPECT_THROW(op::matmul_tn(Tensor::zeros(device(), {2, 3}), Tensor::zeros(device(), {3, 3})), Error);
+  EXPECT_EQ(op::matmul_tn(Tensor::zeros(device(), {0, 3}), Tensor::zeros(device(), {0, 2})).to_host(),
+            std::vector<float>(6));
+}
+
 TEST(Matmul, TransposedB) {
   check({1, 3}, {1, 3}, true);
   check({17, 8}, {13, 8}, true);

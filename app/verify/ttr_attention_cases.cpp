@@ -1,0 +1,314 @@
+// Golden cases of the HKR layer: its embedding, landmarks, branches, blend, and the teacher's attention.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "app/verify/case.h"
+#include "autograd/ops.h"
+#include "model/hkr/hkr.h"
+#include "model/hkr/scalar_embedding.h"
+#include "vk/error.h"
+
+namespace vkflux::verify {
+namespace {
+
+using nlohmann::json;
+
+constexpr double kEmbeddingTolerance = 1e-4;
+constexpr int64_t kPhiShown = 64;  // features that the files keep
+
+template <class T>
+T field(const json& j, const char* key, T fallback) {
+  return j.contains(key) && !j[key].is_null() ? j[key].get<T>() : fallback;
+}
+
+template <class T>
+std::optional<T> optional_field(const json& j, const char* key) {
+  if (!j.contains(key) || j[key].is_null()) return std::nullopt;
+  return j[key].get<T>();
+}
+
+// Options by the reference's names; what isn't named keeps its value.
+void read_options(const json& j, HkrOptions& o) {
+  LandmarkOptions& l = o.landmarks;
+  l.fraction = field(j, "landmark_fraction", l.fraction);
+  l.min = field(j, "landmark_min", l.min);
+  l.max = field(j, "landmark_max", l.max);
+  l.text_tokens_guess = field(j, "text_tokens_guess", l.text_tokens_guess);
+  l.qk_norm = field(j, "landmark_qk_norm", l.qk_norm);
+  o.alpha_max = field(j, "alpha_max", o.alpha_max);
+  o.gamma = field(j, "gamma", o.gamma);
+  o.eps = field(j, "eps", o.eps);
+  o.adaptive = field(j, "adaptive_alpha", o.adaptive);
+  o.feature_norm = field(j, "qk_norm", o.feature_norm);
+  for (const char* key : {"q_chunk", "query_chunk_size"}) o.query_chunk = field(j, key, o.query_chunk);
+  for (const char* key : {"k_chunk", "key_chunk_size"}) o.key_chunk = field(j, key, o.key_chunk);
+}
+
+const json& sub_cases(const Case& c) {
+  return c.config().contains("sub_cases") ? c.config()["sub_cases"] : c.config();
+}
+
+// What weight `name` is in one sub-case: the same memory under an own id, for gradients per sub-case.
+Tensor weight_of(Case& c, const std::string& tag, const std::string& name) {
+  const Tensor leaf = c.weight(name).alias();
+  c.watch("grad." + tag + "." + name, leaf);
+  return leaf;
+}
+
+HkrFeatures features_of(Case& c, const HkrConfig& config, const std::string& tag, const std::string& net) {
+  HkrFeatures phi(config);
+  for (const Param& p : parameters(phi, "kernel." + net + ".")) *p.tensor = weight_of(c, tag, p.name);
+  return phi;
+}
+
+HkrConfig config_of(const Case& c) {
+  std::vector<std::pair<std::string, Shape>> shapes;
+  for (const std::string& name : c.weight_names()) shapes.emplace_back(name, c.weight_shape(name));
+  return infer_hkr_config(shapes);
+}
+
+Tensor mask_of(Case& c, const std::string& name) {
+  return c.has_in(name) ? c.in(name) : Tensor();
+}
+
+std::vector<uint8_t> any_row(const std::vector<uint8_t>& mask, size_t keys) {
+  std::vector<uint8_t> valid(keys, 0);
+  for (size_t i = 0; i < mask.size(); ++i) valid[i % keys] |= mask[i];
+  return valid;
+}
+
+std::vector<int32_t> landmark_indices(const Tensor& k, const Tensor& mask, int64_t conditioning,
+                                      const LandmarkOptions& o) {
+  std::vector<uint8_t> valid;
+  if (mask.defined()) valid = any_row(mask.to_host_bytes(), static_cast<size_t>(k.dim(2)));
+  return select_landmarks(k.dim(2), conditioning, o, valid);
+}
+
+void out_landmarks(Case& c, const std::string& tag, const std::vector<int32_t>& index) {
+  const std::string name = tag + ".landmarks";
+  if (!c.file().has("out." + name)) return;
+  c.tolerance("out." + name, 0);
+  c.out(name, std::vector<float>(index.begin(), index.end()));
+}
+
+Tensor shown(const Tensor& phi) {
+  return phi.slice(3, 0, std::min(kPhiShown, phi.dim(3)));
+}
+
+}  // namespace
+
+void run_ttr_scalar_embedding(Case& c) {
+  c.tolerance("out.", kEmbeddingTolerance, true);
+  const std::vector<float> xs = c.in("x").to_host();
+  for (const auto& [tag, sub] : c.config().items()) {
+    const int64_t requested = sub.at("requested");
+    std::vector<float> all;
+    for (const float x : xs) {
+      const std::vector<float> e = scalar_embedding(x, requested);
+      all.insert(all.end(), e.begin(), e.end());
+    }
+    if (c.file().has("out." + tag + ".f32")) c.out(tag + ".f32", all);
+    c.out(tag, std::move(all));
+  }
+}
+
+void run_ttr_kernel(Case& c) {
+  const HkrConfig config = config_of(c);
+  for (const auto& [tag, sub] : sub_cases(c).items()) {
+    const ErrorContext context(tag);
+    HkrOptions o;
+    read_options(c.config(), o);
+    read_options(sub, o);
+    const HkrFeatures phi_q = features_of(c, config, tag, "phi_net_q");
+    const bool shared = tag.find("shared") != std::string::npos || !field(sub, "split_qk", true);
+    HkrFeatures phi_k = phi_q;
+    if (shared) {
+      // The file may name the shared network's gradients either way.
+      for (const Param& p : parameters(phi_k, "kernel.phi_net_k."))
+        c.watch("grad." + tag + "." + p.name, *p.tensor);
+    } else {
+      phi_k = features_of(c, config, tag, "phi_net_k");
+    }
+    const Tensor q = c.in(tag + ".q"), k = c.in(tag + ".k"), v = c.in(tag + ".v");
+    KernelBranch r;
+    {
+      const auto scope = c.tape().record();
+      r = kernel_regression(phi_q, phi_k, q, k, v, mask_of(c, tag + ".key_mask"), o);
+    }
+    c.out(tag + ".y", r.out);
+    if (c.file().has("out." + tag + ".den_min"))
+      c.out(tag + ".den_min", std::vector<float>{std::max(r.den_min.item(), o.eps)});
+    c.mid(tag + ".phi_q", shown(phi_q(q, o)));
+    c.mid(tag + ".phi_k", shown(phi_k(k, o)));
+    c.backward({{r.out, "loss_cotangent." + tag}});
+  }
+}
+
+void run_ttr_landmark_branch(Case& c) {
+  for (const auto& [tag, sub] : sub_cases(c).items()) {
+    const ErrorContext context(tag);
+    HkrOptions o;
+    if (sub.contains("kw")) read_options(sub["kw"], o);
+    const Tensor q = c.in(tag + ".q"), k = c.in(tag + ".k"), v = c.in(tag + ".v");
+    const Tensor mask = mask_of(c, tag + ".key_mask");
+    const int64_t t = conditioning_tokens(k.dim(2), optional_field<int64_t>(sub, "cond"),
+                                          optional_field<int64_t>(sub, "text"), o.landmarks);
+    out_landmarks(c, tag, landmark_indices(k, mask, t, o.landmarks));
+    Tensor y;
+    {
+      const auto scope = c.tape().record();
+      y = landmark_attention(q, k, v, landmarks_of(k, mask, t, o.landmarks), o);
+    }
+    c.out(tag + ".y", y);
+    c.backward({{y, "loss_cotangent." + tag}});
+  }
+}
+
+void run_ttr_layer(Case& c) {
+  const HkrConfig config = config_of(c);
+  for (const auto& [tag, sub] : sub_cases(c).items()) {
+    const ErrorContext context(tag);
+    HkrOptions o;
+    read_options(c.config(), o);
+    if (c.config().contains("defaults")) read_options(c.config()["defaults"], o);
+    if (sub.contains("layer")) read_options(sub["layer"], o);
+    o.adaptive = field(sub, "adaptive_alpha", o.adaptive);
+    HkrLayer layer(config, o);
+    for (const Param& p : parameters(layer)) *p.tensor = weight_of(c, tag, p.name);
+    HkrCall call{c.in(tag + ".q"),
+                 c.in(tag + ".k"),
+                 c.in(tag + ".v"),
+                 mask_of(c, tag + ".key_mask"),
+                 optional_field<int64_t>(sub, "conditioning_token_count"),
+                 optional_field<int64_t>(sub, "text_token_count"),
+                 optional_field<float>(sub, "sigma"),
+                 optional_field<float>(sub, "cfg_scale")};
+    const int64_t t = conditioning_tokens(call.k.dim(2), call.conditioning, call.text, o.landmarks);
+    out_landmarks(c, tag, landmark_indices(call.k, call.key_mask, t, o.landmarks));
+    HkrResult r;
+    {
+      const auto scope = c.tape().record();
+      r = layer.forward(call);
+    }
+    c.out(tag + ".y", r.out);
+    c.mid(tag + ".out_kernel", r.out_kernel);
+    c.mid(tag + ".out_land", r.out_land);
+    if (r.conditioner.defined()) c.mid(tag + ".conditioner", r.conditioner);
+    c.mid(tag + ".gate_sigmoid", r.gate);
+    c.backward({{r.out, "loss_cotangent." + tag}});
+  }
+}
+
+void run_ttr_teacher_attention(Case& c) {
+  for (const auto& [tag, sub] : sub_cases(c).items()) {
+    const ErrorContext context(tag);
+    const Tensor q = c.in(tag + ".q"), k = c.in(tag + ".k"), v = c.in(tag + ".v");
+    op::AttentionOptions o;
+    if (const Tensor mask = mask_of(c, tag + ".mask"); mask.defined())
+      o.key_mask = safe_mask(mask.view({k.dim(0), k.dim(2)}));
+    Tensor y;
+    {
+      const auto scope = c.tape().record();
+      y = op::attention(q, k, v, o);
+    }
+    c.out(tag + ".y", y);
+    c.backward({{y, "loss_cotangent." + tag}});
+  }
+}
+
+namespace {
+
+Check exact(const std::string& name, int64_t got, int64_t want) {
+  const double error = std::fabs(static_cast<double>(got - want));
+  return {name, error, 0, true, error == 0, ""};
+}
+
+// The file's list (whole, or its head, tail and hash) against ours. Slots in tie_slots may be off by one.
+Check compare_indices(const std::string& name, const json& row, const std::vector<int32_t>& got) {
+  Check check{name, 0, 0, true, true, ""};
+  std::vector<bool> tie(got.size(), false);
+  const auto slots = field(row, "tie_slots", std::vector<size_t>{});
+  for (const size_t s : slots) {
+    if (s < tie.size()) tie[s] = true;
+  }
+  const auto compare = [&](const std::vector<int32_t>& want, size_t first) {
+    if (first + want.size() > got.size()) {
+      check.passed = false;
+      check.note = fmt::format("{} indices, more were expected", got.size());
+      return;
+    }
+    for (size_t i = 0; i < want.size(); ++i) {
+      const int off = std::abs(got[first + i] - want[i]);
+      check.error = std::max(check.error, static_cast<double>(off));
+      if (off > (tie[first + i] ? 1 : 0)) check.passed = false;
+    }
+  };
+  if (row.contains("indices")) {
+    const auto want = row["indices"].get<std::vector<int32_t>>();
+    if (want.size() != got.size()) {
+      check.passed = false;
+      check.note = fmt::format("{} indices, {} expected", got.size(), want.size());
+    }
+    compare(want, 0);
+    return check;
+  }
+  const auto head = row.at("indices_head").get<std::vector<int32_t>>();
+  const auto tail = row.at("indices_tail").get<std::vector<int32_t>>();
+  compare(head, 0);
+  compare(tail, got.size() < tail.size() ? 0 : got.size() - tail.size());
+  if (!slots.empty()) return check;
+  uint32_t hash = 0;
+  int64_t sum = 0;
+  for (const int32_t i : got) {
+    hash = hash * 1000003u + static_cast<uint32_t>(i);
+    sum += i;
+  }
+  if (hash != row.at("indices_hash").get<uint32_t>() || sum != row.at("indices_sum").get<int64_t>()) {
+    check.passed = false;
+    check.note = "the list's hash or sum differs";
+  }
+  return check;
+}
+
+}  // namespace
+
+void run_ttr_landmarks(const json& file, Report& report) {
+  size_t index = 0;
+  for (const json& row : file.at("cases")) {
+    const std::string name = fmt::format("landmarks[{}]", index++);
+    HkrOptions o;
+    read_options(row, o);
+    const int64_t keys = row.at("num_keys");
+    const int64_t t = conditioning_tokens(keys, optional_field<int64_t>(row, "conditioning_token_count"),
+                                          optional_field<int64_t>(row, "text_token_count"), o.landmarks);
+    report.checks.push_back(exact(name + ".conditioning", t, row.at("resolved_conditioning_count")));
+    report.checks.push_back(
+        exact(name + ".budget", landmark_budget(keys - t, o.landmarks), row.at("effective_landmark_count")));
+    std::vector<uint8_t> valid;
+    if (row.contains("key_mask") && !row["key_mask"].is_null()) {
+      valid.assign(static_cast<size_t>(keys), 0);
+      for (const json& mask : row["key_mask"]) {
+        const auto bytes = mask.get<std::vector<uint8_t>>();
+        for (size_t i = 0; i < bytes.size(); ++i) valid.at(i) |= bytes[i];
+      }
+    }
+    const std::vector<int32_t> got = select_landmarks(keys, t, o.landmarks, valid);
+    report.checks.push_back(exact(name + ".count", static_cast<int64_t>(got.size()), row.at("count")));
+    report.checks.push_back(compare_indices(name + ".indices", row, got));
+  }
+  for (const json& row : field(file, "training_query_indices", json::array())) {
+    const int64_t n = row.at("seq_len"), cap = row.at("cap");
+    const std::string name = fmt::format("queries[{} of {}]", cap, n);
+    const std::vector<int32_t> got = select_training_queries(n, cap);
+    if (row.contains("indices") && row["indices"].is_null()) {  // null: all
+      bool all = static_cast<int64_t>(got.size()) == n;
+      for (size_t i = 0; all && i < got.size(); ++i) all = got[i] == static_cast<int32_t>(i);
+      report.checks.push_back({name, 0, 0, true, all, all ? "" : "all rows were expected"});
+    } else {
+      report.checks.push_back(compare_indices(name, row, got));
+    }
+  }
+}
+
+}  // namespace vkflux::verify

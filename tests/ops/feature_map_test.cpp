@@ -1,0 +1,70 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "autograd/ops.h"
+#include "autograd/run.h"
+#include "tests/harness/gpu.h"
+#include "tests/harness/op_check.h"
+#include "vk/error.h"
+
+namespace vkflux::test {
+namespace {
+
+Host reference(const Host& x, bool elu, bool normalise, double eps) {
+  Host y = x;
+  const size_t c = static_cast<size_t>(x.shape[-1]);
+  for (size_t row = 0; row < x.data.size() / c; ++row) {
+    double squares = 0;
+    for (size_t i = row * c; i < (row + 1) * c; ++i) {
+      if (elu) y[i] = x[i] > 0 ? x[i] + 1 : std::exp(x[i]);
+      squares += y[i] * y[i];
+    }
+    if (!normalise) continue;
+    for (size_t i = row * c; i < (row + 1) * c; ++i) y[i] /= std::sqrt(squares) + eps;
+  }
+  return y;
+}
+
+TEST(FeatureMap, AgreesWithReferenceInBothStructures) {
+  for (const char* variant : {"simd", "gpu"}) {
+    const VariantOverride force("feature_map", variant);
+    for (const Shape& shape : {Shape{3, 64}, Shape{2, 2, 3, 32}, Shape{5, 7}, Shape{1, 1}, Shape{2, 515}}) {
+      for (const bool normalise : {true, false}) {
+        check_op(
+            std::string(variant) + " feature_map " + shape.str(), {random(shape, 3, 2)},
+            [&](const auto& t) { return std::vector{op::feature_map(t[0], normalise)}; },
+            [&](const auto& h) { return std::vector{reference(h[0], true, normalise, 1e-6)}; });
+      }
+    }
+  }
+}
+
+TEST(FeatureMap, SoftNormAddsEpsilonToTheNorm) {
+  for (const char* variant : {"simd", "gpu"}) {
+    const VariantOverride force("soft_l2norm", variant);
+    for (const Shape& shape : {Shape{3, 64}, Shape{4, 5}}) {
+      check_op(
+          std::string(variant) + " soft_l2norm", {random(shape, 4)},
+          [](const auto& t) { return std::vector{op::soft_l2norm(t[0], 0.25f)}; },
+          [](const auto& h) { return std::vector{reference(h[0], false, true, 0.25)}; });
+    }
+  }
+  const std::vector<float> zero = op::soft_l2norm(Tensor::zeros(device(), {2, 8})).to_host();
+  for (const float x : zero) EXPECT_EQ(x, 0);
+}
+
+TEST(FeatureMap, KeepsSmallFeaturesAndSurvivesExtremes) {
+  const std::vector<float> x{-30, -200, 0, 1e4f};
+  const Tensor t = Tensor::from(device(), std::span<const float>(x), {4});
+  const std::vector<float> y = op::feature_map(t, false).to_host();
+  EXPECT_NEAR(y[0] / std::exp(-30.0), 1, 1e-5);  // (e^x - 1) + 1 would be 0
+  EXPECT_GE(y[1], 0);
+  EXPECT_EQ(y[2], 1);
+  EXPECT_EQ(y[3], 10001);
+  for (const float v : op::feature_map(t, true).to_host()) EXPECT_TRUE(std::isfinite(v));
+  EXPECT_THROW(op::feature_map(Tensor::zeros(device(), {3, 0}), true), Error);
+}
+
+}  // namespace
+}  // namespace vkflux::test
