@@ -84,7 +84,9 @@ Case::Case(Device& device, const std::string& path) : device_(device), file_(pat
   };
   worst_outputs_ = number("outputs");
   worst_grads_ = number("grads");
-  if (const std::string other = text("weights_file"); !other.empty()) {
+  std::string other = text("weights_file");
+  other.resize(std::min(other.size(), other.find(" (")));  // a remark may follow the name
+  if (!other.empty()) {
     if (std::filesystem::path(other).has_parent_path())
       throw Error(ErrorCode::format, path + ": weights_file leaves the folder");
     weights_ =

@@ -62,10 +62,15 @@ HkrFeatures features_of(Case& c, const HkrConfig& config, const std::string& tag
   return phi;
 }
 
+// Of the feature networks alone: a file may hold nothing else of a layer.
 HkrConfig config_of(const Case& c) {
-  std::vector<std::pair<std::string, Shape>> shapes;
-  for (const std::string& name : c.weight_names()) shapes.emplace_back(name, c.weight_shape(name));
-  return infer_hkr_config(shapes);
+  const std::string net = "kernel.phi_net_q.";
+  HkrConfig config;
+  config.layers = c.has_weight(net + "4.weight") ? 3 : 2;
+  const Shape first = c.weight_shape(net + "0.weight"),
+              last = c.weight_shape(fmt::format("{}{}.weight", net, 2 * (config.layers - 1)));
+  config.head_dim = first[-1], config.hidden = first[0], config.feature_dim = last[0];
+  return config;
 }
 
 Tensor mask_of(Case& c, const std::string& name) {
