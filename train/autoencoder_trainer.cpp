@@ -43,28 +43,24 @@ AutoencoderTrainer::AutoencoderTrainer(Device& device, AutoencoderKL& model, con
   if (images_.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("no pictures in split '{}'", options.split));
   std::vector<Param> params = parameters(model_);
-  if (!ae_.decoder_only) {
+  if (!ae_.loaded) {
     allocate(params, device);
     initialise(params, autoencoder_init(), options.train.seed);
     damp_log_variance(model_);
   }
-  std::vector<Trainable> trainables;
-  std::string frozen;
+  std::vector<Trainable> all, trainables;
   for (const Param& p : params) {
-    if (!ae_.decoder_only || p.name.starts_with("decoder.")) {
-      trainables.push_back({p.name, p.tensor});
-    } else {
-      const std::vector<uint8_t> bytes = p.tensor->to_host_bytes();
-      frozen.append(bytes.begin(), bytes.end());
-    }
+    all.push_back({p.name, p.tensor});
+    if (!ae_.decoder_only || p.name.starts_with("decoder.")) trainables.push_back(all.back());
   }
-  encoder_sum_ = crc32c(frozen);
+  if (ae_.loaded) start_sum_ = checksum(all);
   adopt(trainables);
 }
 
 std::string AutoencoderTrainer::fingerprint() const {
   const TrainOptions& t = ae_.train;
-  const std::string part = ae_.decoder_only ? fmt::format(" decoder of {:08x}", encoder_sum_) : "";
+  const std::string part =
+      ae_.loaded ? fmt::format(" {} of {:08x}", ae_.decoder_only ? "decoder" : "all", start_sum_) : "";
   return fmt::format(
       "autoencoder v2 size {} pictures {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} "
       "clip {} "

@@ -19,7 +19,8 @@ struct AutoencoderTrainOptions {
   std::string split = "autoencoder";
   float gradient_weight = 0.5f, kl_weight = 5e-4f, mse_weight = 0;
   float noise = 1;            // of the posterior sample, in its standard deviations
-  bool decoder_only = false;  // the encoder and the factors of a loaded model stay
+  bool loaded = false;        // the model has weights to go on from
+  bool decoder_only = false;  // and its encoder stays as it is
   float shift = 0.5f, mirror = 0.5f, permute = 0.25f,
         background = 0.25f;  // probabilities of each augmentation
   int max_shift = 4;         // pixels
@@ -27,7 +28,7 @@ struct AutoencoderTrainOptions {
 
 class AutoencoderTrainer : public Trainer {
  public:
-  /// The model is trained in place; it is initialised from options.train.seed, or, with decoder_only, loaded.
+  /// The model is trained in place; it is initialised from options.train.seed unless it is loaded.
   AutoencoderTrainer(Device& device, AutoencoderKL& model, const Dataset& data,
                      const AutoencoderTrainOptions& options);
 
@@ -40,7 +41,7 @@ class AutoencoderTrainer : public Trainer {
 
   AutoencoderKL& model_;
   AutoencoderTrainOptions ae_;
-  uint32_t encoder_sum_ = 0;  // of the frozen encoder's weights
+  uint32_t start_sum_ = 0;  // of a loaded model's weights
   std::vector<RgbaImage> images_;
 };
 

@@ -94,13 +94,16 @@ FlowTrainer::FlowTrainer(Device& device, FlowModel& model, const AutoencoderKL& 
   std::vector<Trainable> trainables;
   const auto add = [&](auto& module, const std::string& prefix, const InitRule& rule) {
     const std::vector<Param> params = parameters(module);
-    allocate(params, device);
-    initialise(params, rule, options.train.seed);
+    if (!options.loaded) {
+      allocate(params, device);
+      initialise(params, rule, options.train.seed);
+    }
     for (const Param& p : params) trainables.push_back({prefix + p.name, p.tensor});
   };
   add(model.transformer, "transformer.", flux1_init());
   add(model.clip, "text_encoder.", clip_init());
   add(model.t5, "text_encoder_2.", t5_init(model.t5.config()));
+  if (options.loaded) start_sum_ = checksum(trainables);
   adopt(trainables);
 }
 
@@ -108,13 +111,14 @@ std::string FlowTrainer::fingerprint() const {
   const TrainOptions& t = flow_.train;
   const Flux1Config& c = model_.transformer.config();
   return fmt::format(
-      "flow v1 size {} items {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} clip {} "
+      "flow v2 size {} items {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} clip {} "
       "ema {} seed {} captions {} {} "
-      "{} time {} {} hidden {} heads {} depth {} {} tokens {} {}",
+      "{} time {} {} hidden {} heads {} depth {} {} tokens {} {}{}",
       flow_.size, items_.size(), flow_.split, t.steps, t.batch, t.accumulate, t.lr, t.final_lr_ratio,
       t.warmup, t.beta1, t.beta2, t.weight_decay, t.clip, t.ema, t.seed, flow_.captions.variants,
       flow_.captions.colored, flow_.captions.empty, flow_.time_mu, flow_.time_sigma, c.hidden, c.heads,
-      c.depth, c.depth_single, model_.clip_tokens, model_.t5_tokens);
+      c.depth, c.depth_single, model_.clip_tokens, model_.t5_tokens,
+      flow_.loaded ? fmt::format(" of {:08x}", start_sum_) : "");
 }
 
 Tensor FlowTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) {

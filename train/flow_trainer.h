@@ -69,12 +69,13 @@ struct FlowTrainOptions {
   std::string split = "s493";
   CaptionMix captions;
   float time_mu = 0.4f, time_sigma = 1.0f;
+  bool loaded = false;  // the model has weights to go on from
 };
 
 class FlowTrainer : public Trainer {
  public:
-  /// Every part of the model is initialised from options.train.seed and trained; the autoencoder only makes
-  /// the latents.
+  /// Every part of the model is trained, from options.train.seed unless it is loaded; the autoencoder only
+  /// makes the latents.
   FlowTrainer(Device& device, FlowModel& model, const AutoencoderKL& vae, const Dataset& data,
               const FlowTrainOptions& options);
 
@@ -90,6 +91,7 @@ class FlowTrainer : public Trainer {
   LatentCache latents_;
   CaptionIds ids_;
   Tensor rope_;
+  uint32_t start_sum_ = 0;  // of a loaded model's weights
 };
 
 /// What the text encoders make of prompts.

@@ -24,6 +24,15 @@ std::vector<std::byte> bytes_of(const Tensor& t) {
 
 }  // namespace
 
+uint32_t checksum(const std::vector<Trainable>& parameters) {
+  std::string all;
+  for (const Trainable& p : parameters) {
+    const std::vector<uint8_t> bytes = p.tensor->to_host_bytes();
+    all.append(bytes.begin(), bytes.end());
+  }
+  return crc32c(all);
+}
+
 float Trainer::learning_rate(int64_t step) const {
   const double s = static_cast<double>(step), warm = static_cast<double>(options_.warmup);
   if (s < warm) return static_cast<float>(options_.lr * (s + 1) / warm);

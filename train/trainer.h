@@ -37,6 +37,9 @@ struct Trainable {
   Tensor* tensor;
 };
 
+/// Checksum of the values they hold: what a run that starts from other weights must not be resumed with.
+uint32_t checksum(const std::vector<Trainable>& parameters);
+
 class Trainer {
  public:
   Trainer(Device& device, TrainOptions options) : device_(device), options_(options) {}

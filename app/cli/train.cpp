@@ -106,14 +106,14 @@ int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
 
 struct AutoencoderRun {
   RunOptions run;
-  std::string decoder_of;
+  std::string from;
   AutoencoderTrainOptions options;
   std::vector<int64_t> widths{16, 32, 64, 64};
   int64_t latent_channels = 16, blocks = 1, groups = 8;
 };
 
 AutoencoderKL autoencoder_to_train(Device& device, const AutoencoderRun& r) {
-  if (!r.decoder_of.empty()) return load_autoencoder(device, r.decoder_of);
+  if (!r.from.empty()) return load_autoencoder(device, r.from);
   AutoencoderConfig config;
   config.encoder_widths = config.decoder_widths = r.widths;
   config.latent_channels = r.latent_channels;
@@ -135,7 +135,7 @@ int train_autoencoder(const Common& common, const AutoencoderRun& r) {
     io::write_png(path, picture_grid({x, model.decode(model.encode(x).mean)}, 12));
   };
   const auto finish = [&] {
-    if (r.decoder_of.empty()) {
+    if (!r.options.decoder_only) {
       const LatentStatistics s = latent_statistics(*device, model, data, members, r.options.size);
       model.set_factors(static_cast<float>(1 / s.stddev), static_cast<float>(s.mean));
     }
@@ -159,7 +159,7 @@ void add_autoencoder(CLI::App& train) {
   CLI::App* c =
       add_command(train, "autoencoder", "train an autoencoder (AutoencoderKL) on pictures",
                   "vkflux train autoencoder --data emoji --out runs/vae --steps 3800", common, [common, r] {
-                    r->options.decoder_only = !r->decoder_of.empty();
+                    r->options.loaded = !r->from.empty();
                     return train_autoencoder(*common, *r);
                   });
   add_train_options(c, r->run, t);
@@ -182,15 +182,17 @@ void add_autoencoder(CLI::App& train) {
   c->add_option("--shift", r->options.shift, "share of shifted pictures")->capture_default_str();
   c->add_option("--background", r->options.background, "share of pictures on another colour than white")
       ->capture_default_str();
-  c->add_option("--decoder-of", r->decoder_of,
-                "train only the decoder of this autoencoder folder: its latents stay as they are, so\n"
-                "a transformer trained on them stays valid");
+  CLI::Option* from =
+      c->add_option("--from", r->from, "start from this autoencoder folder; its sizes are kept");
+  c->add_flag("--decoder-only", r->options.decoder_only,
+              "leave the encoder, and so the latents that a transformer was trained on, as they are")
+      ->needs(from);
 }
 
 struct FlowRun {
   RunOptions run;
   FlowTrainOptions options;
-  std::string vae;
+  std::string vae, from;
   int64_t hidden = 192, heads = 3, depth = 2, depth_single = 4, text_width = 128, text_layers = 2,
           text_heads = 4, text_mlp = 256;
   int tokens = 8;
@@ -229,6 +231,18 @@ FlowModel make_flow_model(const FlowRun& r, int64_t latent_channels) {
   t5.head_dim = r.text_width / r.text_heads;
   t5.mlp = r.text_mlp;
   return {Flux1(flux), ClipText(clip), T5Encoder(t5), clip_tokenizer, t5_tokenizer, r.tokens, r.tokens};
+}
+
+void load_flow_model(Device& device, const std::string& dir, FlowModel& m) {
+  const auto part = [&](const char* name, auto& module, const io::NameTable& names) {
+    const std::string folder = (fs::path(dir) / name).string();
+    const ErrorContext context(folder);
+    const io::Checkpoint file(folder);
+    load(parameters(module), io::NamedTensors(file, names), device);
+  };
+  part("transformer", m.transformer, io::flux1_names());
+  part("text_encoder", m.clip, io::clip_names());
+  part("text_encoder_2", m.t5, io::t5_names());
 }
 
 void write_json(const fs::path& path, const io::Json& json) {
@@ -280,6 +294,7 @@ int train_flow(const Common& common, const FlowRun& r) {
   const Dataset data = Dataset::open(r.run.data);
   const AutoencoderKL vae = load_autoencoder(*device, r.vae);
   FlowModel model = make_flow_model(r, vae.config().latent_channels);
+  if (!r.from.empty()) load_flow_model(*device, r.from, model);
   FlowTrainer trainer(*device, model, vae, data, r.options);
   const std::vector<size_t> members = data.split(r.options.split);
   const auto sample = [&](const std::string& path) {
@@ -308,10 +323,13 @@ void add_flow(CLI::App& train) {
   t.ema = 0.999f;
   CLI::App* c =
       add_command(train, "flow", "train a FLUX.1 transformer with its text encoders by flow matching",
-                  "vkflux train flow --data emoji --vae runs/vae/vae --out runs/flow", common,
-                  [common, r] { return train_flow(*common, *r); });
+                  "vkflux train flow --data emoji --vae runs/vae/vae --out runs/flow", common, [common, r] {
+                    r->options.loaded = !r->from.empty();
+                    return train_flow(*common, *r);
+                  });
   add_train_options(c, r->run, t);
   c->add_option("--vae", r->vae, "folder of the trained autoencoder (config.json and weights)")->required();
+  c->add_option("--from", r->from, "start from this model folder (of the same sizes)");
   c->add_option("--size", r->options.size, "pixels a side")->capture_default_str();
   c->add_option("--split", r->options.split, "part of the data set (\"all\" = everything)")
       ->capture_default_str();
