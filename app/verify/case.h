@@ -57,6 +57,8 @@ class Case {
   void out(const std::string& name, const Tensor& value) { got_["out." + name] = value.to_host(); }
   void out(const std::string& name, std::vector<float> value) { got_["out." + name] = std::move(value); }
   void mid(const std::string& name, const Tensor& value) { got_["mid." + name] = value.to_host(); }
+  /// A gradient that the product's own training step computed.
+  void grad(const std::string& name, const Tensor& value) { got_["grad." + name] = value.to_host(); }
   /// Backward from these outputs with the file's cotangents "in." + name (ones are never assumed); records
   /// all gradients.
   void backward(const std::vector<std::pair<Tensor, std::string>>& outputs);
@@ -123,6 +125,13 @@ void run_ttr_landmark_branch(Case& c);
 void run_ttr_layer(Case& c);
 void run_ttr_scalar_embedding(Case& c);
 void run_ttr_teacher_attention(Case& c);
+void run_ttr_controller(Case& c);
+void run_ttr_policy(Case& c);
+void run_ttr_threshold(Case& c);
+void run_ttr_reinforce(Case& c);
+void run_ttr_sigma_policy(Case& c);
+void run_ttr_reward_loss(Case& c);
+void run_ttr_reward_tables(const nlohmann::json& file, Report& report);
 void run_flux1_schedule(const nlohmann::json& file, Report& report);
 void run_ttr_landmarks(const nlohmann::json& file, Report& report);
 

@@ -14,7 +14,13 @@ struct Row {
   Fn run;
 };
 
-constexpr std::array<Row<CaseFn>, 18> kCases{{{"ops_", run_ops},
+constexpr std::array<Row<CaseFn>, 24> kCases{{{"ops_", run_ops},
+                                              {"ttr_controller", run_ttr_controller},
+                                              {"ttr_policy", run_ttr_policy},
+                                              {"ttr_threshold", run_ttr_threshold},
+                                              {"ttr_reinforce", run_ttr_reinforce},
+                                              {"ttr_sigma_policy", run_ttr_sigma_policy},
+                                              {"ttr_reward_loss", run_ttr_reward_loss},
                                               {"ops_adamw", run_adamw},
                                               {"flux1_double_block", run_flux1_block},
                                               {"flux1_single_block", run_flux1_block},
@@ -32,8 +38,9 @@ constexpr std::array<Row<CaseFn>, 18> kCases{{{"ops_", run_ops},
                                               {"ttr_layer", run_ttr_layer},
                                               {"ttr_scalar_embedding", run_ttr_scalar_embedding},
                                               {"ttr_teacher_attention", run_ttr_teacher_attention}}};
-constexpr std::array<Row<TableFn>, 2> kTables{
-    {{"flux1_schedule", run_flux1_schedule}, {"ttr_landmarks", run_ttr_landmarks}}};
+constexpr std::array<Row<TableFn>, 3> kTables{{{"flux1_schedule", run_flux1_schedule},
+                                               {"ttr_landmarks", run_ttr_landmarks},
+                                               {"ttr_reward_tables", run_ttr_reward_tables}}};
 
 template <class Rows>
 auto longest(const Rows& rows, const std::string& kind) -> decltype(rows[0].run) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/attention/attention.h"
@@ -29,6 +30,35 @@ class Router {
   /// The decisions of all steps of a run; the same (inputs, seed) give the same decisions.
   virtual std::vector<RouteDecision> plan(const std::vector<RouteInput>& steps, uint64_t seed) = 0;
 };
+
+/// Nothing is random: every step uses the same layers.
+class FixedRouter final : public Router {
+ public:
+  /// student[l] = 1: layer l uses its student in every step.
+  explicit FixedRouter(std::vector<uint8_t> student) : student_(std::move(student)) {}
+  std::vector<RouteDecision> plan(const std::vector<RouteInput>& steps, uint64_t seed) override;
+
+ private:
+  std::vector<uint8_t> student_;
+};
+
+/// Every eligible layer uses its student with one probability, whatever the step: what a learnt policy must
+/// beat.
+class RandomRouter final : public Router {
+ public:
+  /// share: probability of the student; eligible[l] = 0: layer l stays on full attention. Error
+  /// invalid_argument for shares outside [0, 1].
+  RandomRouter(double share, std::vector<uint8_t> eligible);
+  std::vector<RouteDecision> plan(const std::vector<RouteInput>& steps, uint64_t seed) override;
+
+ private:
+  double share_;
+  std::vector<uint8_t> eligible_;
+};
+
+/// One flag for each of `layers` single blocks from a list of indices (Students::ready(), say). Error
+/// invalid_argument for an index outside.
+std::vector<uint8_t> layer_flags(const std::vector<int>& indices, int64_t layers);
 
 /// As the bank understands it: double blocks full, single block i by decision.student[i].
 RoutePlan route_plan(const RouteDecision& decision, int64_t double_blocks);
