@@ -91,8 +91,8 @@ double largest_sigma(const Trajectory& t) {
 RewardTerms reward_terms(const RewardOptions& options, double quality, double entropy, double full_ratio,
                          double baseline) {
   RewardTerms t;
-  t.target_ttr_ratio = std::clamp(options.target_ttr_ratio, 0.0, 1.0);
-  t.target_full_attn_ratio = 1 - t.target_ttr_ratio;
+  t.target_ttr_ratio = options.target_ttr_ratio;
+  t.target_full_attn_ratio = 1 - std::clamp(options.target_ttr_ratio, 0.0, 1.0);
   t.efficiency_penalty = std::fabs(full_ratio - t.target_full_attn_ratio);
   t.efficiency_penalty_weighted = std::max(0.0, options.lambda_eff) * t.efficiency_penalty;
   t.entropy_bonus = std::max(0.0, options.lambda_entropy) * entropy;

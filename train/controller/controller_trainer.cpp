@@ -1,0 +1,158 @@
+#include "train/controller/controller_trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "model/sampler/philox.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr uint32_t kPlanStream = 0x504c414e;
+
+uint64_t plan_seed(uint64_t seed, int64_t iteration, int64_t plan) {
+  const PhiloxBlock b =
+      philox4x32({static_cast<uint32_t>(iteration), static_cast<uint32_t>(plan), 0, kPlanStream},
+                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return uint64_t{b[0]} << 32 | b[1];
+}
+
+/// The reference's metrics that need networks which this build doesn't have.
+constexpr const char* kAbsentTerms[] = {"lpips",
+                                        "dreamsim",
+                                        "hps_penalty",
+                                        "hps_teacher",
+                                        "hps_student",
+                                        "biqa_quality_penalty",
+                                        "biqa_quality_teacher",
+                                        "biqa_quality_student",
+                                        "biqa_aesthetic_penalty",
+                                        "biqa_aesthetic_teacher",
+                                        "biqa_aesthetic_student"};
+
+int64_t iterations_of(const io::SafetensorsFile& file) {
+  const auto it = file.metadata().find("iteration");
+  int64_t n = -1;
+  if (it != file.metadata().end()) {
+    const std::string& text = it->second;
+    const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), n);
+    if (fault != std::errc() || end != text.data() + text.size()) n = -1;
+  }
+  if (n < 0)
+    throw Error(ErrorCode::format, "no training checkpoint of a controller: it has no iteration count");
+  return n;
+}
+
+}  // namespace
+
+ControllerTrainer::ControllerTrainer(ControllerNet& net, const StudentModel& model,
+                                     std::vector<uint8_t> eligible, RoutingTask& task,
+                                     const ControllerTrainOptions& options)
+    : net_(net),
+      model_(model),
+      task_(task),
+      options_(options),
+      policy_(net, std::move(eligible), options.policy) {
+  if (options_.plans < 1 || options_.iterations < 1)
+    throw Error(ErrorCode::invalid_argument, "training needs at least one iteration of one plan");
+  if (!options_.sigma_aware && options_.plans > 1)
+    throw Error(ErrorCode::invalid_argument, "one decision for the whole run is trained with one plan only");
+}
+
+Trajectory ControllerTrainer::draw(int64_t plan) const {
+  const std::vector<RouteInput>& inputs = task_.inputs();
+  const std::vector<uint8_t>& eligible = policy_.eligible();
+  PolicyOptions policy;
+  policy.noise = options_.noise;
+  const uint64_t seed = plan_seed(options_.seed, step_, plan);
+  const size_t drawn = options_.sigma_aware ? inputs.size() : 1;
+  const std::vector<float> logits = net_.forward(std::span(inputs).first(drawn)).to_host();
+  Trajectory t{inputs, {}};
+  for (size_t n = 0; n < inputs.size(); ++n) {
+    if (n >= drawn) {
+      t.decisions.push_back(t.decisions.front());
+      continue;
+    }
+    t.decisions.push_back(
+        decide(std::span(logits).subspan(n * eligible.size(), eligible.size()), eligible, policy,
+               [&](uint32_t layer) { return policy_uniform(seed, static_cast<uint32_t>(n), layer); }));
+  }
+  return t;
+}
+
+void ControllerTrainer::step() {
+  std::vector<PlayedTrajectory> played;
+  PlayedQuality quality;
+  const double share = 1 / static_cast<double>(options_.plans);
+  for (int64_t plan = 0; plan < options_.plans; ++plan) {
+    PlayedTrajectory p{draw(plan), 0};
+    const PlayedQuality q = task_.play(step_, p.trajectory.decisions);
+    p.quality = -q.loss;
+    quality.loss += share * q.loss;
+    for (const auto& [name, value] : q.terms) quality.terms[name] += share * value;
+    quality.first_picture = q.first_picture;
+    played.push_back(std::move(p));
+  }
+  latest_ = options_.sigma_aware
+                ? policy_.update(played)
+                : policy_.update_whole_run(task_.inputs().front(), played[0].trajectory.decisions.front(),
+                                           played[0].quality);
+  ++step_;
+  report(quality);
+}
+
+void ControllerTrainer::report(const PlayedQuality& quality) {
+  const RouteInput& in = task_.inputs().front();
+  latest_["loss"] = quality.loss;
+  for (const char* name : kAbsentTerms) latest_[name] = 0;
+  for (const auto& [name, value] : quality.terms) latest_[name] = value;
+  latest_["iteration"] = latest_["step"] = static_cast<double>(step_);
+  latest_["latent_index"] = static_cast<double>(quality.first_picture);
+  latest_["width"] = static_cast<double>(in.width);
+  latest_["height"] = static_cast<double>(in.height);
+  latest_["sigma_aware_training"] = options_.sigma_aware ? 1 : 0;
+  latest_["gumbel_temperature"] =
+      options_.noise == ActionNoise::gumbel
+          ? gumbel_temperature(options_.temperature_start, options_.temperature_end, step_ - 1,
+                               options_.iterations)
+          : 1;
+  if (!log_due(step_, options_.log_every, options_.iterations)) return;
+  Metrics metrics;
+  for (const auto& [name, value] : latest_) {
+    if (std::isfinite(value)) metrics.emplace_back(kControllerMetrics + name, value);
+  }
+  for (const auto& sink : sinks_) sink->write(step_, metrics);
+}
+
+void ControllerTrainer::complete() {
+  const std::string p = kControllerMetrics;
+  const Metrics metrics{{p + "training_completed", 1},
+                        {p + "total_steps", static_cast<double>(step_)},
+                        {p + "total_iterations", static_cast<double>(options_.iterations)},
+                        {p + "final_reward_baseline", policy_.baseline().value()}};
+  for (const auto& sink : sinks_) sink->write(step_, metrics);
+}
+
+void ControllerTrainer::save(const std::string& path) const {
+  std::vector<io::TensorData> tensors;
+  std::map<std::string, std::string> metadata;
+  append_controller(net_, model_, tensors, metadata);
+  policy_.append(tensors, metadata);
+  metadata["iteration"] = std::to_string(step_);
+  io::write_safetensors(path, tensors, metadata);
+}
+
+void ControllerTrainer::load(const std::string& path) {
+  const ErrorContext context(path);
+  check_controller(path, net_.config(), model_);
+  const io::SafetensorsFile file(path);
+  const int64_t iterations = iterations_of(file);
+  policy_.restore(file);
+  step_ = iterations;
+}
+
+}  // namespace vkflux
