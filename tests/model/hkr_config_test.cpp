@@ -94,7 +94,7 @@ TEST(HkrConfigs, StartingValues) {
     for (const float x : p.tensor->to_host()) largest = std::max(largest, std::fabs(static_cast<double>(x)));
     if (p.shape.rank() == 0) continue;
     EXPECT_LE(largest, zero ? 0 : 1 / std::sqrt(fan)) << p.name;
-    if (!zero) EXPECT_GT(largest, 0.8 / std::sqrt(fan)) << p.name;
+    EXPECT_GE(largest, zero ? 0 : 0.8 / std::sqrt(fan)) << p.name;
   }
 }
 
