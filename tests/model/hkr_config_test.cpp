@@ -108,7 +108,7 @@ TEST(HkrConfigs, CostOfTheReferenceConfiguration) {
   o.landmarks.max = 0;
   const AttentionShape large{1, 24, 512, 36864, 128};
   EXPECT_DOUBLE_EQ(hkr_cost({}, o, large).flops, 2.0 * 24 * 37376 * (983552 + 256.0 * (512 + 2949)));
-  EXPECT_LT(hkr_cost({128, 64, 128, 2}, o, shape).flops, 0.1 * hkr_cost({}, o, shape).flops);
+  EXPECT_LT(hkr_cost({128, 64, 128, 2}, o, shape).flops, 0.25 * hkr_cost({}, o, shape).flops);
   EXPECT_GT(hkr_scratch({}, o, large), hkr_scratch({}, o, shape));
 }
 
