@@ -12,6 +12,7 @@
 #include "model/io/file.h"
 #include "model/io/json.h"
 #include "model/io/png.h"
+#include "model/text/characters.h"
 #include "train/data/dataset.h"
 #include "train/data/emoji_font.h"
 #include "train/data/emoji_list.h"

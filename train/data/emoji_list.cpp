@@ -149,16 +149,6 @@ Annotations parse_annotations(std::string_view xml) {
   return out;
 }
 
-std::string to_utf8(std::u32string_view codepoints) {
-  std::string out;
-  for (char32_t c : codepoints) {
-    std::array<utf8proc_uint8_t, 4> bytes{};
-    const auto n = utf8proc_encode_char(static_cast<utf8proc_int32_t>(c), bytes.data());
-    for (utf8proc_ssize_t i = 0; i < n; ++i) out.push_back(static_cast<char>(bytes[static_cast<size_t>(i)]));
-  }
-  return out;
-}
-
 std::string caption_text(std::string_view text) {
   utf8proc_uint8_t* mapped = nullptr;
   const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),

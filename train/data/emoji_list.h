@@ -37,8 +37,6 @@ std::string emoji_test_version(std::string_view text);
 using Annotations = std::map<std::string, std::vector<std::string>, std::less<>>;
 Annotations parse_annotations(std::string_view xml);
 
-std::string to_utf8(std::u32string_view codepoints);
-
 /// Caption text: lower-case a-z, digits and single spaces; accents are dropped, anything else parts words.
 std::string caption_text(std::string_view text);
 

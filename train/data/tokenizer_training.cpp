@@ -11,6 +11,7 @@
 
 #include "model/io/file.h"
 #include "model/io/json.h"
+#include "model/text/characters.h"
 #include "train/data/emoji_list.h"
 #include "vk/error.h"
 
