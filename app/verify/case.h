@@ -134,5 +134,10 @@ void run_ttr_reward_loss(Case& c);
 void run_ttr_reward_tables(const nlohmann::json& file, Report& report);
 void run_flux1_schedule(const nlohmann::json& file, Report& report);
 void run_ttr_landmarks(const nlohmann::json& file, Report& report);
+void run_ttr_readiness(const nlohmann::json& file, Report& report);
+void run_ttr_routing(const nlohmann::json& file, Report& report);
+void run_ttr_runtime_tables(const nlohmann::json& file, Report& report);
+void run_ttr_sweep_utils(const nlohmann::json& file, Report& report);
+void run_ttr_comet_keys(const nlohmann::json& file, Report& report);
 
 }  // namespace vkflux::verify

@@ -38,9 +38,14 @@ constexpr std::array<Row<CaseFn>, 24> kCases{{{"ops_", run_ops},
                                               {"ttr_layer", run_ttr_layer},
                                               {"ttr_scalar_embedding", run_ttr_scalar_embedding},
                                               {"ttr_teacher_attention", run_ttr_teacher_attention}}};
-constexpr std::array<Row<TableFn>, 3> kTables{{{"flux1_schedule", run_flux1_schedule},
-                                               {"ttr_landmarks", run_ttr_landmarks},
-                                               {"ttr_reward_tables", run_ttr_reward_tables}}};
+constexpr auto kTables = std::to_array<Row<TableFn>>({{"flux1_schedule", run_flux1_schedule},
+                                                      {"ttr_landmarks", run_ttr_landmarks},
+                                                      {"ttr_reward_tables", run_ttr_reward_tables},
+                                                      {"ttr_readiness", run_ttr_readiness},
+                                                      {"ttr_routing", run_ttr_routing},
+                                                      {"ttr_runtime_tables", run_ttr_runtime_tables},
+                                                      {"ttr_sweep_utils", run_ttr_sweep_utils},
+                                                      {"ttr_comet_keys", run_ttr_comet_keys}});
 
 template <class Rows>
 auto longest(const Rows& rows, const std::string& kind) -> decltype(rows[0].run) {

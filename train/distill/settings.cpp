@@ -136,7 +136,6 @@ io::Json DistillSettings::to_json() const {
 void DistillSettings::merge(const io::Json& object, const std::string& origin) {
   DistillSettings read = *this;
   each_field(read, [&](const char* name, auto& field) { field = io::get_or(object, name, field, origin); });
-  if (io::get_or(object, "replay_max_bytes", 0.0, origin) < 0) read.replay_max_bytes = 0;
   read.sanitise();
   *this = read;
 }

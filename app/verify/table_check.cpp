@@ -1,0 +1,106 @@
+#include "app/verify/table_check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "model/hkr/call_options.h"
+#include "vk/error.h"
+
+namespace vkflux::verify {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr size_t kShown = 120;  // characters of a value in a note
+
+bool is_number_word(const Json& value) {
+  return value.is_string() && (value == "nan" || value == "inf" || value == "-inf");
+}
+
+class Comparison {
+ public:
+  explicit Comparison(Check& check) : check_(check) {}
+
+  void values(const Json& got, const Json& want, const std::string& at) {
+    if (got.is_number() && (want.is_number() || is_number_word(want))) return numbers(got, want, at);
+    if (got.type() != want.type()) return differ(got, want, at);
+    if (want.is_array()) return arrays(got, want, at);
+    if (want.is_object()) return objects(got, want, at);
+    if (got != want) differ(got, want, at);
+  }
+
+ private:
+  void numbers(const Json& got, const Json& want, const std::string& at) {
+    if (got.is_number_integer() && want.is_number_integer()) {
+      if (got != want) differ(got, want, at);
+      return;
+    }
+    const double a = got.get<double>(), b = table_number(want);
+    if (a == b || (std::isnan(a) && std::isnan(b))) return;
+    const double error = b == 0 ? std::fabs(a) : std::fabs(a - b) / std::fabs(b);
+    if (std::isfinite(error)) check_.error = std::max(check_.error, error);
+    if (!(error <= check_.tolerance)) differ(got, want, at);
+  }
+  void arrays(const Json& got, const Json& want, const std::string& at) {
+    if (got.size() != want.size()) return differ(got, want, at);
+    for (size_t i = 0; i < want.size(); ++i) values(got[i], want[i], fmt::format("{}[{}]", at, i));
+  }
+  void objects(const Json& got, const Json& want, const std::string& at) {
+    for (const auto& [key, value] : want.items()) {
+      if (!got.contains(key)) return differ(got, want, at + "." + key);
+      values(got[key], value, at + "." + key);
+    }
+    if (got.size() != want.size()) differ(got, want, at);
+  }
+  void differ(const Json& got, const Json& want, const std::string& at) {
+    check_.passed = false;
+    if (!check_.note.empty()) return;
+    check_.note = fmt::format("{}{} instead of {}", at.empty() ? "" : at + ": ", got.dump().substr(0, kShown),
+                              want.dump().substr(0, kShown));
+  }
+
+  Check& check_;
+};
+
+bool is_error_kind(const std::string& type, ErrorCode code) {
+  if (type == "FileNotFoundError") return code == ErrorCode::io;
+  if (type == "ValueError" || type == "TypeError")
+    return code == ErrorCode::invalid_argument || code == ErrorCode::format;
+  return false;
+}
+
+}  // namespace
+
+Check compare_values(const std::string& name, const Json& got, const Json& want, double tolerance) {
+  Check check{name, 0, tolerance, false, true, ""};
+  Comparison(check).values(got, want, "");
+  return check;
+}
+
+Check check_row(const std::string& name, const Json& row, const std::function<Json()>& fn, double tolerance) {
+  const bool must_fail = row.contains("error");
+  try {
+    const Json got = fn();
+    if (must_fail)
+      return failed_check(name, fmt::format("{} instead of an error", got.dump().substr(0, kShown)));
+    return compare_values(name, got, row.at("result"), tolerance);
+  } catch (const Error& e) {
+    if (!must_fail) return failed_check(name, e.what());
+    const std::string type = row.at("error").at("type");
+    if (is_error_kind(type, e.code())) return {name, 0, 0, false, true, ""};
+    return failed_check(name, fmt::format("'{}' instead of a {}", e.what(), type));
+  }
+}
+
+Check failed_check(const std::string& name, const std::string& why) {
+  return {name, std::numeric_limits<double>::infinity(), 0, false, false, why};
+}
+
+double table_number(const Json& value) {
+  return json_number(io::Json(value)).value_or(std::numeric_limits<double>::quiet_NaN());
+}
+
+}  // namespace vkflux::verify

@@ -1,0 +1,29 @@
+// Comparing the rows of JSON tables: values, and errors by their kind.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "app/verify/case.h"
+
+namespace vkflux::verify {
+
+/// Everything that isn't a number must be equal; numbers may differ by tolerance * |wanted| (whole numbers
+/// not at all). "nan", "inf" and "-inf" in `want` also stand for those numbers. The note says where the first
+/// difference is.
+Check compare_values(const std::string& name, const nlohmann::json& got, const nlohmann::json& want,
+                     double tolerance);
+
+/// Runs `fn` for a row that has either "result" or "error": {type}. A ValueError or TypeError is our
+/// invalid_argument or format, a FileNotFoundError our io.
+Check check_row(const std::string& name, const nlohmann::json& row, const std::function<nlohmann::json()>& fn,
+                double tolerance = 0);
+
+/// A failed check that only says why.
+Check failed_check(const std::string& name, const std::string& why);
+
+/// A number, also when the table writes it as a text; NaN for null.
+double table_number(const nlohmann::json& value);
+
+}  // namespace vkflux::verify
