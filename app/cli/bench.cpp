@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "app/cli/bench_attention.h"
 #include "app/cli/cli.h"
 #include "bench/cases.h"
 
@@ -9,9 +10,10 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string suite = "all", filter;
+  std::string topic = "kernels", suite = "all", filter;
   bool full = false;
   bench::MeasureOptions measure;
+  AttentionBenchOptions attention;
 };
 
 std::vector<bench::Case> collect(Device& device, const Options& o) {
@@ -84,8 +86,15 @@ void add_bench(CLI::App& app) {
   auto common = std::make_shared<Common>();
   auto o = std::make_shared<Options>();
   CLI::App* c = add_command(app, "bench", "measure ops and whole blocks against the device's own peaks",
-                            "vkflux bench --suite ops --filter linear", common,
-                            [common, o] { return run(*common, *o); });
+                            "vkflux bench --suite ops --filter linear", common, [common, o] {
+                              return o->topic == "attention"
+                                         ? bench_attention(*common, o->attention, o->measure)
+                                         : run(*common, *o);
+                            });
+  c->add_option("topic", o->topic,
+                "kernels: ops and blocks; attention: students against full attention, with break-even points")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"kernels", "attention"}));
   c->add_option("--suite", o->suite, "what to measure")
       ->capture_default_str()
       ->check(CLI::IsMember({"ops", "blocks", "all"}));
@@ -94,6 +103,7 @@ void add_bench(CLI::App& app) {
   c->add_option("--seconds", o->measure.seconds, "time for the repeats of a row")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  add_attention_options(*c, o->attention);
 }
 
 }  // namespace vkflux::cli
