@@ -183,7 +183,7 @@ Check Case::compare_one(const std::string& name) const {
           false, false, ""};
   size_t best = 0;
   for (const auto& [prefix, t] : tolerances_) {
-    if (base.rfind(prefix, 0) == 0 && prefix.size() >= best) {
+    if ((base.rfind(prefix, 0) == 0 || name.rfind(prefix, 0) == 0) && prefix.size() >= best) {
       best = prefix.size();
       c.tolerance = t.absolute ? t.value : std::max(t.value, t.value > 0 ? kReferenceFactor * reference : 0);
       c.absolute = t.absolute;

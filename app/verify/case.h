@@ -65,8 +65,8 @@ class Case {
   Tape& tape() { return tape_; }
 
   /// Replaces the default tolerances (outputs 2e-4, gradients 1e-3, each at least ten times the reference's
-  /// own float32 error) for tensors whose full name starts with the prefix; absolute: of the difference
-  /// itself.
+  /// own float32 error) for tensors whose name in the file, or without "_sample" and "_stat", starts with the
+  /// prefix (the longest wins); absolute: of the difference itself.
   void tolerance(const std::string& prefix, double value, bool absolute = false);
   /// A check that is computed by the case itself.
   void check(Check c) { extra_.push_back(std::move(c)); }
@@ -132,6 +132,7 @@ void run_ttr_reinforce(Case& c);
 void run_ttr_sigma_policy(Case& c);
 void run_ttr_reward_loss(Case& c);
 void run_ttr_reward_tables(const nlohmann::json& file, Report& report);
+void run_ttr_distill(Case& c);
 void run_flux1_schedule(const nlohmann::json& file, Report& report);
 void run_ttr_landmarks(const nlohmann::json& file, Report& report);
 void run_ttr_readiness(const nlohmann::json& file, Report& report);

@@ -1,4 +1,3 @@
-#include <array>
 #include <filesystem>
 
 #include "app/verify/case.h"
@@ -14,38 +13,43 @@ struct Row {
   Fn run;
 };
 
-constexpr std::array<Row<CaseFn>, 24> kCases{{{"ops_", run_ops},
-                                              {"ttr_controller", run_ttr_controller},
-                                              {"ttr_policy", run_ttr_policy},
-                                              {"ttr_threshold", run_ttr_threshold},
-                                              {"ttr_reinforce", run_ttr_reinforce},
-                                              {"ttr_sigma_policy", run_ttr_sigma_policy},
-                                              {"ttr_reward_loss", run_ttr_reward_loss},
-                                              {"ops_adamw", run_adamw},
-                                              {"flux1_double_block", run_flux1_block},
-                                              {"flux1_single_block", run_flux1_block},
-                                              {"flux1_full", run_flux1_full},
-                                              {"flux1_denoise", run_flux1_denoise},
-                                              {"flux1_ids", run_flux1_ids},
-                                              {"flux1_modules", run_flux1_modules},
-                                              {"flux1_rope_timestep", run_flux1_rope},
-                                              {"vae_flux1", run_vae},
-                                              {"clip_text", run_text_encoder},
-                                              {"t5_encoder", run_text_encoder},
-                                              {"flux1_rope", run_flux1_rope},
-                                              {"ttr_kernel", run_ttr_kernel},
-                                              {"ttr_landmark_branch", run_ttr_landmark_branch},
-                                              {"ttr_layer", run_ttr_layer},
-                                              {"ttr_scalar_embedding", run_ttr_scalar_embedding},
-                                              {"ttr_teacher_attention", run_ttr_teacher_attention}}};
-constexpr auto kTables = std::to_array<Row<TableFn>>({{"flux1_schedule", run_flux1_schedule},
-                                                      {"ttr_landmarks", run_ttr_landmarks},
-                                                      {"ttr_reward_tables", run_ttr_reward_tables},
-                                                      {"ttr_readiness", run_ttr_readiness},
-                                                      {"ttr_routing", run_ttr_routing},
-                                                      {"ttr_runtime_tables", run_ttr_runtime_tables},
-                                                      {"ttr_sweep_utils", run_ttr_sweep_utils},
-                                                      {"ttr_comet_keys", run_ttr_comet_keys}});
+constexpr Row<CaseFn> kCases[] = {
+    {"ops_", run_ops},
+    {"ops_adamw", run_adamw},
+    {"flux1_double_block", run_flux1_block},
+    {"flux1_single_block", run_flux1_block},
+    {"flux1_full", run_flux1_full},
+    {"flux1_denoise", run_flux1_denoise},
+    {"flux1_ids", run_flux1_ids},
+    {"flux1_modules", run_flux1_modules},
+    {"flux1_rope_timestep", run_flux1_rope},
+    {"vae_flux1", run_vae},
+    {"clip_text", run_text_encoder},
+    {"t5_encoder", run_text_encoder},
+    {"flux1_rope", run_flux1_rope},
+    {"ttr_kernel", run_ttr_kernel},
+    {"ttr_landmark_branch", run_ttr_landmark_branch},
+    {"ttr_layer", run_ttr_layer},
+    {"ttr_scalar_embedding", run_ttr_scalar_embedding},
+    {"ttr_teacher_attention", run_ttr_teacher_attention},
+    {"ttr_distill", run_ttr_distill},
+    {"ttr_controller", run_ttr_controller},
+    {"ttr_policy", run_ttr_policy},
+    {"ttr_threshold", run_ttr_threshold},
+    {"ttr_reinforce", run_ttr_reinforce},
+    {"ttr_sigma_policy", run_ttr_sigma_policy},
+    {"ttr_reward_loss", run_ttr_reward_loss},
+};
+constexpr Row<TableFn> kTables[] = {
+    {"flux1_schedule", run_flux1_schedule},
+    {"ttr_landmarks", run_ttr_landmarks},
+    {"ttr_reward_tables", run_ttr_reward_tables},
+    {"ttr_readiness", run_ttr_readiness},
+    {"ttr_routing", run_ttr_routing},
+    {"ttr_runtime_tables", run_ttr_runtime_tables},
+    {"ttr_sweep_utils", run_ttr_sweep_utils},
+    {"ttr_comet_keys", run_ttr_comet_keys},
+};
 
 template <class Rows>
 auto longest(const Rows& rows, const std::string& kind) -> decltype(rows[0].run) {

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 
+#include "train/quantile.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -60,30 +61,14 @@ double value_of(const LayerValues& values, const char* metric) {
   return values[index_of(metric)];
 }
 
-double quantile(std::vector<double> values, double q) {
-  std::erase_if(values, [](double x) { return !std::isfinite(x); });
-  if (values.empty()) return kNone;
-  std::sort(values.begin(), values.end());
-  const double position = q * static_cast<double>(values.size() - 1);
-  const auto low = static_cast<size_t>(position);
-  const size_t high = std::min(low + 1, values.size() - 1);
-  const double part = position - static_cast<double>(low);
-  return values[low] + part * (values[high] - values[low]);
-}
-
-Pareto pareto(const Students& students, const std::map<int, LayerValues>& latest) {
-  int64_t ready = 0;
-  double worst = 0;
-  for (const auto& [layer, values] : latest) {
-    const auto it = students.layers.find(layer);
-    if (it == students.layers.end() || !it->second->readiness.ready) continue;
-    ++ready;
-    const double distance =
-        it->second->readiness.ema_cosine_dist.value_or(1 - value_of(values, "cosine_similarity"));
-    worst = std::max(worst, std::isfinite(distance) ? std::clamp(distance, 0.0, 1.0) : 1.0);
+ParetoScore DistillMetrics::pareto(const Students& students) const {
+  std::vector<TrackedLayer> tracked;
+  for (const auto& [layer, values] : latest_) {
+    const double similarity = value_of(values, "cosine_similarity");
+    tracked.push_back({students.layers.at(layer)->readiness,
+                       std::isfinite(similarity) ? std::optional(similarity) : std::nullopt});
   }
-  if (ready == 0) return {0, kNone};
-  return {static_cast<double>(ready) * std::max(0.0, 1 - worst), worst};
+  return pareto_score(tracked);
 }
 
 void DistillMetrics::record(int layer, const LayerValues& values) {
@@ -140,8 +125,8 @@ Metrics DistillMetrics::report(int layer, const Students& students, const Distil
       global(fmt::format("{}_{}", metric, suffix), quantile(values, q));
     }
   }
-  const Pareto p = pareto(students, latest_);
-  global("pareto_frontier", p.frontier);
+  const ParetoScore p = pareto(students);
+  global("pareto_frontier", p.score);
   global("pareto_worst_ema_cosine_dist", p.worst);
   return out;
 }
@@ -159,8 +144,8 @@ std::string DistillMetrics::snapshot(const Students& students, const DistillTota
       totals.updates, totals.updates + totals.remaining, totals.remaining, latest_.size(),
       students.ready().size(), students.layers.size(), fmt::join(students.ready(), " "),
       static_cast<double>(totals.replay_bytes) / kMega, static_cast<double>(totals.replay_budget) / kMega,
-      totals.log_var_huber, totals.log_var_cosine, pareto(students, latest_).frontier, range("loss"),
-      range("ema_loss"), range("cosine_similarity"), range("nmse"));
+      totals.log_var_huber, totals.log_var_cosine, pareto(students).score, range("loss"), range("ema_loss"),
+      range("cosine_similarity"), range("nmse"));
 }
 
 io::Json DistillMetrics::to_json() const {

@@ -10,6 +10,7 @@
 
 #include "model/hkr/students.h"
 #include "model/io/json.h"
+#include "train/distill/run_ema.h"
 #include "train/metrics.h"
 
 namespace vkflux {
@@ -53,19 +54,10 @@ class DistillMetrics {
     LayerValues values;
   };
   std::vector<double> column(const char* metric) const;
+  ParetoScore pareto(const Students& students) const;
 
   std::map<int, LayerValues> latest_;
   std::map<int, Averages> averages_;
 };
-
-/// By linear interpolation between order statistics; values that aren't finite are left out. NaN of none.
-double quantile(std::vector<double> values, double q);
-
-/// Ready layers times the quality of the worst of them.
-struct Pareto {
-  double frontier = 0, worst = 0;  // worst: NaN when no layer is ready
-};
-/// By the EMA of the cosine distance; without one, by the latest cosine similarity.
-Pareto pareto(const Students& students, const std::map<int, LayerValues>& latest);
 
 }  // namespace vkflux

@@ -44,10 +44,8 @@ LossWeights::LossWeights(Device& device, float huber, float cosine)
   state_.param[1].copy_from_host(std::span<const float>(&cosine, 1));
 }
 
-void LossWeights::step(double learning_rate) {
-  AdamWOptions adam;
-  adam.lr = learning_rate;
-  adamw(state_.param.flat(), state_.grad.flat(), state_.m.flat(), state_.v.flat(), adam, ++steps_);
+void LossWeights::step(const AdamWOptions& options) {
+  adamw(state_.param.flat(), state_.grad.flat(), state_.m.flat(), state_.v.flat(), options, ++steps_);
 }
 
 StudentTrainer::StudentTrainer(Device& device, HkrLayer& layer, const StudentOptimizer& options)
@@ -124,7 +122,9 @@ UpdateResult StudentTrainer::update(const TeacherSample& sample, LossWeights& we
   r.applied = std::isfinite(r.loss) && std::isfinite(r.grad_norm);
   if (r.applied) {
     apply(norm, sample.sigma && std::isfinite(*sample.sigma));
-    weights.step(options_.learning_rate);
+    AdamWOptions adam = options_.adam;
+    adam.lr = options_.learning_rate;
+    weights.step(adam);
   }
   const std::vector<float> after = read_back({layer_.alpha, weights.huber(), weights.cosine()});
   r.alpha = after[0];

@@ -29,6 +29,7 @@ struct StudentOptimizer {
   double learning_rate = 1e-4, phi_lr_multiplier = 1, alpha_lr_multiplier = 5;
   double grad_clip_norm = 1;  // over all parameters of a layer; 0: off
   double huber_beta = 0.05;
+  AdamWOptions adam;  // its lr isn't used
 };
 
 /// Arenas of one AdamW: parameters, gradients and both moments in one layout.
@@ -44,10 +45,11 @@ class LossWeights {
   const Tensor& huber() const { return state_.param[0]; }   // []
   const Tensor& cosine() const { return state_.param[1]; }  // []
   AdamWState& state() { return state_; }
+  const AdamWState& state() const { return state_; }
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
-  /// One step with the gradients in state().grad.
-  void step(double learning_rate);
+  /// One step with the gradients in state().grad, never clipped.
+  void step(const AdamWOptions& options);
 
  private:
   AdamWState state_;

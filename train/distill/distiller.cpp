@@ -1,0 +1,389 @@
+#include "train/distill/distiller.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "autograd/ops.h"
+#include "autograd/tape.h"
+#include "model/hkr/landmarks.h"
+#include "train/rng.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr uint32_t kSwapStream = 0x5741, kReplayStream = 0x5250;
+constexpr int64_t kSnapshotEvery = 10, kMostRefused = 64;
+// The averages of readiness keep 0.9 of their past at every flush of 20 losses, so a layer needs far more
+// than min_updates until they have forgotten its beginnings.
+constexpr int64_t kLagFactor = 12;
+
+/// Stands in a layer's place and asks the distiller.
+class DistillAttention final : public Attention {
+ public:
+  DistillAttention(Distiller& distiller, int layer, std::shared_ptr<Student> student)
+      : distiller_(distiller), layer_(layer), student_(std::move(student)), hkr_(student_) {}
+  const char* name() const override { return "distill"; }
+  Tensor forward(const AttentionCall& call) override { return distiller_.serve(layer_, call); }
+  uint64_t scratch(const AttentionShape& shape) const override {
+    return full_.scratch(shape) + hkr_.scratch(shape);
+  }
+  Cost cost(const AttentionShape& shape) const override {
+    const Cost a = full_.cost(shape), b = hkr_.cost(shape);
+    Cost sum{};
+    sum.flops = a.flops + b.flops;
+    sum.bytes = a.bytes + b.bytes;
+    return sum;
+  }
+
+ private:
+  Distiller& distiller_;
+  int layer_;
+  std::shared_ptr<Student> student_;
+  FullAttention full_;
+  HkrAttention hkr_;
+};
+
+DType device_dtype(io::FileDType t) {
+  return t == io::FileDType::f16 ? DType::f16 : t == io::FileDType::bf16 ? DType::bf16 : DType::f32;
+}
+
+HostTensor to_host(const Tensor& x, io::FileDType dtype) {
+  const std::vector<uint8_t> raw = op::cast(x, device_dtype(dtype)).to_host_bytes();
+  const auto* p = reinterpret_cast<const std::byte*>(raw.data());
+  return {dtype, {x.shape().begin(), x.shape().end()}, {p, p + raw.size()}};
+}
+
+/// Rows of [B, H, N, D] at the given places of N.
+Tensor pick_queries(const Tensor& x, const std::vector<int32_t>& rows) {
+  const int64_t n = x.dim(2);
+  if (static_cast<int64_t>(rows.size()) == n) return x;
+  std::vector<int32_t> ids;
+  for (int64_t bh = 0; bh < x.dim(0) * x.dim(1); ++bh) {
+    for (int32_t row : rows) ids.push_back(static_cast<int32_t>(bh * n) + row);
+  }
+  const Tensor flat = op::contiguous(x).view({x.dim(0) * x.dim(1) * n, x.dim(3)});
+  const Tensor list =
+      Tensor::from(x.device(), std::span<const int32_t>(ids), {static_cast<int64_t>(ids.size())});
+  return op::gather_rows(flat, list).view({x.dim(0), x.dim(1), static_cast<int64_t>(rows.size()), x.dim(3)});
+}
+
+bool out_of_memory(const Error& e) {
+  return e.code() == ErrorCode::out_of_device_memory || e.code() == ErrorCode::out_of_host_memory;
+}
+
+HkrConfig config_of(const StudentModel& model, const DistillOptions& o) {
+  HkrConfig c;
+  c.head_dim = model.head_dim;
+  c.feature_dim = o.settings.feature_dim;
+  c.hidden = o.feature_hidden;
+  c.layers = o.feature_layers;
+  c.check();
+  return c;
+}
+
+}  // namespace
+
+int64_t updates_needed(int64_t layers, int64_t min_updates) {
+  return layers * std::max<int64_t>(1, min_updates) * kLagFactor;
+}
+
+TeacherSample upload(Device& device, const ReplaySample& s) {
+  const auto widen = [&](const HostTensor& t) {
+    return op::cast(Tensor::from_bytes(device, t.bytes, Shape(t.shape), device_dtype(t.dtype)), DType::f32);
+  };
+  TeacherSample out;
+  out.q = widen(s.q_sub);
+  out.k = widen(s.k_full);
+  out.v = widen(s.v_full);
+  out.teacher = widen(s.teacher_sub);
+  if (!s.key_mask.empty()) {
+    out.key_mask = Tensor::from(device, std::span<const uint8_t>(s.key_mask), {out.k.dim(0), out.k.dim(2)});
+  }
+  out.text = s.text_token_count;
+  out.conditioning = s.conditioning_token_count;
+  if (s.sigma) out.sigma = static_cast<float>(*s.sigma);
+  if (s.cfg_scale) out.cfg = static_cast<float>(*s.cfg_scale);
+  return out;
+}
+
+Distiller::Distiller(Device& device, const StudentModel& model, const DistillOptions& options)
+    : device_(device),
+      options_(options),
+      weights_(device),
+      replay_(options.settings.replay_buffer_size, options.settings.replay_max_bytes) {
+  options_.settings.sanitise();
+  const DistillSettings& s = options_.settings;
+  students_.model = model;
+  students_.config = config_of(model, options_);
+  students_.options = s.hkr_options();
+  students_.fields = io::Json::object();
+  constexpr uint64_t kLayerSeeds = 0x9e3779b97f4a7c15;
+  for (int i = 0; i < model.single_blocks; ++i) {
+    if (!s.selects_layer(i)) continue;
+    Layer& layer = layers_[i];
+    layer.student = std::make_shared<Student>();
+    layer.student->layer = std::make_shared<HkrLayer>(students_.config, students_.options);
+    layer.student->readiness.criteria = s.readiness;
+    layer.student->last_loss = std::numeric_limits<double>::quiet_NaN();
+    HkrLayer& hkr = *layer.student->layer;
+    const std::vector<Param> params = parameters(hkr);
+    allocate(params, device);
+    initialise(params, hkr_init(students_.config, static_cast<float>(s.alpha_init)),
+               options_.seed + kLayerSeeds * static_cast<uint64_t>(i + 1));
+    layer.trainer = std::make_unique<StudentTrainer>(device, hkr, optimizer());
+    students_.layers[i] = layer.student;
+  }
+  if (layers_.empty()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("no layer to distil: --layer-start {} and --layer-end {} leave none of {} single "
+                            "blocks",
+                            s.layer_start, s.layer_end, model.single_blocks));
+  }
+  set_total_updates(s.steps);
+}
+
+Distiller::~Distiller() {
+  detach();
+}
+
+StudentOptimizer Distiller::optimizer() const {
+  const DistillSettings& s = options_.settings;
+  return {s.learning_rate, s.phi_lr_multiplier, s.alpha_lr_multiplier, s.grad_clip_norm, s.huber_beta, {}};
+}
+
+void Distiller::attach(AttentionBank& bank) {
+  detach();
+  bank_ = &bank;
+  const auto first = static_cast<size_t>(students_.model.double_blocks);
+  RoutePlan plan(first + static_cast<size_t>(students_.model.single_blocks), AttentionKind::full);
+  for (const auto& [index, layer] : layers_) {
+    const size_t at = first + static_cast<size_t>(index);
+    bank.set(static_cast<int>(at), AttentionKind::hkr,
+             std::make_shared<DistillAttention>(*this, index, layer.student));
+    plan[at] = AttentionKind::hkr;
+  }
+  bank.route(std::move(plan));
+}
+
+void Distiller::detach() {
+  if (!bank_) return;
+  for (const auto& [index, layer] : layers_) {
+    bank_->set(static_cast<int>(students_.model.double_blocks) + index, AttentionKind::hkr, nullptr);
+  }
+  bank_->route({});
+  bank_ = nullptr;
+}
+
+void Distiller::begin_step(int64_t step) {
+  const DistillSettings& s = options_.settings;
+  const auto n = static_cast<int64_t>(layers_.size());
+  const int64_t low = std::clamp<int64_t>(s.min_swap_layers, 0, n);
+  const int64_t high = std::max(low, s.max_swap_layers < 0 ? n : std::min(s.max_swap_layers, n));
+  Rng rng(options_.seed, kSwapStream, static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32));
+  auto count = static_cast<size_t>(low + rng.below(static_cast<uint32_t>(high - low + 1)));
+  std::vector<int> order;
+  for (const auto& [index, layer] : layers_) order.push_back(index);
+  for (size_t i = 0; i + 1 < order.size(); ++i) {
+    std::swap(order[i], order[i + rng.below(static_cast<uint32_t>(order.size() - i))]);
+  }
+  if (options_.schedule == LayerSchedule::round_robin) {
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+      return layers_.at(a).student->readiness.updates < layers_.at(b).student->readiness.updates;
+    });
+  }
+  count = std::min(count, order.size());
+  swapped_ = {order.begin(), order.begin() + static_cast<ptrdiff_t>(count)};
+}
+
+void Distiller::set_total_updates(int64_t total) {
+  options_.settings.steps = std::max<int64_t>(0, total);
+  remaining_ = std::max<int64_t>(0, options_.settings.steps - done_);
+  enabled_ = remaining_ > 0;
+}
+
+void Distiller::set_learning_rate(double rate) {
+  options_.settings.learning_rate = rate;
+  for (auto& [index, layer] : layers_) layer.trainer->options() = optimizer();
+}
+
+void Distiller::reset_criteria(const ReadinessCriteria& criteria) {
+  options_.settings.readiness = criteria;
+  for (auto& [index, layer] : layers_) {
+    layer.student->readiness.criteria = criteria;
+    layer.student->readiness.refresh();
+  }
+}
+
+DistillTotals Distiller::totals() const {
+  DistillTotals t;
+  t.updates = done_;
+  t.remaining = remaining_;
+  t.log_var_huber = weights_.huber().item();
+  t.log_var_cosine = weights_.cosine().item();
+  t.replay_bytes = replay_.bytes();
+  t.replay_budget = replay_.max_bytes();
+  return t;
+}
+
+void Distiller::say(const std::string& line) const {
+  if (message_) message_(line);
+}
+
+void Distiller::flush() {
+  std::map<int, Readiness*> all;
+  for (auto& [index, layer] : layers_) all[index] = &layer.student->readiness;
+  for (const EmaFlush& f : ema_.flush(all)) {
+    const Readiness& r = *all.at(f.layer);
+    say(fmt::format("{}: EMA loss {:.4g}, cosine distance {:.4f} (threshold {:.4g}), {} updates, {}{}",
+                    layer_key(f.layer), r.ema_loss.value_or(NAN), r.ema_cosine_dist.value_or(NAN),
+                    r.criteria.threshold, r.updates, r.ready ? "ready" : "not ready",
+                    f.changed ? " (changed)" : ""));
+  }
+}
+
+Tensor Distiller::serve(int layer, const AttentionCall& call) {
+  const auto untaped = Tape::pause();
+  if (ema_.begin_call(call.step.sigma)) flush();
+  const Tensor teacher = full_.forward(call);
+  if (training()) {
+    if (!swapped_.count(layer)) return teacher;
+    try {
+      store(layer, call, teacher);
+      train(layer);
+    } catch (const Error& e) {
+      if (!out_of_memory(e)) throw;
+      degrade_after(layer, e.what());
+    }
+  }
+  return answer(layer, call, teacher);
+}
+
+// The student's answer when it is wanted, allowed and finite; else the teacher's.
+Tensor Distiller::answer(int layer, const AttentionCall& call, const Tensor& teacher) {
+  const std::shared_ptr<Student>& student = layers_.at(layer).student;
+  if (!options_.settings.preview || !student->readiness.ready) return teacher;
+  std::string why;
+  try {
+    const Tensor out = HkrAttention(student).forward(call);
+    if (std::isfinite(op::sum_all(out).item())) return out;
+    why = "its output wasn't finite";
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::device_lost || e.code() == ErrorCode::cancelled) throw;
+    why = e.what();
+  }
+  if (warned_.insert(layer).second) {
+    spdlog::warn("{}: full attention answers instead of the student: {}", layer_key(layer), why);
+  }
+  return teacher;
+}
+
+void Distiller::store(int layer, const AttentionCall& call, const Tensor& teacher) {
+  const io::FileDType dtype = options_.settings.replay_dtype();
+  const std::vector<int32_t> rows = select_training_queries(call.q.dim(2), options_.settings.sizes.query_cap);
+  ReplaySample s;
+  s.q_sub = to_host(pick_queries(call.q, rows), dtype);
+  s.k_full = to_host(call.k, dtype);
+  s.v_full = to_host(call.v, dtype);
+  s.teacher_sub = to_host(pick_queries(teacher, rows), dtype);
+  if (call.tokens.key_mask.defined()) {
+    s.key_mask = safe_mask(call.tokens.key_mask.to_host_bytes(), call.k.dim(0));
+  }
+  s.text_token_count = s.conditioning_token_count = std::min(call.tokens.text, call.k.dim(2));
+  if (std::isfinite(call.step.sigma)) s.sigma = call.step.sigma;
+  s.cfg_scale = std::isfinite(call.step.cfg_scale) ? static_cast<double>(call.step.cfg_scale)
+                                                   : options_.settings.cfg_scale;
+  replay_.push(layer, std::move(s));
+}
+
+UpdateResult Distiller::update(int layer, const TeacherSample& sample) {
+  return layers_.at(layer).trainer->update(sample, weights_);
+}
+
+void Distiller::train(int layer) {
+  const int64_t updates = std::min(options_.settings.train_steps_per_call, remaining_);
+  for (int64_t r = 0; r < updates && training(); ++r) {
+    const auto held = static_cast<uint32_t>(replay_.size(layer));
+    if (held == 0) return;
+    Rng rng(options_.seed, kReplayStream, static_cast<uint32_t>(done_), static_cast<uint32_t>(layer));
+    const TeacherSample sample = upload(device_, replay_.at(layer, rng.below(held)));
+    const UpdateResult result = update(layer, sample);
+    if (!result.applied) {
+      if (++refused_ > kMostRefused) {
+        throw Error(ErrorCode::invalid_argument,
+                    fmt::format("{}: {} updates gave a loss or gradient that isn't finite; lower "
+                                "--learning-rate (now {})",
+                                layer_key(layer), refused_, options_.settings.learning_rate));
+      }
+      spdlog::warn("{}: an update with loss {} was left out", layer_key(layer), result.loss);
+      return;
+    }
+    count(layer, sample, result);
+  }
+}
+
+void Distiller::count(int layer, const TeacherSample& sample, const UpdateResult& result) {
+  Student& student = *layers_.at(layer).student;
+  Readiness& ready = student.readiness;
+  student.last_loss = result.loss;
+  if (ema_.add_loss(layer, result.loss, ready)) {
+    say(fmt::format("{} is {}", layer_key(layer), ready.ready ? "ready" : ready.refusal()));
+  }
+  --remaining_;
+  ++done_;
+  LayerValues v = no_values();
+  value_of(v, "loss") = result.loss;
+  value_of(v, "mse") = result.mse;
+  value_of(v, "nmse") = result.nmse;
+  value_of(v, "cosine_similarity") = result.cosine;
+  value_of(v, "ema_loss") = ready.ema_loss.value_or(result.loss);
+  value_of(v, "updates") = static_cast<double>(ready.updates);
+  value_of(v, "ready") = ready.ready ? 1 : 0;
+  if (sample.sigma) value_of(v, "sigma") = *sample.sigma;
+  if (sample.cfg) value_of(v, "cfg_scale") = *sample.cfg;
+  value_of(v, "layers_swapped") = static_cast<double>(swapped_.size());
+  value_of(v, "layers_total") = static_cast<double>(layers_.size());
+  value_of(v, "alpha_sigmoid") = 1 / (1 + std::exp(-result.alpha));
+  value_of(v, "ema_cosine_dist") = ready.ema_cosine_dist.value_or(1 - result.cosine);
+  metrics_.record(layer, v);
+  ema_.add_similarity(layer, result.cosine);
+  if (ema_.flush_due() || remaining_ == 0) flush();
+  if (remaining_ == 0) enabled_ = false;
+  const bool log = done_ % options_.settings.log_every == 0 || remaining_ == 0;
+  if (log && !sinks_.empty()) {
+    const Metrics report = metrics_.report(layer, students_, totals());
+    for (const auto& sink : sinks_) sink->write(done_, report);
+  }
+  if (done_ % kSnapshotEvery == 0 || remaining_ == 0) say(metrics_.snapshot(students_, totals()));
+}
+
+void Distiller::degrade_after(int layer, const std::string& why) {
+  TrainingSizes& sizes = options_.settings.sizes;
+  const TrainingSizes before = sizes;
+  const bool changed = degrade(sizes);
+  const uint64_t freed = replay_.clear(layer);
+  device_.pool().trim();
+  if (!changed && freed == 0) {
+    enabled_ = false;
+    spdlog::warn("{}: out of memory with every size at its least: training stops, sampling goes on\n{}",
+                 layer_key(layer), why);
+    return;
+  }
+  apply_sizes();
+  const std::string line =
+      fmt::format("{}: out of memory: {}; {:.1f} MB of replay given up", layer_key(layer),
+                  describe_degradation(before, sizes), static_cast<double>(freed) / (1 << 20));
+  spdlog::warn("{}", line);
+}
+
+void Distiller::apply_sizes() {
+  students_.options = options_.settings.hkr_options();
+  for (auto& [index, layer] : layers_) layer.student->layer->options() = students_.options;
+}
+
+}  // namespace vkflux

@@ -1,0 +1,134 @@
+// Online distillation: while a transformer samples, full attention's answers train the students of its single
+// blocks. Specification chapter 4.
+//
+//   Distiller distiller(device, student_model(transformer), options);
+//   distiller.attach(transformer.attention());
+//   for (int64_t step = 0; !distiller.finished(); ++step) { distiller.begin_step(step);  denoiser.step(); }
+//
+// Every random choice is a function of (seed, counters), so a state that is saved and loaded between two
+// steps goes on with the same bits.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "model/attention/attention.h"
+#include "model/hkr/students.h"
+#include "train/distill/distill_metrics.h"
+#include "train/distill/memory_estimate.h"
+#include "train/distill/replay.h"
+#include "train/distill/run_ema.h"
+#include "train/distill/settings.h"
+#include "train/distill/student_trainer.h"
+#include "train/metrics.h"
+
+namespace vkflux {
+
+/// Which layers a step trains: any, or those with the fewest updates so far (ties by chance). The number is
+/// drawn between min_swap_layers and max_swap_layers either way.
+enum class LayerSchedule { random, round_robin };
+
+struct DistillOptions {
+  DistillSettings settings;
+  int64_t feature_hidden = 0, feature_layers = 3;  // of the feature networks; see HkrConfig
+  LayerSchedule schedule = LayerSchedule::round_robin;
+  uint64_t seed = 0;
+};
+
+class Distiller {
+ public:
+  /// Makes students with fresh weights for every single block in the range. Error invalid_argument when the
+  /// range or the network's shape can't be.
+  Distiller(Device& device, const StudentModel& model, const DistillOptions& options);
+  virtual ~Distiller();
+  Distiller(const Distiller&) = delete;
+  Distiller& operator=(const Distiller&) = delete;
+
+  /// From now on the bank's single blocks answer through this object, until detach() or the end.
+  void attach(AttentionBank& bank);
+  void detach();
+  /// Chooses the layers that are trained in this step; both passes of true guidance share them.
+  void begin_step(int64_t step);
+
+  bool finished() const { return remaining_ <= 0; }
+  int64_t updates_done() const { return done_; }
+  /// Another total of updates; those done stay.
+  void set_total_updates(int64_t total);
+  const DistillOptions& options() const { return options_; }
+  Students& students() { return students_; }
+  const Students& students() const { return students_; }
+  const DistillMetrics& metrics() const { return metrics_; }
+  const std::set<int>& swapped() const { return swapped_; }
+  DistillTotals totals() const;
+
+  void add_sink(std::unique_ptr<MetricSink> sink) { sinks_.push_back(std::move(sink)); }
+  /// Lines for people: snapshots, changes of readiness, flushes, what was given up for memory.
+  void on_message(std::function<void(const std::string&)> fn) { message_ = std::move(fn); }
+  /// The same criteria for every layer, in place of those that were stored with it.
+  void reset_criteria(const ReadinessCriteria& criteria);
+  void set_learning_rate(double rate);
+  /// Folds what is pending into the averages: before students are handed out at the end.
+  void flush();
+
+  /// Tensors and JSON of the complete state; load() refuses another model or network (the message names both
+  /// values), changes nothing when it fails, and otherwise goes on exactly where save() was. What the file
+  /// says about hyper-parameters wins; every difference is warned about.
+  void save(std::vector<io::TensorData>& tensors, std::map<std::string, std::string>& metadata,
+            bool with_replay) const;
+  void load(const std::string& path);
+
+  /// What attention asks of a single block. (Called by the strategies that attach() installs.)
+  Tensor serve(int layer, const AttentionCall& call);
+
+ protected:
+  /// One update; tests make it fail.
+  virtual UpdateResult update(int layer, const TeacherSample& sample);
+
+ private:
+  struct Layer {
+    std::shared_ptr<Student> student;
+    std::unique_ptr<StudentTrainer> trainer;
+  };
+  bool training() const { return enabled_ && remaining_ > 0; }
+  void store(int layer, const AttentionCall& call, const Tensor& teacher);
+  void train(int layer);
+  void count(int layer, const TeacherSample& sample, const UpdateResult& result);
+  void degrade_after(int layer, const std::string& why);
+  void apply_sizes();
+  Tensor answer(int layer, const AttentionCall& call, const Tensor& teacher);
+  void say(const std::string& line) const;
+  void merge_settings(const io::Json& fields);
+  StudentOptimizer optimizer() const;
+
+  Device& device_;
+  DistillOptions options_;
+  Students students_;
+  std::map<int, Layer> layers_;
+  LossWeights weights_;
+  ReplayBuffer replay_;
+  RunEma ema_;
+  DistillMetrics metrics_;
+  FullAttention full_;
+  AttentionBank* bank_ = nullptr;
+
+  bool enabled_ = true;
+  int64_t remaining_ = 0, done_ = 0, refused_ = 0;
+  std::set<int> swapped_;
+  std::set<int> warned_;
+  std::vector<std::unique_ptr<MetricSink>> sinks_;
+  std::function<void(const std::string&)> message_;
+};
+
+/// Updates that bring `layers` layers to readiness with some room: layers x min_updates x a factor for the
+/// lag of the moving averages.
+int64_t updates_needed(int64_t layers, int64_t min_updates);
+
+/// The sample on the device, widened to f32.
+TeacherSample upload(Device& device, const ReplaySample& sample);
+
+}  // namespace vkflux
