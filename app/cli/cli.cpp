@@ -136,6 +136,7 @@ int run(int argc, const char* const* argv) {
   add_sample(app);
   add_verify(app);
   add_bench(app);
+  add_distill(app);
   try {
     app.parse(argc, argv);
     return kOk;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -25,9 +26,8 @@ io::TensorData host_copy(const std::string& name, const Tensor& t) {
 /// Values that are read and checked now and copied to their tensors when nothing can fail any more.
 class Pending {
  public:
-  explicit Pending(const io::SafetensorsFile& file) : file_(file) {}
-  void take(const std::string& name, const Tensor& to) {
-    std::vector<float> values = file_.read_f32(name);
+  void take(const io::SafetensorsFile& file, const std::string& name, const Tensor& to) {
+    std::vector<float> values = file.read_f32(name);
     if (static_cast<int64_t>(values.size()) != to.numel()) {
       throw Error(ErrorCode::format,
                   fmt::format("{} has {} values, {} are needed", name, values.size(), to.numel()));
@@ -42,7 +42,6 @@ class Pending {
   }
 
  private:
-  const io::SafetensorsFile& file_;
   std::vector<std::pair<Tensor, std::vector<float>>> values_;
 };
 
@@ -55,149 +54,186 @@ int64_t counter(const io::Json& object, const char* key) {
 void same(const char* what, int64_t file, int64_t run) {
   if (file == run) return;
   throw Error(ErrorCode::invalid_argument,
-              fmt::format("the checkpoint's students have another shape: {} is {} in the file and {} in this "
-                          "run; use that value, or another --out folder",
+              fmt::format("the file's students have another shape: {} is {} in the file and {} in this run; "
+                          "use that value, or start a new run in another folder",
                           what, file, run));
 }
 
-/// What a run may state anew without being at odds with its checkpoint.
+/// Settings that a continued run may state anew.
 bool belongs_to_run(const std::string& field) {
   return field == "steps" || field == "comet_log_every" || field == "cfg_scale" ||
-         field == "min_swap_layers" || field == "max_swap_layers" || field == "learning_rate";
+         field == "min_swap_layers" || field == "max_swap_layers";
+}
+
+DistillSettings merged(const DistillSettings& run, const io::Json& file, const std::set<std::string>& mine) {
+  io::Json taken = io::Json::object();
+  const io::Json own = run.to_json();
+  for (const auto& [key, value] : own.items()) {
+    if (!file.contains(key) || belongs_to_run(key) || mine.count(key) || file[key] == value) continue;
+    taken[key] = file[key];
+    spdlog::warn("{}: the checkpoint's {} is used instead of {}", key, file[key].dump(), value.dump());
+  }
+  DistillSettings out = run;
+  out.merge(taken, kOrigin);
+  return out;
 }
 
 }  // namespace
 
-void Distiller::save(std::vector<io::TensorData>& tensors, std::map<std::string, std::string>& metadata,
-                     bool with_replay) const {
-  Students described = students_;
-  io::Json& f = described.fields;
-  f.update(options_.settings.to_json());
-  const DistillTotals t = totals();
-  f["training_mode"] = training();
-  f["loss_log_var_huber"] = t.log_var_huber;
-  f["loss_log_var_cosine"] = t.log_var_cosine;
+/// A checkpoint, read and checked.
+struct Distiller::Loaded {
+  Pending pending;
+  DistillOptions options;
+  ReplayBuffer replay{1, 0};
+  RunEma ema;
+  DistillMetrics metrics;
+  Students students;
+  std::map<int, std::array<int64_t, StudentTrainer::kGroups>> steps;
+  int64_t done = 0, weight_steps = 0;
+};
+
+void Distiller::check_same(const Students& s) const {
+  same("head_dim", s.config.head_dim, students_.config.head_dim);
+  same("feature_dim", s.config.feature_dim, students_.config.feature_dim);
+  same("the feature networks' width", s.config.width(), students_.config.width());
+  same("the feature networks' number of layers", s.config.layers, students_.config.layers);
+  same("the number of students", static_cast<int64_t>(s.layers.size()), static_cast<int64_t>(layers_.size()));
+  for (auto a = s.layers.begin(), b = students_.layers.begin(); a != s.layers.end(); ++a, ++b) {
+    same("a student's single block", a->first, b->first);
+  }
+}
+
+void Distiller::adopt(const Students& students) {
+  check_same(students);
+  for (auto& [index, layer] : layers_) {
+    const Student& from = *students.layers.at(index);
+    std::vector<Param> params = parameters(*from.layer);
+    for (size_t i = 0; i < params.size(); ++i) {
+      const Tensor& to = layer.trainer->state().param[i];
+      to.fill_zero();
+      op::accumulate(to, *params[i].tensor);
+    }
+    layer.student->readiness = from.readiness;
+    layer.student->last_loss = from.last_loss;
+  }
+}
+
+Students Distiller::described() const {
+  Students out = students_;
+  out.fields.update(options_.settings.to_json());
+  out.fields["training_mode"] = training();
+  out.fields["loss_log_var_huber"] = weights_.huber().item();
+  out.fields["loss_log_var_cosine"] = weights_.cosine().item();
+  return out;
+}
+
+io::Json Distiller::state() const {
   io::Json steps = io::Json::object();
   for (const auto& [index, layer] : layers_) steps[layer_key(index)] = layer.trainer->steps();
-  f["distiller"] = {{"updates_done", done_},
-                    {"updates_total", options_.settings.steps},
-                    {"seed", options_.seed},
-                    {"schedule", options_.schedule == LayerSchedule::random ? "random" : "round-robin"},
-                    {"optimizer_steps", std::move(steps)},
-                    {"loss_weight_steps", weights_.steps()},
-                    {"run_ema", ema_.to_json()},
-                    {"metrics", metrics_.to_json()}};
+  return {{"updates_done", done_},
+          {"updates_total", options_.settings.steps},
+          {"seed", options_.seed},
+          {"schedule", options_.schedule == LayerSchedule::random ? "random" : "round-robin"},
+          {"optimizer_steps", std::move(steps)},
+          {"loss_weight_steps", weights_.steps()},
+          {"run_ema", ema_.to_json()},
+          {"metrics", metrics_.to_json()}};
+}
+
+void Distiller::save(std::vector<io::TensorData>& tensors, std::map<std::string, std::string>& metadata,
+                     bool with_replay) const {
   for (const auto& [index, layer] : layers_) {
-    AdamWState& state = layer.trainer->state();
+    const AdamWState& s = layer.trainer->state();
     const std::vector<std::string>& names = layer.trainer->names();
     for (size_t i = 0; i < names.size(); ++i) {
-      tensors.push_back(host_copy(moment_name(index, "exp_avg", names[i]), state.m[i]));
-      tensors.push_back(host_copy(moment_name(index, "exp_avg_sq", names[i]), state.v[i]));
+      tensors.push_back(host_copy(moment_name(index, "exp_avg", names[i]), s.m[i]));
+      tensors.push_back(host_copy(moment_name(index, "exp_avg_sq", names[i]), s.v[i]));
     }
   }
-  AdamWState& w = const_cast<LossWeights&>(weights_).state();
+  const AdamWState& w = weights_.state();
   tensors.push_back(host_copy("optimizer.loss_weights.param", w.param.flat()));
   tensors.push_back(host_copy("optimizer.loss_weights.exp_avg", w.m.flat()));
   tensors.push_back(host_copy("optimizer.loss_weights.exp_avg_sq", w.v.flat()));
-  if (with_replay) f["distiller"]["replay"] = replay_.save(tensors);
-  append_students(described, io::FileDType::f32, tensors, metadata);
+  Students all = described();
+  io::Json& mine = all.fields["distiller"] = state();
+  if (with_replay) mine["replay"] = replay_.save(tensors);
+  append_students(all, io::FileDType::f32, tensors, metadata);
 }
 
-void Distiller::merge_settings(const io::Json& fields) {
-  const io::Json mine = options_.settings.to_json();
-  io::Json wanted = io::Json::object();
-  for (const auto& [key, value] : mine.items()) {
-    if (!fields.contains(key) || belongs_to_run(key) || fields[key] == value) continue;
-    wanted[key] = fields[key];
-    spdlog::warn("{}: the checkpoint's {} is used instead of {}", key, fields[key].dump(), value.dump());
-  }
-  options_.settings.merge(wanted, kOrigin);
-}
-
-void Distiller::load(const std::string& path) {
-  const ErrorContext context(path);
-  const Students read = load_students(device_, path, students_.model);
-  same("head_dim", read.config.head_dim, students_.config.head_dim);
-  same("feature_dim", read.config.feature_dim, students_.config.feature_dim);
-  same("the feature networks' width", read.config.width(), students_.config.width());
-  same("the feature networks' number of layers", read.config.layers, students_.config.layers);
-  same("the number of students", static_cast<int64_t>(read.layers.size()),
-       static_cast<int64_t>(layers_.size()));
-  for (const auto& [index, student] : read.layers) {
-    if (!layers_.count(index)) same("the first student", index, layers_.begin()->first);
-  }
+Distiller::Loaded Distiller::read(const std::string& path, const std::set<std::string>& mine) const {
   const io::SafetensorsFile file(path);
-  const auto state = io::get<io::Json>(read.fields, "distiller", kOrigin);
-  Pending pending(file);
-  std::map<int, std::array<int64_t, StudentTrainer::kGroups>> steps;
-  const auto all_steps = io::get<io::Json>(state, "optimizer_steps", kOrigin);
+  Loaded in;
+  in.students = load_students(device_, path, students_.model);
+  check_same(in.students);
+  const io::Json& fields = in.students.fields;
+  const auto state = io::get<io::Json>(fields, "distiller", kOrigin);
+  const auto steps = io::get<io::Json>(state, "optimizer_steps", kOrigin);
   for (const auto& [index, layer] : layers_) {
+    const AdamWState& s = layer.trainer->state();
     const std::vector<std::string>& names = layer.trainer->names();
     for (size_t i = 0; i < names.size(); ++i) {
-      pending.take(fmt::format("layers.{}.{}", layer_key(index), names[i]), layer.trainer->state().param[i]);
-      pending.take(moment_name(index, "exp_avg", names[i]), layer.trainer->state().m[i]);
-      pending.take(moment_name(index, "exp_avg_sq", names[i]), layer.trainer->state().v[i]);
+      in.pending.take(file, fmt::format("layers.{}.{}", layer_key(index), names[i]), s.param[i]);
+      in.pending.take(file, moment_name(index, "exp_avg", names[i]), s.m[i]);
+      in.pending.take(file, moment_name(index, "exp_avg_sq", names[i]), s.v[i]);
     }
-    steps[index] =
-        io::get<std::array<int64_t, StudentTrainer::kGroups>>(all_steps, layer_key(index), kOrigin);
-    for (int64_t n : steps[index]) {
+    auto& own = in.steps[index];
+    own = io::get<std::array<int64_t, StudentTrainer::kGroups>>(steps, layer_key(index), kOrigin);
+    for (int64_t n : own) {
       if (n < 0) throw Error(ErrorCode::format, fmt::format("{} optimiser steps", n));
     }
   }
-  pending.take("optimizer.loss_weights.param", weights_.state().param.flat());
-  pending.take("optimizer.loss_weights.exp_avg", weights_.state().m.flat());
-  pending.take("optimizer.loss_weights.exp_avg_sq", weights_.state().v.flat());
-  RunEma ema;
-  ema.restore(io::get<io::Json>(state, "run_ema", kOrigin));
-  DistillMetrics metrics;
-  metrics.from_json(io::get<io::Json>(state, "metrics", kOrigin));
-  for (const auto& [index, values] : metrics.latest()) {
-    if (!layers_.count(index)) {
-      throw Error(ErrorCode::format, fmt::format("metrics of layer {}, which has no student", index));
-    }
+  in.pending.take(file, "optimizer.loss_weights.param", weights_.state().param.flat());
+  in.pending.take(file, "optimizer.loss_weights.exp_avg", weights_.state().m.flat());
+  in.pending.take(file, "optimizer.loss_weights.exp_avg_sq", weights_.state().v.flat());
+  in.ema.restore(io::get<io::Json>(state, "run_ema", kOrigin));
+  in.metrics.from_json(io::get<io::Json>(state, "metrics", kOrigin));
+  in.done = counter(state, "updates_done");
+  in.weight_steps = counter(state, "loss_weight_steps");
+  in.options = options_;
+  in.options.settings = merged(options_.settings, fields, mine);
+  in.options.seed = io::get<uint64_t>(state, "seed", kOrigin);
+  in.options.schedule = io::get<std::string>(state, "schedule", kOrigin) == "random"
+                            ? LayerSchedule::random
+                            : LayerSchedule::round_robin;
+  in.replay = ReplayBuffer(in.options.settings.replay_buffer_size, in.options.settings.replay_max_bytes);
+  if (state.contains("replay")) in.replay.restore(file, state["replay"]);
+  return in;
+}
+
+void Distiller::load(const std::string& path, const std::set<std::string>& mine) {
+  const ErrorContext context(path);
+  Loaded in = read(path, mine);
+  for (const auto& [index, values] : in.metrics.latest()) {
+    if (!layers_.count(index)) throw Error(ErrorCode::format, fmt::format("metrics of layer {}", index));
   }
-  const int64_t done = counter(state, "updates_done"), weight_steps = counter(state, "loss_weight_steps");
-  const auto seed = io::get<uint64_t>(state, "seed", kOrigin);
-  const auto schedule = io::get<std::string>(state, "schedule", kOrigin);
-  DistillOptions merged = options_;
-  std::swap(merged, options_);
-  ReplayBuffer replay = replay_;
-  try {
-    options_ = merged;
-    merge_settings(read.fields);
-    replay = ReplayBuffer(options_.settings.replay_buffer_size, options_.settings.replay_max_bytes);
-    if (state.contains("replay")) replay.restore(file, state["replay"]);
-    for (int layer : replay.layers()) {
-      const ReplaySample& s = replay.at(layer, 0);
-      if (!layers_.count(layer) || s.q_sub.shape.back() != students_.config.head_dim) {
-        throw Error(ErrorCode::format, fmt::format("replay samples of layer {} don't fit this model", layer));
+  for (int layer : in.replay.layers()) {
+    for (size_t i = 0; i < in.replay.size(layer); ++i) {
+      if (layers_.count(layer) && in.replay.at(layer, i).q_sub.shape.back() == students_.config.head_dim) {
+        continue;
       }
+      throw Error(ErrorCode::format, fmt::format("replay samples of layer {} don't fit this model", layer));
     }
-  } catch (...) {
-    options_ = merged;
-    throw;
   }
   // Nothing fails from here on.
-  if (seed != options_.seed) {
-    spdlog::warn("seed: the checkpoint's {} is used instead of {}", seed, options_.seed);
+  if (in.options.seed != options_.seed) {
+    spdlog::warn("seed: the checkpoint's {} is used instead of {}", in.options.seed, options_.seed);
   }
-  options_.seed = seed;
-  options_.schedule = schedule == "random" ? LayerSchedule::random : LayerSchedule::round_robin;
-  pending.apply();
-  weights_.set_steps(weight_steps);
+  const int64_t total = options_.settings.steps;
+  options_ = in.options;
+  in.pending.apply();
+  weights_.set_steps(in.weight_steps);
   for (auto& [index, layer] : layers_) {
-    layer.trainer->set_steps(steps.at(index));
+    layer.trainer->set_steps(in.steps.at(index));
     layer.trainer->options() = optimizer();
-    layer.student->readiness = read.layers.at(index)->readiness;
-    layer.student->last_loss = read.layers.at(index)->last_loss;
+    layer.student->readiness = in.students.layers.at(index)->readiness;
+    layer.student->last_loss = in.students.layers.at(index)->last_loss;
   }
-  students_.fields = read.fields;
-  replay_ = std::move(replay);
-  ema_ = std::move(ema);
-  metrics_ = std::move(metrics);
-  done_ = done;
+  replay_ = std::move(in.replay);
+  ema_ = std::move(in.ema);
+  metrics_ = std::move(in.metrics);
+  done_ = in.done;
   apply_sizes();
-  set_total_updates(options_.settings.steps);
+  set_total_updates(total);
 }
 
 }  // namespace vkflux

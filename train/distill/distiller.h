@@ -55,7 +55,8 @@ class Distiller {
   /// Chooses the layers that are trained in this step; both passes of true guidance share them.
   void begin_step(int64_t step);
 
-  bool finished() const { return remaining_ <= 0; }
+  /// All updates are done, or training gave up for lack of memory.
+  bool finished() const { return !training(); }
   int64_t updates_done() const { return done_; }
   /// Another total of updates; those done stay.
   void set_total_updates(int64_t total);
@@ -75,12 +76,17 @@ class Distiller {
   /// Folds what is pending into the averages: before students are handed out at the end.
   void flush();
 
+  /// Starts from these students (of the same model and network) with fresh optimisers.
+  void adopt(const Students& students);
+
   /// Tensors and JSON of the complete state; load() refuses another model or network (the message names both
   /// values), changes nothing when it fails, and otherwise goes on exactly where save() was. What the file
-  /// says about hyper-parameters wins; every difference is warned about.
+  /// says about hyper-parameters wins, apart from those named in `mine`; every difference is warned about.
   void save(std::vector<io::TensorData>& tensors, std::map<std::string, std::string>& metadata,
             bool with_replay) const;
-  void load(const std::string& path);
+  void load(const std::string& path, const std::set<std::string>& mine = {});
+  /// The students with everything that a file for inference says about them.
+  Students described() const;
 
   /// What attention asks of a single block. (Called by the strategies that attach() installs.)
   Tensor serve(int layer, const AttentionCall& call);
@@ -102,8 +108,11 @@ class Distiller {
   void apply_sizes();
   Tensor answer(int layer, const AttentionCall& call, const Tensor& teacher);
   void say(const std::string& line) const;
-  void merge_settings(const io::Json& fields);
   StudentOptimizer optimizer() const;
+  io::Json state() const;
+  void check_same(const Students& students) const;
+  struct Loaded;
+  Loaded read(const std::string& path, const std::set<std::string>& mine) const;
 
   Device& device_;
   DistillOptions options_;

@@ -1,0 +1,476 @@
+// vkflux distill: students of a transformer's single blocks, trained while it samples.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "app/cli/cli.h"
+#include "app/distill_report.h"
+#include "model/io/file.h"
+#include "model/pipeline.h"
+#include "train/distill/distiller.h"
+#include "train/distill/held_out.h"
+#include "train/distill/sampling_runs.h"
+
+namespace vkflux::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kHeldOutSeeds = 1ull << 40;  // far from every seed that a run trains on
+
+struct Options {
+  std::string model, prompts_file, negative, out, init, holdout, weights = "f32", export_dtype = "f16",
+                                                                 schedule = "round-robin";
+  std::vector<std::string> prompts, sizes;
+  int64_t updates = -1, sampling_steps = 0, replay_max_mb = 768, save_every = 200, stop_after = 0,
+          holdout_runs = 8, memory_budget_mb = 0;
+  float cfg = -1, guidance = -1;
+  uint64_t seed = 0;
+  bool fresh = false, save_replay = true, reset_criteria = false, quiet = false;
+  DistillOptions distill;
+  const CLI::Option* learning_rate = nullptr;
+};
+
+std::vector<std::string> lines_of(const std::string& path) {
+  const std::string text = io::read_file(path, 16 << 20);
+  std::vector<std::string> out;
+  if (fs::path(path).extension() == ".json") {
+    const io::Json list = io::parse_json(text, path);
+    for (const io::Json& item : list) {
+      if (!item.is_string()) throw Error(ErrorCode::format, path + ": a JSON list of strings is expected");
+      out.push_back(item.get<std::string>());
+    }
+    return out;
+  }
+  std::string line;
+  for (char c : text + "\n") {
+    if (c != '\n') {
+      line += c;
+      continue;
+    }
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+    if (!line.empty() && line[0] != '#') out.push_back(line);
+    line.clear();
+  }
+  return out;
+}
+
+SamplingPlan sampling_plan(const Options& o) {
+  SamplingPlan plan;
+  plan.prompts = o.prompts;
+  if (!o.prompts_file.empty()) {
+    for (std::string& p : lines_of(o.prompts_file)) plan.prompts.push_back(std::move(p));
+  }
+  if (plan.prompts.empty()) {
+    throw Error(ErrorCode::invalid_argument, "no prompt: give --prompt TEXT or --prompts FILE");
+  }
+  for (const std::string& size : o.sizes) {
+    int w = 0, h = 0;
+    char rest = 0;
+    if (std::sscanf(size.c_str(), "%dx%d%c", &w, &h, &rest) != 2 || w <= 0 || h <= 0) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("--size {}: WIDTHxHEIGHT is expected, 64x64 say", size));
+    }
+    plan.sizes.emplace_back(w, h);
+  }
+  plan.negative = o.negative;
+  plan.steps = o.sampling_steps;
+  if (o.cfg >= 0) plan.cfg = o.cfg;
+  if (o.guidance >= 0) plan.guidance = o.guidance;
+  plan.seed = o.seed;
+  return plan;
+}
+
+/// Fills in what follows from the model, and says what the run will need before any of it is allocated.
+void prepare(Options& o, const StudentModel& model, const SamplingRuns& runs, int64_t text_tokens,
+             Device& device) {
+  DistillSettings& s = o.distill.settings;
+  s.replay_max_bytes = static_cast<uint64_t>(std::max<int64_t>(0, o.replay_max_mb)) << 20;
+  s.cfg_scale = *runs.plan().cfg;
+  o.distill.seed = o.seed;
+  o.distill.schedule = o.schedule == "random" ? LayerSchedule::random : LayerSchedule::round_robin;
+  s.sanitise();
+  int64_t layers = 0;
+  for (int64_t i = 0; i < model.single_blocks; ++i) layers += s.selects_layer(i);
+  const int64_t needed = updates_needed(layers, s.readiness.min_updates);
+  s.steps = o.updates >= 0 ? o.updates : needed;
+  spdlog::info("{} single blocks, {} updates each before readiness is judged: about {} updates in all; {}",
+               layers, s.readiness.min_updates, needed,
+               o.updates < 0 ? "that many are made" : fmt::format("--updates {} are made", s.steps));
+  if (s.steps < layers * s.readiness.min_updates) {
+    spdlog::warn("{} updates can't make {} layers ready: each needs {} (--readiness-min-updates)", s.steps,
+                 layers, s.readiness.min_updates);
+  }
+  const int64_t tokens = runs.most_tokens() + text_tokens;
+  MemoryCall call;
+  call.heads = model.heads;
+  call.queries = std::min(tokens, s.sizes.query_cap);
+  call.keys = tokens;
+  call.head_dim = model.head_dim;
+  call.feature_dim = s.feature_dim;
+  call.query_chunk = s.sizes.query_chunk;
+  call.key_chunk = s.sizes.key_chunk;
+  call.landmark_max = s.sizes.landmark_max;
+  call.conditioning_tokens = text_tokens;
+  call.training = true;
+  HkrConfig shape;
+  shape.head_dim = model.head_dim;
+  shape.feature_dim = s.feature_dim;
+  shape.hidden = o.distill.feature_hidden;
+  shape.layers = o.distill.feature_layers;
+  shape.check();
+  HkrLayer layer(shape);
+  constexpr double kMega = 1 << 20;
+  constexpr int64_t kArenas = 4;  // parameters, gradients, two moments
+  const double students =
+      static_cast<double>(layers * kArenas * count(parameters(layer))) * sizeof(float) / kMega;
+  spdlog::info(
+      "memory: students and their optimisers {:.0f} MB on the device, a training call at {} tokens up to "
+      "{:.0f} MB, replay up to {} MB on the host",
+      students, tokens, static_cast<double>(estimate_memory(call)) / kMega,
+      s.replay_max_bytes ? std::to_string(o.replay_max_mb) : "unlimited");
+  const int64_t image = runs.most_tokens();
+  if (landmark_budget(image, s.hkr_options().landmarks) >= image) {
+    spdlog::warn(
+        "every one of the {} image tokens is a landmark (--landmark-min {}): the students are hardly tested; "
+        "lower --landmark-min",
+        image, s.sizes.landmark_min);
+  }
+  if (s.enable_memory_reserve) {
+    try {
+      device.pool().allocate(memory_to_reserve(call), MemoryClass::scratch);  // given back, the block stays
+    } catch (const Error& e) {
+      spdlog::warn("memory was not reserved: {}", e.what());
+    }
+  }
+}
+
+void save_checkpoint(const std::string& path, const Distiller& distiller, const SamplingRuns& runs,
+                     bool with_replay) {
+  std::vector<io::TensorData> tensors;
+  std::map<std::string, std::string> metadata;
+  distiller.save(tensors, metadata, with_replay);
+  metadata["sampler"] = runs.save(tensors).dump();
+  io::write_safetensors(path, tensors, metadata);
+}
+
+void load_checkpoint(const std::string& path, Distiller& distiller, SamplingRuns& runs, const Options& o) {
+  const io::SafetensorsFile file(path);
+  const auto sampler = file.metadata().find("sampler");
+  if (sampler == file.metadata().end()) {
+    throw Error(ErrorCode::format, path + ": no checkpoint of vkflux distill (no \"sampler\" metadata)");
+  }
+  const io::Json state = io::parse_json(sampler->second, path);
+  std::set<std::string> mine;
+  if (o.learning_rate->count() > 0) mine.insert("learning_rate");
+  distiller.load(path, mine);
+  const ErrorContext context(path);
+  runs.load(file, state);
+  if (o.reset_criteria) distiller.reset_criteria(o.distill.settings.readiness);
+}
+
+/// Console and log file.
+class Messages {
+ public:
+  Messages(const std::string& path, bool quiet) : log_(path, std::ios::app), quiet_(quiet) {}
+  void operator()(const std::string& line) {
+    log_ << line << std::endl;
+    if (!quiet_) spdlog::info("{}", line);
+  }
+
+ private:
+  std::ofstream log_;
+  bool quiet_;
+};
+
+/// kOk when all updates are done; else what the command returns.
+int distil(const Options& o, Distiller& distiller, SamplingRuns& runs, const std::string& checkpoint,
+           bool* stopped) {
+  distiller.attach(runs.transformer().attention());
+  const int64_t total = distiller.updates_done() + distiller.totals().remaining;
+  Progress progress("distilling", total, distiller.updates_done());
+  int64_t saved = distiller.updates_done() / o.save_every;
+  while (!distiller.finished()) {
+    distiller.begin_step(runs.steps_done());
+    runs.step();
+    const int64_t done = distiller.updates_done();
+    progress.update(done, fmt::format("ready {}/{}", distiller.students().ready().size(),
+                                      distiller.students().layers.size()));
+    const bool stop = interrupted() || (o.stop_after > 0 && done >= o.stop_after);
+    if (done / o.save_every > saved || stop || distiller.finished()) {
+      save_checkpoint(checkpoint, distiller, runs, o.save_replay);
+      saved = done / o.save_every;
+    }
+    if (stop && !distiller.finished()) {
+      spdlog::warn("stopped after {} updates; the same command resumes", done);
+      *stopped = true;
+      return interrupted() ? kInterrupted : kOk;
+    }
+  }
+  distiller.detach();
+  return kOk;
+}
+
+struct Evaluation {
+  std::map<int, double> trained, held_out;
+};
+
+Evaluation evaluate(const Options& o, Pipeline& pipeline, const Distiller& distiller,
+                    const SamplingPlan& plan) {
+  Evaluation e;
+  if (o.holdout.empty()) return e;
+  SamplingPlan held_out = plan;
+  held_out.prompts = lines_of(o.holdout);
+  held_out.seed = plan.seed + kHeldOutSeeds;
+  for (const std::string& p : held_out.prompts) {
+    if (std::find(plan.prompts.begin(), plan.prompts.end(), p) != plan.prompts.end()) {
+      spdlog::warn("the held-out prompt \"{}\" is also distilled on", p);
+    }
+  }
+  SamplingRuns seen(pipeline, plan), unseen(pipeline, held_out);
+  e.trained = student_distances(seen, distiller.students(), o.holdout_runs);
+  e.held_out = student_distances(unseen, distiller.students(), o.holdout_runs);
+  return e;
+}
+
+io::Json number(const std::map<int, double>& values, int layer) {
+  const auto it = values.find(layer);
+  return it == values.end() || !std::isfinite(it->second) ? io::Json(nullptr) : io::Json(it->second);
+}
+
+io::Json summary_of(const Options& o, const Distiller& distiller, const Evaluation& e) {
+  io::Json layers = io::Json::array();
+  double ema = 0, held = 0;
+  for (const auto& [index, student] : distiller.students().layers) {
+    const Readiness& r = student->readiness;
+    io::Json row{{"layer", layer_key(index)},
+                 {"updates", r.updates},
+                 {"ready", r.ready ? "yes" : "no"},
+                 {"ema_cosine_dist", r.ema_cosine_dist ? io::Json(*r.ema_cosine_dist) : io::Json(nullptr)}};
+    if (!e.held_out.empty()) {
+      row["distilled_cosine_dist"] = number(e.trained, index);
+      row["held_out_cosine_dist"] = number(e.held_out, index);
+      held += e.held_out.at(index);
+    }
+    ema += r.ema_cosine_dist.value_or(1);
+    layers.push_back(std::move(row));
+  }
+  const auto n = static_cast<double>(distiller.students().layers.size());
+  std::string conclusion = fmt::format(
+      "{} of {} layers ready after {} updates; cosine distance to full attention {:.4f} while distilling",
+      distiller.students().ready().size(), layers.size(), distiller.updates_done(), ema / n);
+  if (!e.held_out.empty()) conclusion += fmt::format(", {:.4f} held out", held / n);
+  io::Json settings = distiller.options().settings.to_json();
+  settings["feature_hidden"] = distiller.students().config.width();
+  settings["feature_layers"] = distiller.students().config.layers;
+  settings["schedule"] = o.schedule;
+  settings["seed"] = distiller.options().seed;
+  return {{"model", fs::path(o.model).lexically_normal().filename().string()},
+          {"conclusion", conclusion},
+          {"updates", distiller.updates_done()},
+          {"ready", distiller.students().ready()},
+          {"threshold", distiller.options().settings.readiness.threshold},
+          {"layers", std::move(layers)},
+          {"settings", std::move(settings)}};
+}
+
+void print_summary(const Common& common, const Options& o, const io::Json& summary) {
+  if (common.json) {
+    fmt::print("{}\n", summary.dump(1));
+    return;
+  }
+  const auto text = [](const io::Json& v) {
+    return v.is_number_float() ? fmt::format("{:.4f}", v.get<double>())
+           : v.is_string()     ? v.get<std::string>()
+           : v.is_null()       ? std::string("-")
+                               : v.dump();
+  };
+  for (const io::Json& row : summary["layers"]) {
+    for (const auto& [key, value] : row.items())
+      fmt::print("{} {}  ", key == "layer" ? "" : key, text(value));
+    fmt::print("\n");
+  }
+  fmt::print("{}\n{}\n", summary["conclusion"].get<std::string>(),
+             (fs::path(o.out) / "ttr.safetensors").string());
+}
+
+int run(const Common& common, Options o) {
+  const auto device = open_device(common);
+  if (o.memory_budget_mb > 0) device->pool().set_budget(static_cast<uint64_t>(o.memory_budget_mb) << 20);
+  PipelineOptions options;
+  options.weights = o.weights == "f16" ? DType::f16 : o.weights == "bf16" ? DType::bf16 : DType::f32;
+  const auto pipeline = Pipeline::load(*device, o.model, options);
+  const SamplingPlan plan = sampling_plan(o);
+  SamplingRuns runs(*pipeline, plan);
+  const StudentModel model = student_model(runs.transformer());
+  prepare(o, model, runs, pipeline->defaults().txt_tokens, *device);
+  Distiller distiller(*device, model, o.distill);
+  if (!o.init.empty()) distiller.adopt(load_students(*device, o.init, model));
+  const fs::path out(o.out);
+  const std::string checkpoint = (out / "checkpoint.safetensors").string();
+  std::error_code ignored;
+  fs::create_directories(out, ignored);
+  if (!o.fresh && fs::exists(checkpoint)) {
+    load_checkpoint(checkpoint, distiller, runs, o);
+    spdlog::info("resuming after {} updates", distiller.updates_done());
+  }
+  const std::string metrics = (out / "metrics.jsonl").string();
+  distiller.add_sink(jsonl_sink(metrics, distiller.updates_done()));
+  distiller.add_sink(tensorboard_sink((out / "events").string(), distiller.updates_done()));
+  Messages messages((out / "log.txt").string(), o.quiet);
+  distiller.on_message([&](const std::string& line) { messages(line); });
+  bool stopped = false;
+  const int code = distil(o, distiller, runs, checkpoint, &stopped);
+  if (stopped) return code;
+  distiller.detach();
+  const Evaluation e = evaluate(o, *pipeline, distiller, plan);
+  const io::Json summary = summary_of(o, distiller, e);
+  Students students = distiller.described();
+  if (!e.held_out.empty()) {
+    for (const auto& [index, student] : students.layers) {
+      students.fields["layer_held_out_cosine_dist"][layer_key(index)] = number(e.held_out, index);
+    }
+  }
+  const io::FileDType dtype = o.export_dtype == "f32"    ? io::FileDType::f32
+                              : o.export_dtype == "bf16" ? io::FileDType::bf16
+                                                         : io::FileDType::f16;
+  save_students((out / "ttr.safetensors").string(), students, dtype);
+  io::atomic_write((out / "summary.json").string(), summary.dump(1) + "\n");
+  const std::string lines = fs::exists(metrics) ? io::read_file(metrics) : std::string();
+  io::atomic_write((out / "report.html").string(), distill_report_html(summary, lines));
+  print_summary(common, o, summary);
+  return kOk;
+}
+
+void add_sampling_options(CLI::App* c, Options& o) {
+  c->add_option("--model", o.model, "checkpoint folder with model_index.json")->required();
+  c->add_option("--out", o.out, "run folder: checkpoint, metrics, report and the exported students")
+      ->required();
+  c->add_option("--prompt", o.prompts, "text to sample with; repeat it for several");
+  c->add_option("--prompts", o.prompts_file, "a file with one prompt a line, or a JSON list");
+  c->add_option("--negative", o.negative, "the other side of --cfg; empty by default");
+  c->add_option("--size", o.sizes, "WIDTHxHEIGHT in pixels; several are mixed; default: the model's");
+  c->add_option("--sampling-steps", o.sampling_steps, "denoising steps of a picture; default: the model's")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--cfg,--cfg-scale", o.cfg, "true guidance, 1 = off; default: the model's")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--guidance", o.guidance, "distilled guidance (dev models); default: the model's")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--seed", o.seed, "every random choice follows from it")->capture_default_str();
+  c->add_option("--weights", o.weights, "storage of the transformer's weights on the device")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+  c->add_option("--memory-budget", o.memory_budget_mb, "MB of device memory at most; 0 = all there is")
+      ->check(CLI::NonNegativeNumber);
+}
+
+void add_student_options(CLI::App* c, Options& o) {
+  DistillSettings& s = o.distill.settings;
+  c->add_option("--feature-dim", s.feature_dim, "features of the kernel branch, a multiple of 32")
+      ->capture_default_str();
+  c->add_option("--hidden", o.distill.feature_hidden,
+                "width of the feature networks; 0 = max(head_dim, 2 feature_dim)")
+      ->capture_default_str();
+  c->add_option("--layers", o.distill.feature_layers, "layers of the feature networks, 2 or 3")
+      ->capture_default_str();
+  c->add_option("--query-chunk-size", s.sizes.query_chunk, "queries at a time")->capture_default_str();
+  c->add_option("--key-chunk-size", s.sizes.key_chunk, "keys at a time")->capture_default_str();
+  c->add_option("--landmark-fraction", s.landmark_fraction, "of the image tokens that are landmarks")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
+  c->add_option("--landmark-min", s.sizes.landmark_min, "image landmarks at least")->capture_default_str();
+  c->add_option("--landmark-max", s.sizes.landmark_max, "image landmarks at most, 0 = no limit")
+      ->capture_default_str();
+  c->add_option("--text-tokens-guess", s.text_tokens_guess,
+                "for hosts that don't state the text tokens (vkflux does)")
+      ->capture_default_str();
+  c->add_option("--alpha-init", s.alpha_init, "initial weight of the landmark branch, of --alpha-max")
+      ->capture_default_str();
+  c->add_option("--alpha-max", s.alpha_max, "largest weight of the landmark branch")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
+  c->add_option("--gamma", s.gamma, "how much the branches' disagreement moves that weight")
+      ->capture_default_str();
+  c->add_option("--layer-start", s.layer_start, "first single block, -1 = all")->capture_default_str();
+  c->add_option("--layer-end", s.layer_end, "last single block, -1 = all")->capture_default_str();
+  c->add_option("--init", o.init, "start from these students (ours, or the reference's tensor names)");
+}
+
+void add_training_options(CLI::App* c, Options& o) {
+  DistillSettings& s = o.distill.settings;
+  c->add_option("--updates", o.updates, "updates of all layers together; default: enough for readiness")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--schedule", o.schedule,
+                "layers of a step: round-robin (those with the fewest updates) or random")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"random", "round-robin"}));
+  c->add_option("--min-swap-layers", s.min_swap_layers, "layers trained in a step, at least")
+      ->capture_default_str();
+  c->add_option("--max-swap-layers", s.max_swap_layers, "and at most, -1 = all")->capture_default_str();
+  c->add_option("--train-steps-per-call", s.train_steps_per_call, "updates per attention call")
+      ->capture_default_str();
+  o.learning_rate = c->add_option("--learning-rate", s.learning_rate, "of AdamW")->capture_default_str();
+  c->add_option("--alpha-lr-multiplier", s.alpha_lr_multiplier, "times it for alpha")->capture_default_str();
+  c->add_option("--phi-lr-multiplier", s.phi_lr_multiplier, "times it for all else")->capture_default_str();
+  c->add_option("--grad-clip-norm", s.grad_clip_norm, "largest gradient norm of a layer, 0 = off")
+      ->capture_default_str();
+  c->add_option("--huber-beta", s.huber_beta, "where the Huber loss turns linear")->capture_default_str();
+  c->add_option("--training-query-token-cap", s.sizes.query_cap, "queries of a sample at most")
+      ->capture_default_str();
+  c->add_option("--replay-buffer-size", s.replay_buffer_size, "samples kept per layer")
+      ->capture_default_str();
+  c->add_option("--replay-max-mb", o.replay_max_mb, "host memory for samples of all layers, 0 = unlimited")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--replay-storage-dtype", s.replay_storage_dtype, "of samples")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"float16", "bfloat16", "float32"}));
+  c->add_option("--readiness-threshold", s.readiness.threshold, "cosine distance of a layer that may serve")
+      ->capture_default_str();
+  c->add_option("--readiness-min-updates", s.readiness.min_updates, "updates of a layer that may serve")
+      ->capture_default_str();
+  c->add_flag("--reset-criteria", o.reset_criteria, "put these two in place of a checkpoint's");
+  c->add_flag("--preview,!--no-preview", s.preview, "ready layers already answer while training (default)");
+  c->add_flag("--enable-memory-reserve", s.enable_memory_reserve, "take the estimated memory at the start");
+}
+
+void add_run_options(CLI::App* c, Options& o) {
+  c->add_option("--save-every", o.save_every, "updates between checkpoints")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  c->add_flag("--save-replay,!--no-save-replay", o.save_replay,
+              "checkpoints hold the replay samples (default); without them resuming isn't exact");
+  c->add_option("--stop-after", o.stop_after, "stop after so many updates, as if interrupted");
+  c->add_flag("--fresh", o.fresh, "start over even when the run folder holds a checkpoint");
+  c->add_option("--log-every", o.distill.settings.log_every, "updates between rows of metrics")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  c->add_flag("--quiet", o.quiet, "snapshots go to log.txt only");
+  c->add_option("--holdout", o.holdout, "prompts that aren't distilled on, for an evaluation at the end");
+  c->add_option("--holdout-runs", o.holdout_runs, "pictures of that evaluation")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  c->add_option("--export-dtype", o.export_dtype, "of the matrices in ttr.safetensors")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+}
+
+}  // namespace
+
+void add_distill(CLI::App& app) {
+  auto common = std::make_shared<Common>();
+  auto o = std::make_shared<Options>();
+  CLI::App* c = add_command(
+      app, "distill", "train linear-time students of a transformer's single blocks while sampling with it",
+      "vkflux distill --model models/emoji --prompts prompts.txt --landmark-min 2 --out runs/ttr", common,
+      [common, o] { return run(*common, *o); });
+  add_sampling_options(c, *o);
+  add_student_options(c, *o);
+  add_training_options(c, *o);
+  add_run_options(c, *o);
+}
+
+}  // namespace vkflux::cli
