@@ -8,6 +8,7 @@
 
 #include "app/cli/cli.h"
 #include "app/distill_report.h"
+#include "app/sweep/prompt_list.h"
 #include "model/io/file.h"
 #include "model/pipeline.h"
 #include "train/distill/distiller.h"
@@ -35,18 +36,10 @@ struct Options {
 };
 
 std::vector<std::string> lines_of(const std::string& path) {
-  const std::string text = io::read_file(path, 16 << 20);
+  if (fs::path(path).extension() == ".json") return load_prompt_list(path);
   std::vector<std::string> out;
-  if (fs::path(path).extension() == ".json") {
-    const io::Json list = io::parse_json(text, path);
-    for (const io::Json& item : list) {
-      if (!item.is_string()) throw Error(ErrorCode::format, path + ": a JSON list of strings is expected");
-      out.push_back(item.get<std::string>());
-    }
-    return out;
-  }
   std::string line;
-  for (char c : text + "\n") {
+  for (char c : io::read_file(path, 16 << 20) + "\n") {
     if (c != '\n') {
       line += c;
       continue;

@@ -1,0 +1,288 @@
+// Online distillation on attention calls made up here: it learns, repeats, resumes, and survives what fails.
+#include "train/distill/distiller.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <random>
+
+#include "autograd/ops.h"
+#include "model/io/file.h"
+#include "tests/harness/gpu.h"
+#include "vk/error.h"
+
+namespace vkflux::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kHead = 16, kHeads = 2, kTokens = 14, kText = 4;
+const StudentModel kModel{"flux1", kHead, kHeads, 1, 3};
+
+DistillOptions small_options(int64_t updates) {
+  DistillOptions o;
+  DistillSettings& s = o.settings;
+  s.steps = updates;
+  s.feature_dim = 32;
+  s.learning_rate = 3e-3;
+  s.landmark_fraction = 0.25;
+  s.sizes.landmark_min = 2;
+  s.sizes.query_cap = 8;
+  s.replay_buffer_size = 3;
+  s.readiness = {0.2, 6};
+  s.log_every = 1;
+  o.seed = 7;
+  return o;
+}
+
+/// Calls of a sampling run of `kSteps` steps, layers 0 (double) to 3.
+class Calls {
+ public:
+  static constexpr int kSteps = 4;
+  void run(AttentionBank& bank, int64_t step) {
+    TokenLayout tokens;
+    tokens.text = kText;
+    tokens.image = kTokens - kText;
+    StepInfo info;
+    info.index = static_cast<int>(step % kSteps);
+    info.count = kSteps;
+    info.sigma = 1 - static_cast<float>(info.index) / kSteps;
+    info.cfg_scale = 2;
+    outputs.clear();
+    for (int layer = 0; layer <= kModel.single_blocks; ++layer) {
+      const auto draw = [&](uint64_t what) {
+        return op::normal(device(), {1, kHeads, kTokens, kHead}, static_cast<uint64_t>(step),
+                          static_cast<uint64_t>(layer) * 3 + what);
+      };
+      const Tensor q = op::affine(draw(0), 0.5f), k = op::affine(draw(1), 0.5f),
+                   v = op::affine(draw(2), 0.3f, 1.0f);
+      const AttentionCall call{q, k, v, tokens, layer, info};
+      outputs.push_back(bank.forward(call).to_host());
+      full.push_back(FullAttention().forward(call).to_host());
+    }
+    EXPECT_TRUE(bank.settle());
+  }
+  std::vector<std::vector<float>> outputs, full;
+};
+
+class DistillerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = fs::temp_directory_path() / ("vkflux_distiller_" + std::to_string(getpid()));
+    fs::create_directories(dir_);
+  }
+  void TearDown() override { fs::remove_all(dir_); }
+  std::string path(const std::string& name) const { return (dir_ / name).string(); }
+  static void save(const Distiller& d, const std::string& to) {
+    std::vector<io::TensorData> tensors;
+    std::map<std::string, std::string> metadata;
+    d.save(tensors, metadata, true);
+    io::write_safetensors(to, tensors, metadata);
+  }
+  /// Steps [first, last) or until finished; the step reached.
+  static int64_t sample(Distiller& d, int64_t first, int64_t last) {
+    AttentionBank bank;
+    d.attach(bank);
+    Calls calls;
+    int64_t step = first;
+    for (; step < last && !d.finished(); ++step) {
+      d.begin_step(step);
+      calls.run(bank, step);
+    }
+    d.detach();
+    return step;
+  }
+  fs::path dir_;
+};
+
+class Collect : public MetricSink {
+ public:
+  explicit Collect(std::vector<Metrics>& rows) : rows_(rows) {}
+  void write(int64_t, const Metrics& metrics) override { rows_.push_back(metrics); }
+
+ private:
+  std::vector<Metrics>& rows_;
+};
+
+double find(const Metrics& row, const std::string& name) {
+  for (const auto& [key, value] : row) {
+    if (key == name) return value;
+  }
+  ADD_FAILURE() << "no metric " << name;
+  return NAN;
+}
+
+TEST_F(DistillerTest, StudentsBecomeReadyAndReportIt) {
+  Distiller d(device(), kModel, small_options(240));
+  std::vector<Metrics> rows;
+  d.add_sink(std::make_unique<Collect>(rows));
+  std::string said;
+  d.on_message([&](const std::string& line) { said += line + "\n"; });
+  sample(d, 0, 500);
+  EXPECT_TRUE(d.finished());
+  EXPECT_EQ(d.updates_done(), 240);
+  EXPECT_EQ(d.students().ready(), (std::vector<int>{0, 1, 2}));
+  ASSERT_EQ(rows.size(), 240u);
+  EXPECT_LT(find(rows.back(), "flux2ttr/global/ema_cosine_dist_max"), 0.2);
+  EXPECT_GT(find(rows.front(), "flux2ttr/global/ema_cosine_dist_max"),
+            find(rows.back(), "flux2ttr/global/ema_cosine_dist_max"));
+  EXPECT_EQ(find(rows.back(), "flux2ttr/global/steps_remaining"), 0);
+  EXPECT_EQ(find(rows.back(), "flux2ttr/global/layers_ready_ratio"), 1);
+  EXPECT_GT(find(rows.back(), "flux2ttr/global/pareto_frontier"), 2);
+  EXPECT_GT(find(rows.back(), "flux2ttr/single:1/avg_loss") + 10, 0);
+  EXPECT_NE(said.find("single:2 is ready"), std::string::npos);
+  EXPECT_NE(said.find("update 240/240"), std::string::npos);
+  // Round-robin: no layer is left behind.
+  for (const auto& [i, s] : d.students().layers)
+    EXPECT_NEAR(static_cast<double>(s->readiness.updates), 80, 3);
+}
+
+TEST_F(DistillerTest, TeacherAnswersUntilReadyAndWithoutPreview) {
+  DistillOptions o = small_options(100000);
+  o.settings.readiness.threshold = 2;  // ready as soon as there were enough updates
+  for (bool preview : {false, true}) {
+    o.settings.preview = preview;
+    Distiller d(device(), kModel, o);
+    AttentionBank bank;
+    d.attach(bank);
+    int64_t student_answers = 0;
+    for (int64_t step = 0; step < 40; ++step) {
+      Calls calls;
+      d.begin_step(step);
+      std::vector<bool> was_ready;
+      for (int i = 0; i < 3; ++i) was_ready.push_back(d.students().layers.at(i)->readiness.ready);
+      calls.run(bank, step);
+      for (size_t layer = 0; layer < calls.outputs.size(); ++layer) {
+        const bool student = calls.outputs[layer] != calls.full[layer];
+        const int block = static_cast<int>(layer) - 1;
+        const bool may = preview && layer > 0 && d.swapped().count(block) &&
+                         d.students().layers.at(block)->readiness.ready;
+        EXPECT_EQ(student, may) << "step " << step << " layer " << layer;
+        student_answers += student;
+      }
+    }
+    EXPECT_EQ(student_answers > 0, preview);
+  }
+}
+
+TEST_F(DistillerTest, RepeatsAndResumesBitForBit) {
+  Distiller whole(device(), kModel, small_options(60)), again(device(), kModel, small_options(60));
+  sample(whole, 0, 1000);
+  sample(again, 0, 1000);
+  save(whole, path("whole"));
+  save(again, path("again"));
+  EXPECT_EQ(io::read_file(path("whole")), io::read_file(path("again")));
+
+  Distiller first(device(), kModel, small_options(60)), second(device(), kModel, small_options(60));
+  const int64_t step = sample(first, 0, 7);
+  EXPECT_FALSE(first.finished());
+  save(first, path("half"));
+  second.load(path("half"));
+  save(second, path("half2"));
+  EXPECT_EQ(io::read_file(path("half")), io::read_file(path("half2")));
+  sample(second, step, 1000);
+  save(second, path("resumed"));
+  EXPECT_EQ(io::read_file(path("whole")), io::read_file(path("resumed")));
+}
+
+TEST_F(DistillerTest, AnotherShapeIsRefusedAndDamageChangesNothing) {
+  Distiller d(device(), kModel, small_options(20));
+  sample(d, 0, 1000);
+  save(d, path("good"));
+  const auto refusal = [&](const StudentModel& model, int64_t features) {
+    DistillOptions o = small_options(20);
+    o.settings.feature_dim = features;
+    Distiller other(device(), model, o);
+    try {
+      other.load(path("good"));
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::invalid_argument) << e.what();
+      return std::string(e.what());
+    }
+    ADD_FAILURE() << "not refused";
+    return std::string();
+  };
+  EXPECT_NE(refusal(kModel, 64).find("feature_dim is 32 in the file and 64 in this run"), std::string::npos);
+  StudentModel larger = kModel;
+  larger.single_blocks = 4;
+  EXPECT_NE(refusal(larger, 32).find("3 in the file and 4 in the model"), std::string::npos);
+
+  const std::string good = io::read_file(path("good"));
+  Distiller victim(device(), kModel, small_options(20));
+  save(victim, path("before"));
+  std::mt19937 rng(11);
+  for (int i = 0; i < 30; ++i) {
+    io::atomic_write(path("bad"), good.substr(0, rng() % good.size()));
+    EXPECT_THROW(victim.load(path("bad")), Error);
+  }
+  save(victim, path("after"));
+  EXPECT_EQ(io::read_file(path("before")), io::read_file(path("after")));
+}
+
+class Starved : public Distiller {
+ public:
+  using Distiller::Distiller;
+  int failures = 0, calls = 0;
+
+ protected:
+  UpdateResult update(int layer, const TeacherSample& sample) override {
+    if (++calls <= failures) throw Error(ErrorCode::out_of_device_memory, "simulated");
+    return Distiller::update(layer, sample);
+  }
+};
+
+TEST_F(DistillerTest, OutOfMemoryWalksTheLadderAndGoesOn) {
+  DistillOptions o = small_options(12);
+  o.settings.sizes = {128, 256, 1024, 64, 0};
+  Starved d(device(), kModel, o);
+  d.failures = 2;
+  sample(d, 0, 1000);
+  EXPECT_EQ(d.updates_done(), 12);
+  const TrainingSizes want{32, 64, 256, 64, 256};
+  EXPECT_EQ(d.options().settings.sizes, want);
+  EXPECT_EQ(d.students().layers.at(1)->layer->options().key_chunk, 256);
+  EXPECT_EQ(d.students().layers.at(1)->layer->options().landmarks.max, 256);
+}
+
+TEST_F(DistillerTest, HopelessMemoryEndsTrainingButNotSampling) {
+  Starved d(device(), kModel, small_options(12));
+  d.failures = 1 << 20;
+  // Every failure still frees its own sample, so the end comes only when storing fails too.
+  AttentionBank bank;
+  d.attach(bank);
+  Calls calls;
+  d.begin_step(0);
+  calls.run(bank, 0);
+  EXPECT_EQ(calls.outputs, calls.full);
+  EXPECT_EQ(d.updates_done(), 0);
+}
+
+class Poisoned : public Distiller {
+ public:
+  using Distiller::Distiller;
+
+ protected:
+  UpdateResult update(int layer, const TeacherSample& sample) override {
+    TeacherSample bad = sample;
+    bad.teacher = Tensor::full(device(), sample.teacher.shape(), std::numeric_limits<float>::infinity());
+    return Distiller::update(layer, bad);
+  }
+};
+
+TEST_F(DistillerTest, UpdatesThatAreNotFiniteChangeNothing) {
+  Poisoned d(device(), kModel, small_options(12));
+  save(d, path("before"));
+  const auto weights = [&] { return d.students().layers.at(0)->layer->phi_q.linears[0].weight.to_host(); };
+  const std::vector<float> before = weights();
+  EXPECT_THROW(sample(d, 0, 1000), Error);
+  EXPECT_EQ(weights(), before);
+  EXPECT_EQ(d.updates_done(), 0);
+}
+
+}  // namespace
+}  // namespace vkflux::test
