@@ -204,7 +204,10 @@ int distil(const Options& o, Distiller& distiller, SamplingRuns& runs, const std
     }
   }
   distiller.detach();
-  return kOk;
+  if (distiller.totals().remaining == 0) return kOk;
+  spdlog::error("training gave up for lack of memory after {} updates", distiller.updates_done());
+  *stopped = true;
+  return kLimit;
 }
 
 struct Evaluation {

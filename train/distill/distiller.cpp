@@ -368,7 +368,7 @@ void Distiller::degrade_after(int layer, const std::string& why) {
   const bool changed = degrade(sizes);
   const uint64_t freed = replay_.clear(layer);
   device_.pool().trim();
-  if (!changed && freed == 0) {
+  if (!changed) {
     enabled_ = false;
     spdlog::warn("{}: out of memory with every size at its least: training stops, sampling goes on\n{}",
                  layer_key(layer), why);
