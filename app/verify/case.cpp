@@ -31,13 +31,17 @@ double max_abs(const std::vector<float>& v) {
   return m;
 }
 
-// "grad_sample.in.img" -> ("grad.in.img", 's'); other names come back unchanged.
+// "grad_sample.in.img" -> ("grad.in.img", 's'), "out.step5_stat.w" -> ("out.step5.w", 't'); other names come
+// back unchanged.
 std::pair<std::string, char> base_name(const std::string& name) {
-  const size_t dot = name.find('.');
-  for (const auto& [suffix, kind] : {std::pair{"_sample", 's'}, std::pair{"_stat", 't'}}) {
-    const std::string s(suffix);
-    if (dot > s.size() && name.compare(dot - s.size(), s.size(), s) == 0) {
-      return {name.substr(0, dot - s.size()) + name.substr(dot), kind};
+  const size_t first = name.find('.');
+  for (const size_t dot : {first, first == std::string::npos ? first : name.find('.', first + 1)}) {
+    if (dot == std::string::npos) continue;
+    for (const auto& [suffix, kind] : {std::pair{"_sample", 's'}, std::pair{"_stat", 't'}}) {
+      const std::string s(suffix);
+      if (dot > s.size() && name.compare(dot - s.size(), s.size(), s) == 0) {
+        return {name.substr(0, dot - s.size()) + name.substr(dot), kind};
+      }
     }
   }
   return {name, 0};
