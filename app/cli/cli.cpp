@@ -132,6 +132,8 @@ int run(int argc, const char* const* argv) {
   add_inspect(app);
   add_dataset(app);
   add_train(app);
+  add_train_controller(app);
+  add_evaluate_controller(app);
   add_eval(app);
   add_sample(app);
   add_verify(app);

@@ -58,6 +58,8 @@ void add_devices(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_dataset(CLI::App& app);
 void add_train(CLI::App& app);
+void add_train_controller(CLI::App& app);
+void add_evaluate_controller(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_sample(CLI::App& app);
 void add_verify(CLI::App& app);

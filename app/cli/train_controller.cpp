@@ -1,0 +1,231 @@
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "app/cli/cli.h"
+#include "app/controller_report.h"
+#include "app/controller_session.h"
+#include "model/hkr/controller.h"
+#include "model/io/file.h"
+#include "train/controller/controller_trainer.h"
+
+namespace vkflux::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  ControllerSessionArgs session;
+  ControllerTrainOptions train;
+  ControllerConfig net;
+  std::string out, noise = "logistic", floor_on = "quality";
+  bool fresh = false, whole_run = false;
+  int64_t stop_after = 0, save_every = 10;
+};
+
+/// What one figure of the flags that can't be is called.
+void check(const Options& o) {
+  const auto within = [](const char* flag, double x, double low, double high) {
+    if (x >= low && x <= high) return;
+    throw Error(ErrorCode::invalid_argument, fmt::format("{} {}: expected {} to {}", flag, x, low, high));
+  };
+  const PolicyTrainOptions& p = o.train.policy;
+  within("--target-ttr-ratio", p.reward.target_ttr_ratio, 0, 1);
+  within("--lambda-eff", p.reward.lambda_eff, 0, 100);
+  within("--lambda-entropy", p.reward.lambda_entropy, 0, 1);
+  within("--lr", p.lr, 1e-7, 1);
+  within("--clip", p.clip, 0, 100);
+  within("--baseline-floor", p.floor, -10, 1);
+}
+
+ControllerNet make_net(Device& device, const Options& o, int64_t layers) {
+  ControllerConfig config = o.net;
+  config.layers = layers;
+  ControllerNet net(config);
+  const std::vector<Param> params = parameters(net);
+  allocate(params, device);
+  initialise(params, controller_init(config), o.train.seed);
+  return net;
+}
+
+std::string fixed(double x, int digits = 4) {
+  return fmt::format("{:.{}f}", x, digits);
+}
+
+ControllerReport make_report(const Options& o, const ControllerSession& s, const ControllerNet& net,
+                             const ControllerTrainer& trainer) {
+  ControllerReport r;
+  r.title = "A routing controller for " + fs::path(o.session.model).filename().string();
+  r.rows = read_metrics((fs::path(o.out) / "metrics.jsonl").string());
+  r.target_share = o.train.policy.reward.target_ttr_ratio;
+  r.eligible = s.eligible;
+  const std::vector<RouteInput>& inputs = s.task->inputs();
+  const std::vector<float> logits = net.forward(inputs).to_host();
+  for (size_t n = 0; n < inputs.size(); ++n) {
+    r.sigmas.push_back(inputs[n].sigma);
+    r.full.emplace_back();
+    for (size_t l = 0; l < s.eligible.size(); ++l) {
+      r.full.back().push_back(
+          static_cast<float>(logistic(static_cast<double>(logits[n * s.eligible.size() + l]))));
+    }
+  }
+  const PolicyTrainOptions& p = o.train.policy;
+  r.facts = {
+      {"device", s.device->caps().device_name},
+      {"iterations", fmt::format("{} of {}", trainer.steps_done(), o.train.iterations)},
+      {"pictures", fmt::format("{} prompts x {} seeds, {} sharing a plan, {} plans an iteration", s.prompts,
+                               o.session.seeds, o.session.images, o.train.plans)},
+      {"sampling", fmt::format("{} steps, true guidance {}, {}x{} pixels", inputs.size(), inputs[0].cfg,
+                               inputs[0].width, inputs[0].height)},
+      {"layers", fmt::format("{} of {} with a ready student", s.eligible_layers(), s.eligible.size())},
+      {"reward", fmt::format("on {}; efficiency {}, entropy {}", o.session.reward_on, p.reward.lambda_eff,
+                             p.reward.lambda_entropy)},
+      {"optimiser", fmt::format("AdamW, learning rate {}, clip {}, seed {}", p.lr, p.clip, o.train.seed)}};
+  for (const char* name : {"reward", "reward_baseline", "loss", "ttr_eligible", "entropy"}) {
+    const auto it = trainer.latest().find(name);
+    if (it != trainer.latest().end()) r.facts.emplace_back("last " + std::string(name), fixed(it->second));
+  }
+  return r;
+}
+
+void finish(const Options& o, const ControllerSession& s, ControllerNet& net,
+            const ControllerTrainer& trainer) {
+  save_controller((fs::path(o.out) / "controller.safetensors").string(), net, s.students.model,
+                  {{"iteration", std::to_string(trainer.steps_done())},
+                   {"target_ttr_ratio", fmt::format("{}", o.train.policy.reward.target_ttr_ratio)}});
+  io::atomic_write((fs::path(o.out) / "report.html").string(),
+                   controller_report_html(make_report(o, s, net, trainer)));
+}
+
+void print_result(const Common& common, const Options& o, const ControllerTrainer& trainer) {
+  if (!common.json) {
+    fmt::print("{}\n", (fs::path(o.out) / "controller.safetensors").string());
+    return;
+  }
+  nlohmann::ordered_json j{{"iterations", trainer.steps_done()},
+                           {"out", o.out},
+                           {"reward_baseline", trainer.policy().baseline().value()}};
+  for (const auto& [name, value] : trainer.latest()) j[name] = value;
+  fmt::print("{}\n", j.dump());
+}
+
+int train(const Common& common, const Options& o, ControllerSession& s) {
+  ControllerNet net = make_net(*s.device, o, s.students.model.single_blocks);
+  ControllerTrainer trainer(net, s.students.model, s.eligible, *s.task, o.train);
+  const std::string checkpoint = (fs::path(o.out) / "checkpoint.safetensors").string();
+  if (!o.fresh && fs::exists(checkpoint)) {
+    trainer.load(checkpoint);
+    spdlog::info("resuming at iteration {}", trainer.steps_done());
+  }
+  trainer.add_sink(jsonl_sink((fs::path(o.out) / "metrics.jsonl").string(), trainer.steps_done()));
+  trainer.add_sink(tensorboard_sink((fs::path(o.out) / "events").string(), trainer.steps_done()));
+  const bool anew = !trainer.finished();
+  Progress progress("controller", o.train.iterations, trainer.steps_done());
+  bool warned = false;
+  while (!trainer.finished()) {
+    trainer.step();
+    const int64_t step = trainer.steps_done();
+    const NamedValues& m = trainer.latest();
+    progress.update(step, fmt::format("reward {:.4f} (mean {:.4f}) student {:.0f}%", m.at("reward"),
+                                      m.at("reward_baseline"), 100 * m.at("ttr_eligible")));
+    if (!warned && !s.task->refusals().empty()) {
+      spdlog::warn("a student that the plan asked for didn't serve: {}", s.task->refusals().front());
+      warned = true;
+    }
+    const bool stop = interrupted() || step == o.stop_after;
+    if (checkpoint_due(step, o.save_every) || stop || trainer.finished()) trainer.save(checkpoint);
+    if (stop && !trainer.finished()) {
+      spdlog::warn("stopped at iteration {}; the same command resumes", step);
+      return interrupted() ? kInterrupted : kOk;
+    }
+  }
+  if (anew) trainer.complete();
+  finish(o, s, net, trainer);
+  print_result(common, o, trainer);
+  return kOk;
+}
+
+int run(const Common& common, Options o) {
+  o.train.noise = parse_action_noise(o.noise);
+  o.train.policy.floor_on = parse_floor_on(o.floor_on);
+  o.train.sigma_aware = !o.whole_run;
+  if (o.whole_run) o.train.plans = 1;
+  check(o);
+  ControllerSession session(common, o.session);
+  spdlog::info("{} of {} layers may use their student; {} pictures in groups of {}",
+               session.eligible_layers(), session.eligible.size(), session.task->pictures(),
+               o.session.images);
+  return train(common, o, session);
+}
+
+void add_policy_options(CLI::App& c, Options& o) {
+  PolicyTrainOptions& p = o.train.policy;
+  c.add_option("--target-ttr-ratio", p.reward.target_ttr_ratio, "wanted share of the students")
+      ->capture_default_str();
+  c.add_option("--lambda-eff", p.reward.lambda_eff, "price of missing the target share")
+      ->capture_default_str();
+  c.add_option("--lambda-entropy", p.reward.lambda_entropy, "worth of undecided policies")
+      ->capture_default_str();
+  c.add_flag("--entropy-gradient", p.entropy_gradient,
+             "follow the entropy's own gradient too; without it the entropy only shifts the reward");
+  c.add_option("--lr", p.lr, "learning rate (AdamW)")->capture_default_str();
+  c.add_option("--clip", p.clip, "largest gradient norm, 0 = off")->capture_default_str();
+  c.add_option("--baseline-floor", p.floor, "the reward's baseline is kept from following quality below this")
+      ->capture_default_str();
+  c.add_option("--baseline-floor-on", o.floor_on,
+               "what the floor is compared with: quality (and only while its mean is above the floor),\n"
+               "reward (the whole of it) or off")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"quality", "reward", "off"}));
+  c.add_option("--action-noise", o.noise,
+               "how decisions are drawn: logistic (exactly by their probability) or gumbel (one Gumbel\n"
+               "variate, which leans to full attention)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"logistic", "gumbel"}));
+  c.add_flag("--whole-run", o.whole_run, "one decision for all steps of a picture instead of one for each");
+  c.add_option("--embed-dim", o.net.embed_dim, "width of the controller's embeddings")->capture_default_str();
+  c.add_option("--hidden-dim", o.net.hidden_dim, "width of its hidden layers")->capture_default_str();
+}
+
+}  // namespace
+
+void add_train_controller(CLI::App& app) {
+  auto common = std::make_shared<Common>();
+  auto o = std::make_shared<Options>();
+  o->train.policy.lr = 1e-3;
+  o->train.plans = 4;
+  o->train.log_every = 1;
+  CLI::App* c = add_command(
+      app, "train-controller",
+      "learn which layers may use their student at which noise level (needs vkflux distill's students)",
+      "vkflux train-controller --model models/emoji --ttr models/emoji/ttr.safetensors \\\n"
+      "    --prompts docs/miniature_prompts.txt --out runs/controller",
+      common, [common, o] { return run(*common, *o); });
+  add_controller_options(*c, o->session);
+  c->add_option("--out", o->out, "run folder: checkpoint, metrics, report and controller.safetensors")
+      ->required();
+  c->add_option("--iterations", o->train.iterations, "policy updates")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  c->add_option("--plans", o->train.plans,
+                "plans played in an iteration on the same pictures; from 2 on they are each other's baseline")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  add_policy_options(*c, *o);
+  c->add_option("--seed", o->train.seed, "of the controller's start and of every decision")
+      ->capture_default_str();
+  c->add_flag("--fresh", o->fresh, "start over even when the run folder holds a checkpoint");
+  c->add_option("--stop-after", o->stop_after,
+                "stop after this iteration with a checkpoint, as if interrupted");
+  c->add_option("--save-every", o->save_every, "iterations between checkpoints")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  c->add_option("--log-every", o->train.log_every,
+                "iterations between metrics; the first and last are always written")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+}
+
+}  // namespace vkflux::cli

@@ -1,0 +1,51 @@
+// What training and evaluating a routing controller share: the model with its students, prompts, and the task
+// of sampling them.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "app/cli/cli.h"
+#include "model/hkr/students.h"
+#include "model/pipeline.h"
+#include "train/controller/flux_task.h"
+
+namespace vkflux {
+
+struct ControllerSessionArgs {
+  std::string model, ttr, prompts, negative, size, weights = "f32", reward_on = "latents", noise = "counter";
+  std::map<std::string, double> reward_weights;  // by name; absent: 1 for rmse and cosine, else 0
+  int64_t steps = 0, images = 8, seeds = 4;
+  double cfg = -1, guidance = -1;  // negative: the model's
+  uint64_t picture_seed = 0;
+
+  ControllerSessionArgs();
+};
+
+/// Adds --model, --ttr, --prompts, --size, --steps, --cfg, --guidance, --images, --seeds, --picture-seed,
+/// --noise, --reward-on, the reward weights and --weights.
+void add_controller_options(CLI::App& command, ControllerSessionArgs& args);
+
+/// Texts of a file: a .json array, or one a line (# starts a comment). Error invalid_argument when there is
+/// none.
+std::vector<std::string> read_prompt_file(const std::string& path);
+
+struct ControllerSession {
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Pipeline> pipeline;
+  std::shared_ptr<Flux1> transformer;
+  std::shared_ptr<AutoencoderKL> autoencoder;  // for rewards on images
+  std::unique_ptr<QualityLoss> quality;
+  Students students;
+  std::vector<uint8_t> eligible;  // [single blocks], 1 = its student is ready
+  std::unique_ptr<FluxRoutingTask> task;
+  size_t prompts = 0;
+
+  /// Settings are checked before anything is loaded. Error invalid_argument when no student is ready.
+  ControllerSession(const cli::Common& common, const ControllerSessionArgs& args);
+  int64_t eligible_layers() const;
+};
+
+}  // namespace vkflux
