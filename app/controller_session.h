@@ -17,7 +17,7 @@ namespace vkflux {
 struct ControllerSessionArgs {
   std::string model, ttr, prompts, negative, size, weights = "f32", reward_on = "latents", noise = "counter";
   std::map<std::string, double> reward_weights;  // by name; absent: 1 for rmse and cosine, else 0
-  int64_t steps = 0, images = 8, seeds = 4;
+  int64_t steps = 0, images = 4, seeds = 4;
   double cfg = -1, guidance = -1;  // negative: the model's
   uint64_t picture_seed = 0;
 
