@@ -16,11 +16,18 @@ bool is_secret(const std::string& name) {
          name.compare(name.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
 }
 
+// Words as in the reference's logs, so that parameters of old and new runs compare.
+std::string item_text(const io::Json& item) {
+  if (item.is_string()) return item.get<std::string>();
+  if (item.is_boolean()) return item.get<bool>() ? "True" : "False";
+  return item.is_null() ? "None" : item.dump();
+}
+
 std::string list_text(const io::Json& list) {
   std::string out;
-  for (const io::Json& item : list) {
-    if (!out.empty()) out += ',';
-    out += item.is_string() ? item.get<std::string>() : item.dump();
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (i > 0) out += ',';
+    out += item_text(list[i]);
   }
   return out;
 }

@@ -85,7 +85,7 @@ class ReadinessRun {
   void call(const Json& event) {
     const int layer = layer_index(event.at("layer"));
     std::optional<double> sigma;
-    if (!event.at("sigma").is_null()) sigma = table_number(event.at("sigma"));
+    if (event.contains("sigma") && !event["sigma"].is_null()) sigma = table_number(event["sigma"]);
     if (ema_.begin_call(sigma)) ema_.flush(handles_);
     ema_.add_loss(layer, table_number(event.at("loss")), layers_.at(layer));
     ema_.add_similarity(layer, table_number(event.at("cos")));
@@ -118,10 +118,9 @@ Json route(const Json& row) {
   f.max_safe_loss = row.value("max_safe_inference_loss", f.max_safe_loss);
   const Json ttr = row.value("ttr", Json::object());
   if (ttr.contains("controller_mask_override")) {
-    f.routing = StepRouting{};
-    for (const Json& value : ttr["controller_mask_override"])
-      f.routing->mask.push_back(static_cast<float>(table_number(value)));
-    f.routing->threshold = host_threshold(io::Json(ttr.value("controller_threshold", Json())));
+    const auto mask = host_route_mask(io::Json(ttr["controller_mask_override"]));
+    const double threshold = host_threshold(io::Json(ttr.value("controller_threshold", Json())));
+    f.routing = StepRouting{mask.value_or(std::vector<float>()), threshold, !mask};
   }
   Dispatch d = dispatch(f);
   const bool asked = d.student;

@@ -90,6 +90,7 @@ Json prompts(const Json& row) {
 
 std::string text_of(const io::Json& value) {
   if (value.is_null()) return {};
+  if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 

@@ -233,6 +233,20 @@ bool host_policy_is_stochastic(const io::Json& value) {
   return std::find(kWords.begin(), kWords.end(), word) != kWords.end();
 }
 
+std::optional<std::vector<float>> host_route_mask(const io::Json& value) {
+  if (!value.is_array()) {
+    const std::optional<double> x = value.is_string() ? std::nullopt : json_number(value);
+    return x ? std::optional(std::vector<float>{static_cast<float>(*x)}) : std::nullopt;
+  }
+  std::vector<float> out;
+  for (const io::Json& item : value) {
+    const std::optional<std::vector<float>> part = host_route_mask(item);
+    if (!part) return {};
+    out.insert(out.end(), part->begin(), part->end());
+  }
+  return out;
+}
+
 bool key_mask_supported(const std::vector<int64_t>& shape, int64_t batch, int64_t keys) {
   if (shape.size() < 2 || shape.size() > 4 || shape.front() != batch || shape.back() != keys) return false;
   return std::all_of(shape.begin() + 1, shape.end() - 1, [](int64_t n) { return n == 1; });

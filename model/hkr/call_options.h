@@ -66,6 +66,9 @@ double host_temperature(const io::Json& value);
 /// sample, sampling, stochastic, bernoulli or gumbel, in any case; all else is the threshold policy.
 bool host_policy_is_stochastic(const io::Json& value);
 
+/// A routing mask of any nesting, flattened; nothing when an entry is no number.
+std::optional<std::vector<float>> host_route_mask(const io::Json& value);
+
 /// Only key padding masks are supported: [B, Nk], [B, 1, Nk], [B, 1, 1, Nk].
 bool key_mask_supported(const std::vector<int64_t>& shape, int64_t batch, int64_t keys);
 /// u8 [B, Nk] of a boolean mask (not 0 = keep). A row that keeps nothing keeps its first key.

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "model/hkr/dispatch.h"
+#include "model/hkr/students.h"
 #include "vk/error.h"
 
 namespace vkflux::test {
@@ -67,6 +68,21 @@ TEST(CallOptionsTest, MasksKeepSomethingInEveryRow) {
   const std::vector<float> added{0, -INFINITY, std::numeric_limits<float>::lowest(), -65504.0f};
   EXPECT_EQ(additive_key_mask(added, 2, 2), (std::vector<uint8_t>{1, 0, 1, 0}));
   EXPECT_THROW(boolean_key_mask(mask, 2, 3), Error);
+}
+
+TEST(AlphaMigrationTest, OnlyUnmarkedProbabilitiesBecomeLogits) {
+  EXPECT_NEAR(migrated_alpha(0.3f, "raw"), -0.847298f, 1e-6);
+  EXPECT_EQ(migrated_alpha(0.3f, "logit"), 0.3f);
+  EXPECT_EQ(migrated_alpha(-2, "raw"), -2);
+  EXPECT_EQ(migrated_alpha(1, "raw"), 1);
+  EXPECT_EQ(migrated_alpha(0, "raw"), 0);
+}
+
+TEST(CallOptionsTest, RouteMasksAreFlattened) {
+  EXPECT_EQ(host_route_mask(io::Json::parse("[[0, 1], [true]]")), (std::vector<float>{0, 1, 1}));
+  EXPECT_EQ(host_route_mask(io::Json(0.5)), (std::vector<float>{0.5f}));
+  EXPECT_FALSE(host_route_mask(io::Json::parse("[0, \"a\"]")));
+  EXPECT_FALSE(host_route_mask(nullptr));
 }
 
 TEST(DispatchTest, FailsClosedToFullAttentionAndSaysWhy) {

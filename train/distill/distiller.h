@@ -49,8 +49,7 @@ class Distiller {
   Distiller(const Distiller&) = delete;
   Distiller& operator=(const Distiller&) = delete;
 
-  /// From now on the bank's single blocks answer through this object, until detach() or the end; the bank
-  /// must live that long.
+  /// From now on the bank's single blocks answer through this object, until detach() or the end.
   void attach(AttentionBank& bank);
   void detach();
   /// Chooses the layers that are trained in this step; both passes of true guidance share them.

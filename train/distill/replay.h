@@ -26,8 +26,8 @@ struct HostTensor {
   uint64_t nbytes() const { return bytes.size(); }
   std::vector<float> values() const { return io::decode_f32(dtype, bytes); }
 };
-/// Stores `values` as f32, f16 or bf16 (too large ones become infinite). Error invalid_argument when their
-/// number isn't the shape's.
+/// Stores `values` as f32, f16 or bf16 (too large ones for f16 become its largest). Error invalid_argument
+/// when their number isn't the shape's.
 HostTensor host_tensor(std::span<const float> values, std::vector<int64_t> shape, io::FileDType dtype);
 
 /// One call: queries [B, H, n, D] at the chosen rows, all keys and values [B, H, Nk, D], and native
