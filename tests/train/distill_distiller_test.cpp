@@ -57,8 +57,9 @@ class Calls {
         return op::normal(device(), {1, kHeads, kTokens, kHead}, static_cast<uint64_t>(step),
                           static_cast<uint64_t>(layer) * 3 + what);
       };
-      const Tensor q = op::affine(draw(0), 0.5f), k = op::affine(draw(1), 0.5f),
-                   v = op::affine(draw(2), 0.3f, 1.0f);
+      // Values that depend on their keys: what attention finds is worth learning.
+      const Tensor q = op::affine(draw(0), 1.5f), k = op::affine(draw(1), 1.5f),
+                   v = op::add(op::affine(k, 0.5f), op::affine(draw(2), 0.2f));
       const AttentionCall call{q, k, v, tokens, layer, info};
       outputs.push_back(bank.forward(call).to_host());
       full.push_back(FullAttention().forward(call).to_host());
@@ -116,28 +117,33 @@ double find(const Metrics& row, const std::string& name) {
 }
 
 TEST_F(DistillerTest, StudentsBecomeReadyAndReportIt) {
-  Distiller d(device(), kModel, small_options(240));
+  Distiller d(device(), kModel, small_options(120));
   std::vector<Metrics> rows;
   d.add_sink(std::make_unique<Collect>(rows));
   std::string said;
   d.on_message([&](const std::string& line) { said += line + "\n"; });
   sample(d, 0, 500);
   EXPECT_TRUE(d.finished());
-  EXPECT_EQ(d.updates_done(), 240);
+  EXPECT_EQ(d.updates_done(), 120);
+  for (const auto& row : {rows.front(), rows.back()}) {
+    std::cerr << find(row, "flux2ttr/global/ema_cosine_dist_max") << "\n";
+  }
   EXPECT_EQ(d.students().ready(), (std::vector<int>{0, 1, 2}));
-  ASSERT_EQ(rows.size(), 240u);
+  ASSERT_EQ(rows.size(), 120u);
   EXPECT_LT(find(rows.back(), "flux2ttr/global/ema_cosine_dist_max"), 0.2);
   EXPECT_GT(find(rows.front(), "flux2ttr/global/ema_cosine_dist_max"),
             find(rows.back(), "flux2ttr/global/ema_cosine_dist_max"));
   EXPECT_EQ(find(rows.back(), "flux2ttr/global/steps_remaining"), 0);
   EXPECT_EQ(find(rows.back(), "flux2ttr/global/layers_ready_ratio"), 1);
   EXPECT_GT(find(rows.back(), "flux2ttr/global/pareto_frontier"), 2);
-  EXPECT_GT(find(rows.back(), "flux2ttr/single:1/avg_loss") + 10, 0);
+  int64_t averages = 0;
+  for (const auto& [name, value] : rows.back()) averages += name.find("/avg_loss") != std::string::npos;
+  EXPECT_EQ(averages, 1);
   EXPECT_NE(said.find("single:2 is ready"), std::string::npos);
-  EXPECT_NE(said.find("update 240/240"), std::string::npos);
+  EXPECT_NE(said.find("update 120/120"), std::string::npos);
   // Round-robin: no layer is left behind.
   for (const auto& [i, s] : d.students().layers)
-    EXPECT_NEAR(static_cast<double>(s->readiness.updates), 80, 3);
+    EXPECT_NEAR(static_cast<double>(s->readiness.updates), 40, 3);
 }
 
 TEST_F(DistillerTest, TeacherAnswersUntilReadyAndWithoutPreview) {
@@ -145,11 +151,11 @@ TEST_F(DistillerTest, TeacherAnswersUntilReadyAndWithoutPreview) {
   o.settings.readiness.threshold = 2;  // ready as soon as there were enough updates
   for (bool preview : {false, true}) {
     o.settings.preview = preview;
-    Distiller d(device(), kModel, o);
     AttentionBank bank;
+    Distiller d(device(), kModel, o);
     d.attach(bank);
     int64_t student_answers = 0;
-    for (int64_t step = 0; step < 40; ++step) {
+    for (int64_t step = 0; step < 16; ++step) {
       Calls calls;
       d.begin_step(step);
       std::vector<bool> was_ready;
@@ -253,9 +259,9 @@ TEST_F(DistillerTest, OutOfMemoryWalksTheLadderAndGoesOn) {
 }
 
 TEST_F(DistillerTest, HopelessMemoryEndsTrainingButNotSampling) {
+  AttentionBank bank;
   Starved d(device(), kModel, small_options(12));
   d.failures = 1 << 20;
-  AttentionBank bank;
   d.attach(bank);
   int64_t step = 0;
   for (; step < 60 && !d.finished(); ++step) {

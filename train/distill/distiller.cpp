@@ -21,7 +21,7 @@ constexpr uint32_t kSwapStream = 0x5741, kReplayStream = 0x5250;
 constexpr int64_t kSnapshotEvery = 10, kMostRefused = 64;
 // The averages of readiness keep 0.9 of their past at every flush of 20 losses, so a layer needs far more
 // than min_updates until they have forgotten its beginnings.
-constexpr int64_t kLagFactor = 12;
+constexpr int64_t kLagFactor = 16;
 
 /// Stands in a layer's place and asks the distiller.
 class DistillAttention final : public Attention {
@@ -320,7 +320,8 @@ void Distiller::train(int layer) {
                                 "--learning-rate (now {})",
                                 layer_key(layer), refused_, options_.settings.learning_rate));
       }
-      spdlog::warn("{}: an update with loss {} was left out", layer_key(layer), result.loss);
+      if (refused_ == 1)
+        spdlog::warn("{}: an update with loss {} was left out", layer_key(layer), result.loss);
       return;
     }
     count(layer, sample, result);

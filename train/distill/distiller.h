@@ -49,7 +49,8 @@ class Distiller {
   Distiller(const Distiller&) = delete;
   Distiller& operator=(const Distiller&) = delete;
 
-  /// From now on the bank's single blocks answer through this object, until detach() or the end.
+  /// From now on the bank's single blocks answer through this object, until detach() or the end; the bank
+  /// must live that long.
   void attach(AttentionBank& bank);
   void detach();
   /// Chooses the layers that are trained in this step; both passes of true guidance share them.
