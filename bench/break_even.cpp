@@ -19,7 +19,7 @@ constexpr double kFarthest = 64;  // extrapolation, as a multiple of the last co
 Measured timed(Device& device, const Function& fn, const Inputs& inputs, const Cost& cost, const Peaks& peaks,
                const MeasureOptions& options) {
   const Row row = measure(device, forward_case("attention", "", inputs, fn), peaks, options);
-  return {cost.flops, cost.bytes, row.bytes, row.median_ms};
+  return {cost.flops, cost.bytes, row.bytes, row.p10_ms, row.median_ms};
 }
 
 Inputs tokens(Device& device, const AttentionSetting& s, int64_t image) {

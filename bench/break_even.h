@@ -27,9 +27,10 @@ struct AttentionSetting {
   AttentionShape shape(int64_t image) const { return {batch, heads, text, image, head_dim}; }
 };
 
-/// One attention measured: what its formulas say it costs, what its kernels say they moved, and the time.
+/// One attention measured: what its formulas say it costs, what its kernels say they moved, and the time: the
+/// tenth percentile, which other processes disturb least, and the median.
 struct Measured {
-  double flops = 0, bytes = 0, moved = 0, ms = 0;
+  double flops = 0, bytes = 0, moved = 0, ms = 0, median_ms = 0;
   double gflops() const { return ms > 0 ? flops / ms * 1e-6 : 0; }
 };
 Measured measure_full(Device& device, const AttentionSetting& s, int64_t image, const Peaks& peaks,

@@ -39,8 +39,8 @@ Setup checked(const AttentionBenchOptions& o) {
 }
 
 Json to_json(const bench::Measured& m) {
-  return {
-      {"flops", m.flops}, {"bytes", m.bytes}, {"moved_bytes", m.moved}, {"ms", m.ms}, {"gflops", m.gflops()}};
+  return {{"flops", m.flops}, {"bytes", m.bytes},         {"moved_bytes", m.moved},
+          {"ms", m.ms},       {"median_ms", m.median_ms}, {"gflops", m.gflops()}};
 }
 
 std::string text_of(const bench::BreakEven& b) {
@@ -60,7 +60,7 @@ std::string text_of(const bench::BreakEven& b) {
 
 void print_row(const std::string& what, int64_t image, int64_t landmarks, const bench::Measured& m,
                double ratio) {
-  fmt::print("{:<32}{:>8}{:>11}{:>11.2f}{:>9.2f}{:>11.3f}{:>10.2f}{:>9.2f}\n", what, image, landmarks,
+  fmt::print("{:<32}{:>8}{:>11}{:>11.3f}{:>9.2f}{:>11.3f}{:>10.2f}{:>9.2f}\n", what, image, landmarks,
              m.flops * 1e-9, m.bytes * 1e-6, m.ms, m.gflops(), ratio);
 }
 
