@@ -14,14 +14,18 @@ namespace {
 
 constexpr int64_t kMaxSide = 16384, kMaxImages = 4096;
 
+double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 class Stopwatch {
  public:
   explicit Stopwatch(double& total) : total_(total) {}
-  ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  ~Stopwatch() { total_ += seconds() - start_; }
 
  private:
   double& total_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double start_ = seconds();
 };
 
 Tensor repeated(const Tensor& x, int64_t batch) {
@@ -191,6 +195,7 @@ void GenerateJob::begin() {
   options.columns = result_.width / unit;
   options.width = result_.width;
   options.height = result_.height;
+  options.plans = plan_routes();
   Tensor x = initial_noise(device, images_, latent, request_.seed, request_.noise);
   if (request_.init) {
     options.start = image_to_image_start(result_.steps, request_.strength);
@@ -202,26 +207,43 @@ void GenerateJob::begin() {
   progress_.step = options.start;
   device.stream().sync();
   transformer_ = pipeline_.transformer();
+  if (request_.tap) transformer_->attention().add_tap(request_.tap);
   denoiser_ =
       std::make_unique<FluxDenoiser>(*transformer_, part(0, asked), negative, op::patchify(x, 2), options);
+  device.stream().sync();
 }
 
 void GenerateJob::denoise() {
   Stream& stream = pipeline_.device().stream();
-  denoiser_->step();
+  if (result_.reports.empty()) step_end_ = seconds();
+  denoise_routed();
   const uint64_t previous = submitted_;
   submitted_ = stream.submit();
-  stream.wait(previous);  // at most one step ahead of the device, so progress and cancel mean something
+  if (request_.time_steps) {
+    stream.wait(submitted_);
+    end_of_step();
+  } else if (previous) {
+    stream.wait(previous);  // at most one step ahead of the device, so progress and cancel mean something
+    end_of_step();
+  }
   progress_.step = denoiser_->step_index();
   if (!denoiser_->finished()) return;
   denoiser_->check_finite();
+  if (!request_.time_steps) end_of_step();
   progress_.phase = JobPhase::decode;
+}
+
+void GenerateJob::end_of_step() {
+  const double t = seconds();
+  result_.reports[timed_++].ms = (t - step_end_) * 1e3;
+  step_end_ = t;
 }
 
 void GenerateJob::decode() {
   const int64_t f = pipeline_.autoencoder_config().factor();
   result_.latents = op::unpatchify(denoiser_->x(), 2, result_.height / f, result_.width / f);
   denoiser_.reset();
+  if (request_.tap) transformer_->attention().remove_tap(request_.tap);
   transformer_.reset();
   const auto autoencoder = pipeline_.autoencoder();
   for (int64_t b = 0; b < images_; ++b) {  // one by one: the decoder's activations are large

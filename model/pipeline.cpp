@@ -161,6 +161,7 @@ std::shared_ptr<Flux1> Pipeline::transformer() {
   with_tensors(dir_, "transformer", io::flux1_names(), [&](const io::NamedTensors& t) {
     vkflux::load(parameters(*model), t, device_, options_.weights);
   });
+  if (students_) install(*students_, model->attention());
   if (keep_) transformer_ = model;
   return model;
 }

@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "model/flux/transformer.h"
+#include "model/hkr/router.h"
+#include "model/hkr/students.h"
 #include "model/sampler/denoise.h"
 #include "model/sampler/noise.h"
 #include "model/sampler/schedule.h"
@@ -57,6 +59,32 @@ struct GenerateRequest {
   std::vector<double> levels;    // noise levels by hand, instead of steps and the model's schedule
   std::optional<RgbImage> init;  // image to image: resized to the target size
   double strength = 0.6;         // of image to image
+  /// Decides which single blocks use their students (see install_students), step by step; all decisions are
+  /// made before the first step. Null: full attention. Nothing is barred any more when a routed run begins.
+  std::shared_ptr<Router> router;
+  std::optional<uint64_t> route_seed;  // of the router's draws; default: `seed`
+  /// Wait for the device after every step, so that StepReport::ms is that step's time and nothing else's.
+  bool time_steps = false;
+  AttentionTap* tap = nullptr;  // watches the run's attention; not owned
+};
+
+/// A single block that the plan gave to its student and that used full attention.
+struct RefusedBlock {
+  int block = 0;
+  std::string reason;
+};
+
+/// What one denoising step did.
+struct StepReport {
+  int64_t index = 0;
+  double sigma = 0;
+  double ms = 0;  // from the end of the step before to the end of this one
+  double flops = 0, attention_flops = 0, full_attention_flops = 0;  // counted; the last: had all been full
+  // Only of routed runs; blocks are single blocks counted from 0.
+  bool routed = false;
+  double threshold = 0;
+  std::vector<int> planned, student;  // given to the student, and served by it
+  std::vector<RefusedBlock> refused;
 };
 
 enum class JobPhase { encode, denoise, decode, done };
@@ -74,7 +102,8 @@ struct GenerateResult {
   int64_t width = 0, height = 0, steps = 0;
   float guidance = 0, cfg = 1;  // used; guidance 0: the model has none
   uint64_t seed = 0;
-  std::vector<std::string> notes;  // what the request asked for and the model can't do
+  std::vector<std::string> notes;   // what the request asked for and the model can't do
+  std::vector<StepReport> reports;  // of the steps done so far; ms of the last one follows with the next step
   JobProgress timings;
 };
 
@@ -83,6 +112,7 @@ class Pipeline;
 /// A picture in the making. One thread calls step(); cancel() may come from any.
 class GenerateJob {
  public:
+  ~GenerateJob();
   /// Encodes the prompts, or does one denoising step, or decodes; false when all is done. Error cancelled
   /// after cancel().
   bool step();
@@ -98,7 +128,11 @@ class GenerateJob {
  private:
   friend class Pipeline;
   GenerateJob(Pipeline& pipeline, GenerateRequest request);
-  void begin();    // encode phase
+  void begin();  // encode phase
+  std::vector<RoutePlan> plan_routes();
+  void denoise_routed();
+  void report_step(double flops_before);
+  void end_of_step();
   void denoise();  // one step
   void decode();
   void check_cancelled() const;
@@ -109,7 +143,10 @@ class GenerateJob {
   int64_t images_ = 1;
   std::unique_ptr<FluxDenoiser> denoiser_;
   std::shared_ptr<Flux1> transformer_;
+  std::vector<RouteDecision> decisions_;  // of every step; empty: not routed
   uint64_t submitted_ = 0;
+  size_t timed_ = 0;     // reports whose ms is known
+  double step_end_ = 0;  // when the last timed step ended, in seconds
   std::atomic<bool> cancelled_{false};
   std::function<void(const JobProgress&)> callback_;
   JobProgress progress_;
@@ -130,6 +167,12 @@ class Pipeline {
   const Schedule& schedule() const { return schedule_; }
   /// Pixels per token side: width and height are multiples of it.
   int64_t pixels_per_token() const { return 2 * vae_.factor(); }
+
+  /// Reads the students of this transformer's single blocks from a file of `vkflux distill`; they serve
+  /// routed runs from now on, in place of earlier ones. Errors as in load_students().
+  void install_students(const std::string& path);
+  /// Null before install_students().
+  const Students* students() const { return students_.get(); }
 
   /// Error invalid_argument for requests that can't be.
   std::unique_ptr<GenerateJob> generate(GenerateRequest request);
@@ -161,6 +204,7 @@ class Pipeline {
   ClipTextConfig clip_config_;
   T5Config t5_config_;
   std::unique_ptr<Tokenizer> clip_tokenizer_, t5_tokenizer_;
+  std::unique_ptr<Students> students_;
   std::shared_ptr<Flux1> transformer_;
   std::shared_ptr<AutoencoderKL> autoencoder_;
   std::shared_ptr<ClipText> clip_;
