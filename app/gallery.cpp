@@ -72,4 +72,35 @@ img {{ width: 100%; image-rendering: auto; }} small {{ display: block; color: #7
       fmt::arg("denoise", info.denoise_s), fmt::arg("decode", info.decode_s), fmt::arg("cells", cells));
 }
 
+std::string comparison_html(const GalleryInfo& info, const std::vector<GalleryRow>& rows) {
+  std::string body;
+  for (const GalleryRow& row : rows) {
+    body += fmt::format("<h2>{}</h2>\n<div class=\"row\">\n", html_escape(row.title));
+    for (const GalleryCell& cell : row.cells) {
+      body += fmt::format("<figure><img alt=\"\" src=\"data:image/png;base64,{}\"><figcaption>",
+                          base64(cell.png));
+      for (const std::string& line : cell.lines) body += html_escape(line) + "<br>";
+      body += "</figcaption></figure>\n";
+    }
+    body += "</div>\n";
+  }
+  return fmt::format(
+      R"(<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>vkflux: {model}</title>
+<style>
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #222; background: #fafafa; }}
+h2 {{ font-size: 1.05rem; margin: 1.2rem 0 .3rem; }} .row {{ display: flex; gap: .6rem; overflow-x: auto; }}
+figure {{ margin: 0; flex: 0 0 8.5rem; padding: .5rem; background: #fff; border: 1px solid #ddd; border-radius: .4rem; }}
+img {{ width: 100%; }} figcaption {{ font-size: .78rem; color: #555; }}
+</style></head><body>
+<h1>Full attention and its students</h1>
+<p>{model}, {width}x{height}, {steps} Euler steps, true guidance {cfg}, on {device} ({driver}).</p>
+{body}</body></html>
+)",
+      fmt::arg("model", html_escape(info.model)), fmt::arg("width", info.width),
+      fmt::arg("height", info.height), fmt::arg("steps", info.steps), fmt::arg("cfg", info.cfg),
+      fmt::arg("device", html_escape(info.device)), fmt::arg("driver", html_escape(info.driver)),
+      fmt::arg("body", body));
+}
+
 }  // namespace vkflux

@@ -21,7 +21,19 @@ struct GalleryInfo {
   double encode_s = 0, denoise_s = 0, decode_s = 0;
 };
 
+struct GalleryCell {
+  std::string png;                 // file bytes
+  std::vector<std::string> lines;  // under it
+};
+
+struct GalleryRow {
+  std::string title;
+  std::vector<GalleryCell> cells;
+};
+
 std::string gallery_html(const GalleryInfo& info, const std::vector<GalleryPicture>& pictures);
+/// Rows of pictures that belong together; a row scrolls when it is too long for the window.
+std::string comparison_html(const GalleryInfo& info, const std::vector<GalleryRow>& rows);
 std::string base64(const std::string& bytes);
 std::string html_escape(const std::string& text);
 

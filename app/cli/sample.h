@@ -1,0 +1,104 @@
+// The parts of `vkflux sample`: its flags, drawing, and what it writes.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "app/attention_trace.h"
+#include "app/cli/cli.h"
+#include "app/gallery.h"
+#include "app/picture_metrics.h"
+#include "app/routing.h"
+#include "app/sweep/plan.h"
+#include "model/pipeline.h"
+
+namespace vkflux::cli {
+
+struct SampleArgs {
+  std::string model, prompts_file, negative, size, out = "out.png", html, grid, noise = "counter", init,
+                                                   weights = "f32", seeds, sweep_mode = "combinations", trace;
+  std::vector<std::string> prompts, sweeps;
+  uint64_t seed = 0;
+  int64_t steps = 0, batch = 1;
+  float guidance = -1, cfg = -1;
+  double strength = 0.6;
+  bool compare = false;
+  RoutingArgs routing;
+};
+
+/// Adds --ttr, --controller, --quality-speed, --policy, --policy-temperature and --layers.
+void add_routing_options(CLI::App& command, RoutingArgs& args);
+DType parse_weights(const std::string& text);
+/// "" is {0, 0}: the model's default.
+std::pair<int64_t, int64_t> parse_size(const std::string& text);
+/// Those of --prompt, then those of the file: a .json array of texts, or one prompt a line.
+std::vector<std::string> read_prompts(const std::vector<std::string>& given, const std::string& file);
+
+/// The settings of one run of the sampler.
+struct Shot {
+  GenerateRequest request;
+  double quality_speed = 0, temperature = 1;  // of routed runs
+  std::vector<std::string> labels;            // what makes it differ from its neighbours
+};
+
+/// One picture with everything that is known about it.
+struct Drawn {
+  std::string prompt, negative;
+  uint64_t seed = 0;
+  RgbImage image;
+  std::vector<float> latent;
+  GenerateResult run;  // without its images: settings used, reports, timings of the whole batch
+  size_t index = 0;    // in the batch
+  bool routed = false;
+  double quality_speed = 0, temperature = 1, strength = 1;
+  std::vector<std::string> labels;
+};
+
+struct SampleSession {
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Pipeline> pipeline;
+  std::unique_ptr<RouterSource> routing;  // null: full attention only
+
+  SampleSession(const Common& common, const SampleArgs& args);
+  int64_t single_blocks() const { return pipeline->transformer_config().depth_single; }
+};
+
+/// The request that the flags describe, without prompts.
+GenerateRequest base_request(const SampleArgs& args);
+/// Draws the pictures of a shot; with `routed` by the session's router. Shows progress as `what` and stops
+/// when interrupted (error cancelled).
+std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, const std::string& what,
+                        AttentionTap* tap = nullptr);
+
+/// A picture beside that of full attention with the same settings.
+struct Compared {
+  PictureMetrics picture;
+  VectorMetrics latent;
+};
+Compared compare(const Drawn& drawn, const Drawn& full);
+nlohmann::ordered_json compared_json(const Compared& c);
+
+/// The settings of a picture, as they are stored in its file.
+nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args);
+/// Writes it as PNG with its settings; the file's bytes come back.
+std::string save_picture(const std::string& path, const Drawn& d, const SampleArgs& args);
+GalleryInfo gallery_info(const SampleSession& session, const Drawn& d, const SampleArgs& args);
+/// Where picture i of n goes: into the folder --out, or beside the file --out with a number.
+std::string picture_path(const SampleArgs& args, size_t i, size_t n, const std::string& prompt);
+/// "apple.png" + "-full" -> "apple-full.png"
+std::string with_suffix(const std::string& path, const std::string& suffix);
+
+/// full | routed | difference with labels, beside `path` as -full, -difference and -compare; the figures as
+/// JSON with the files' names.
+nlohmann::ordered_json save_comparison(const std::string& path, const Drawn& routed, const Drawn& full,
+                                       const SampleArgs& args, int64_t single_blocks);
+
+/// Many pictures of --seeds and --sweep: pictures, contact sheet, table as CSV and JSON.
+int run_sweep(SampleSession& session, const Common& common, const SampleArgs& args);
+
+constexpr int kDifferenceGain = 4;
+
+}  // namespace vkflux::cli

@@ -1,0 +1,155 @@
+// Drawing for `vkflux sample`: from flags to requests, from requests to pictures.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "app/cli/sample.h"
+#include "app/sweep/prompt_list.h"
+#include "model/io/file.h"
+#include "model/io/png.h"
+
+namespace vkflux::cli {
+namespace {
+
+constexpr uint64_t kMaxPromptBytes = 1 << 20;
+
+RgbImage read_init(const std::string& path) {
+  const io::Image8 p = io::read_png(path);
+  RgbImage out{p.width, p.height, {}};
+  for (size_t i = 0; i < p.rgba.size(); i += 4)
+    out.rgb.insert(out.rgb.end(), p.rgba.begin() + static_cast<ptrdiff_t>(i),
+                   p.rgba.begin() + static_cast<ptrdiff_t>(i) + 3);
+  return out;
+}
+
+void read_prompt_lines(const std::string& file, std::vector<std::string>& out) {
+  std::string text = io::read_file(file, kMaxPromptBytes), line;
+  text += '\n';
+  for (char c : text) {
+    if (c != '\n') {
+      line += c;
+      continue;
+    }
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+    if (!line.empty() && line[0] != '#') out.push_back(line);
+    line.clear();
+  }
+}
+
+}  // namespace
+
+void add_routing_options(CLI::App& c, RoutingArgs& a) {
+  c.add_option("--ttr", a.ttr, "students of the single blocks (from `vkflux distill`)");
+  c.add_option("--controller", a.controller, "what chooses among them (from `vkflux train-controller`)");
+  c.add_option(
+      "--quality-speed", a.quality_speed,
+      "0 keeps full attention nearly everywhere, 1 is fastest; default 0.5, or 1 without a controller");
+  c.add_option("--policy", a.policy, "stochastic (drawn for every step) or threshold")->capture_default_str();
+  c.add_option("--policy-temperature", a.temperature, "of the stochastic policy")->capture_default_str();
+  c.add_option("--layers", a.layers,
+               "without a controller: single blocks that use their students, 0,2,3 say");
+}
+
+DType parse_weights(const std::string& text) {
+  return text == "f16" ? DType::f16 : text == "bf16" ? DType::bf16 : DType::f32;
+}
+
+std::pair<int64_t, int64_t> parse_size(const std::string& text) {
+  if (text.empty()) return {0, 0};
+  int w = 0, h = 0;
+  char rest = 0;
+  if (std::sscanf(text.c_str(), "%dx%d%c", &w, &h, &rest) != 2 || w <= 0 || h <= 0) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("--size {}: WIDTHxHEIGHT is expected, 64x64 say", text));
+  }
+  return {w, h};
+}
+
+std::vector<std::string> read_prompts(const std::vector<std::string>& given, const std::string& file) {
+  std::vector<std::string> out = given;
+  if (file.ends_with(".json")) {
+    for (std::string& prompt : load_prompt_list(file)) out.push_back(std::move(prompt));
+  } else if (!file.empty()) {
+    read_prompt_lines(file, out);
+  }
+  if (out.empty())
+    throw Error(ErrorCode::invalid_argument, "no prompt: give --prompt TEXT or --prompts FILE");
+  return out;
+}
+
+SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
+  const RoutingArgs& r = args.routing;
+  const bool asked = !r.controller.empty() || r.quality_speed || !r.layers.empty();
+  if (r.ttr.empty() && (asked || args.compare)) {
+    throw Error(ErrorCode::invalid_argument,
+                "--controller, --quality-speed, --layers and --compare need the students' file: give --ttr");
+  }
+  device = open_device(common);
+  PipelineOptions options;
+  options.weights = parse_weights(args.weights);
+  pipeline = Pipeline::load(*device, args.model, options);
+  if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
+}
+
+GenerateRequest base_request(const SampleArgs& args) {
+  GenerateRequest request;
+  request.negative = args.negative;
+  request.batch = args.batch;
+  std::tie(request.width, request.height) = parse_size(args.size);
+  request.steps = args.steps;
+  if (args.guidance >= 0) request.guidance = args.guidance;
+  if (args.cfg >= 0) request.cfg = args.cfg;
+  request.seed = args.seed;
+  request.noise = parse_noise_mode(args.noise);
+  if (!args.init.empty()) {
+    request.init = read_init(args.init);
+    request.strength = args.strength;
+  }
+  return request;
+}
+
+std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, const std::string& what,
+                        AttentionTap* tap) {
+  GenerateRequest request = shot.request;
+  if (routed) request.router = session.routing->router(shot.quality_speed, shot.temperature);
+  request.tap = tap;
+  const auto job = session.pipeline->generate(request);
+  std::unique_ptr<Progress> progress;
+  while (job->step()) {
+    const JobProgress& p = job->progress();
+    if (!progress && p.steps > 0) progress = std::make_unique<Progress>(what, p.steps);
+    if (progress) progress->update(p.step, name(p.phase));
+    if (interrupted()) job->cancel();
+  }
+  progress.reset();
+  GenerateResult result = job->result();
+  for (const std::string& note : result.notes) spdlog::warn("{}", note);
+  const std::vector<float> latents = result.latents.to_host();
+  const std::vector<RgbImage> images = std::move(result.images);
+  result.images.clear();
+  result.latents = {};
+  std::vector<Drawn> out;
+  const size_t each = latents.size() / images.size();
+  for (size_t i = 0; i < images.size(); ++i) {
+    Drawn d;
+    d.prompt = request.prompts[request.prompts.size() == 1 ? 0 : i];
+    d.negative = request.negative;
+    d.seed = result.seed + i;
+    d.image = images[i];
+    d.latent.assign(latents.begin() + static_cast<ptrdiff_t>(i * each),
+                    latents.begin() + static_cast<ptrdiff_t>((i + 1) * each));
+    d.run = result;
+    d.index = i;
+    d.routed = routed;
+    d.quality_speed = shot.quality_speed;
+    d.temperature = shot.temperature;
+    d.strength = request.init ? request.strength : 1;
+    d.labels = shot.labels;
+    out.push_back(std::move(d));
+  }
+  return out;
+}
+
+}  // namespace vkflux::cli

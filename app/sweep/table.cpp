@@ -1,0 +1,39 @@
+#include "app/sweep/table.h"
+
+#include <algorithm>
+
+namespace vkflux {
+namespace {
+
+std::string field(const nlohmann::ordered_json& value) {
+  if (value.is_null()) return "";
+  const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string out = "\"";
+  for (char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
+  return out + "\"";
+}
+
+}  // namespace
+
+std::string csv_table(const std::vector<nlohmann::ordered_json>& rows) {
+  std::vector<std::string> columns;
+  for (const auto& row : rows) {
+    for (const auto& [key, value] : row.items()) {
+      if (std::find(columns.begin(), columns.end(), key) == columns.end()) columns.push_back(key);
+    }
+  }
+  std::string out;
+  for (size_t i = 0; i < columns.size(); ++i) out += (i ? "," : "") + field(columns[i]);
+  out += "\n";
+  for (const auto& row : rows) {
+    for (size_t i = 0; i < columns.size(); ++i) {
+      const auto it = row.find(columns[i]);
+      out += (i ? "," : "") + (it == row.end() ? std::string() : field(*it));
+    }
+    out += "\n";
+  }
+  return out;
+}
+
+}  // namespace vkflux
