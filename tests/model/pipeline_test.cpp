@@ -7,10 +7,9 @@
 #include <cmath>
 #include <filesystem>
 
-#include "autograd/ops.h"
 #include "model/io/file.h"
-#include "model/pipeline_save.h"
 #include "tests/harness/gpu.h"
+#include "tests/harness/tiny_pipeline.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -18,78 +17,8 @@ namespace {
 
 using test::device;
 
-const std::string kTokenizers = std::string(VKFLUX_SOURCE_DIR) + "/tests/data/tokenizers/";
-
-template <class Model>
-void randomise(Model& model, uint64_t seed) {
-  auto params = parameters(model);
-  allocate(params, device());
-  initialise(
-      params,
-      [](const Param& p) {
-        const bool scale =
-            p.name.find("norm") != std::string::npos && !p.name.ends_with("bias") && p.shape.rank() == 1;
-        return scale ? Init{Init::Kind::constant, 1} : Init{Init::Kind::normal, 0.1f};
-      },
-      seed);
-}
-
-/// A folder made once for the program.
 const std::string& checkpoint() {
-  static const std::string dir = [] {
-    const std::string path = testing::TempDir() + "pipeline_test_checkpoint";
-    std::filesystem::remove_all(path);
-    const auto clip_tokenizer = load_clip_tokenizer(kTokenizers + "clip");
-    const auto t5_tokenizer = load_t5_tokenizer(kTokenizers + "t5");
-    ClipTextConfig clip;
-    clip.vocab = clip_tokenizer->vocab_size();
-    clip.positions = 10;
-    clip.width = 16;
-    clip.layers = 1;
-    clip.heads = 2;
-    clip.mlp = 16;
-    clip.eos = clip_tokenizer->eos_id();
-    T5Config t5;
-    t5.vocab = t5_tokenizer->vocab_size();
-    t5.width = 12;
-    t5.layers = 1;
-    t5.heads = 2;
-    t5.head_dim = 4;
-    t5.mlp = 16;
-    AutoencoderConfig vae;
-    vae.latent_channels = 4;
-    vae.encoder_widths = vae.decoder_widths = {8, 16};
-    vae.blocks = 1;
-    vae.groups = 4;
-    Flux1Config flux;
-    flux.in_channels = flux.out_channels = 16;
-    flux.vec_in_dim = 16;
-    flux.context_in_dim = 12;
-    flux.hidden = 16;
-    flux.mlp_hidden = 24;
-    flux.heads = 1;
-    flux.head_dim = 16;
-    flux.depth = flux.depth_single = 1;
-    flux.axes_dim = {4, 6, 6};
-    Flux1 transformer(flux);
-    AutoencoderKL autoencoder(vae);
-    ClipText clip_model(clip);
-    T5Encoder t5_model(t5);
-    randomise(transformer, 1);
-    randomise(autoencoder, 2);
-    randomise(clip_model, 3);
-    randomise(t5_model, 4);
-    PipelineDefaults defaults;
-    defaults.steps = 3;
-    defaults.cfg = 2;
-    defaults.width = 16;
-    defaults.height = 8;
-    defaults.txt_tokens = 6;
-    save_pipeline(path, {transformer, autoencoder, clip_model, t5_model, Schedule::flux1_schnell(), defaults,
-                         kTokenizers + "clip", kTokenizers + "t5"});
-    return path;
-  }();
-  return dir;
+  return test::tiny_pipeline();
 }
 
 GenerateRequest request(std::vector<std::string> prompts) {
