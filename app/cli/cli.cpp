@@ -136,6 +136,7 @@ int run(int argc, const char* const* argv) {
   add_evaluate_controller(app);
   add_eval(app);
   add_sample(app);
+  add_report(app);
   add_verify(app);
   add_bench(app);
   add_distill(app);

@@ -1,58 +1,23 @@
 // The program as a user meets it: exit codes, help, and JSON on stdout.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "app/cli/cli.h"
 #include "model/io/png.h"
 #include "model/io/safetensors.h"
+#include "tests/app/cli_fixture.h"
 
 namespace vkflux::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Result {
-  int code = -1;
-  std::string out;
-};
-
-/// Runs `vkflux ARGS`; redirect is added to the shell's command line.
-Result vkflux(const std::string& args, const std::string& redirect = "2>/dev/null") {
-  const std::string command = std::string("\"") + VKFLUX_PROGRAM + "\" " + args + " " + redirect;
-  Result r;
-  FILE* pipe = popen(command.c_str(), "r");
-  if (!pipe) return r;
-  std::array<char, 4096> buffer{};
-  for (size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) r.out.append(buffer.data(), n);
-  const int status = pclose(pipe);
-  r.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return r;
-}
-
-/// A scratch folder that is gone with the test.
-class Cli : public ::testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("vkflux_cli_" + std::to_string(getpid()));
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
-  std::string file(const std::string& name, const std::string& contents) const {
-    std::ofstream(path(name), std::ios::binary) << contents;
-    return path(name);
-  }
-  fs::path folder_;
-};
+using test::Cli;
+using test::Result;
+using test::vkflux;
 
 TEST_F(Cli, UsageErrorsExitWith2) {
   EXPECT_EQ(vkflux("").code, kUsage);
@@ -85,7 +50,7 @@ TEST_F(Cli, EveryCommandShowsAnExample) {
   EXPECT_EQ(top.code, kOk);
   EXPECT_NE(top.out.find("130 interrupted"), std::string::npos);
   for (const char* command : {"devices", "inspect", "dataset emoji", "dataset list", "train autoencoder",
-                              "eval", "sample", "verify", "bench"}) {
+                              "eval", "sample", "report", "verify", "bench"}) {
     const Result r = vkflux(std::string(command) + " --help");
     EXPECT_EQ(r.code, kOk) << command;
     EXPECT_NE(r.out.find("Example"), std::string::npos) << command << "\n" << r.out;

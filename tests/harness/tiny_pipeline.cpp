@@ -96,4 +96,32 @@ const std::string& tiny_pipeline() {
   return folder.path;
 }
 
+StudentModel tiny_student_model() {
+  StudentModel m;
+  m.head_dim = 16;
+  m.heads = 1;
+  m.double_blocks = 1;
+  m.single_blocks = 3;
+  return m;
+}
+
+Students random_students(const StudentModel& model, bool ready) {
+  Students s;
+  s.model = model;
+  s.config.head_dim = model.head_dim;
+  s.config.feature_dim = 32;
+  for (int b = 0; b < model.single_blocks; ++b) {
+    auto student = std::make_shared<Student>();
+    student->layer = std::make_shared<HkrLayer>(s.config, s.options);
+    auto params = parameters(*student->layer);
+    allocate(params, device());
+    initialise(params, hkr_init(s.config), static_cast<uint64_t>(b));
+    student->readiness.ready = ready;
+    student->readiness.updates = 100;
+    student->readiness.ema_cosine_dist = ready ? 0.01 : 0.9;
+    s.layers[b] = student;
+  }
+  return s;
+}
+
 }  // namespace vkflux::test

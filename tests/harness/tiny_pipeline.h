@@ -4,9 +4,15 @@
 
 #include <string>
 
+#include "model/hkr/students.h"
+
 namespace vkflux::test {
 
 /// Made once for the process and gone with it.
 const std::string& tiny_pipeline();
+
+StudentModel tiny_student_model();
+/// Students with random weights for every single block of a transformer.
+Students random_students(const StudentModel& model, bool ready);
 
 }  // namespace vkflux::test

@@ -1,5 +1,6 @@
 // Routed runs of a pipeline: decisions, reports, and failing closed.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <limits>
@@ -31,7 +32,7 @@ class Scaled final : public Attention {
  public:
   Scaled(float factor, std::string refusal) : factor_(factor), refusal_(std::move(refusal)) {}
   const char* name() const override { return "scaled"; }
-  Tensor forward(const AttentionCall& call) override { return op::scale(full_.forward(call), factor_); }
+  Tensor forward(const AttentionCall& call) override { return op::affine(full_.forward(call), factor_); }
   std::string refusal(const AttentionCall&) const override { return refusal_; }
   uint64_t scratch(const AttentionShape&) const override { return 0; }
   Cost cost(const AttentionShape& s) const override {
@@ -191,39 +192,19 @@ TEST_F(Routing, TapsSeeBothEndsOfACall) {
   EXPECT_EQ(counter.begun, 3 * 2 * (kDouble + kSingle));
 }
 
-/// Students with random weights for every single block of a transformer.
-Students random_students(const StudentModel& model, bool ready) {
-  Students s;
-  s.model = model;
-  s.config.head_dim = model.head_dim;
-  s.config.feature_dim = 32;
-  for (int b = 0; b < model.single_blocks; ++b) {
-    auto student = std::make_shared<Student>();
-    student->layer = std::make_shared<HkrLayer>(s.config, s.options);
-    auto params = parameters(*student->layer);
-    allocate(params, device());
-    initialise(params, hkr_init(s.config), static_cast<uint64_t>(b));
-    student->readiness.ready = ready;
-    student->readiness.updates = 100;
-    student->readiness.ema_cosine_dist = ready ? 0.01 : 0.9;
-    s.layers[b] = student;
-  }
-  return s;
-}
-
 TEST_F(Routing, InstallsStudentsFromAFile) {
   const std::string path = testing::TempDir() + "routing_test_" + std::to_string(getpid()) + ".safetensors";
-  const StudentModel model = student_model(*pipeline_->transformer());
+  const StudentModel model = test::tiny_student_model();
   const std::vector<float> full = run(request()).latents.to_host();
   const auto all = std::make_shared<FixedRouter>(std::vector<uint8_t>(kSingle, 1));
 
-  save_students(path, random_students(model, false), io::FileDType::f32);
+  save_students(path, test::random_students(model, false), io::FileDType::f32);
   pipeline_->install_students(path);
   const GenerateResult unready = run(request(all));
   EXPECT_EQ(unready.latents.to_host(), full);
   EXPECT_EQ(unready.reports[0].refused.size(), 3u);
 
-  save_students(path, random_students(model, true), io::FileDType::f32);
+  save_students(path, test::random_students(model, true), io::FileDType::f32);
   pipeline_->install_students(path);
   const GenerateResult ready = run(request(all));
   EXPECT_EQ(ready.reports[0].student, (std::vector<int>{0, 1, 2}));
@@ -238,7 +219,7 @@ TEST_F(Routing, InstallsStudentsFromAFile) {
 
   StudentModel other = model;
   other.head_dim = 32;
-  save_students(path, random_students(other, true), io::FileDType::f32);
+  save_students(path, test::random_students(other, true), io::FileDType::f32);
   EXPECT_THROW(pipeline_->install_students(path), Error);
   std::remove(path.c_str());
 }
