@@ -95,7 +95,7 @@ std::string short_list(const std::vector<int>& numbers) {
       out += " ...";
       i = numbers.size() - kShown / 2;
     }
-    out += (out.empty() ? "" : " ") + std::to_string(numbers[i]);
+    out += fmt::format("{}{}", out.empty() ? "" : " ", numbers[i]);
   }
   return out;
 }

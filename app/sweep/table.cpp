@@ -24,14 +24,17 @@ std::string csv_table(const std::vector<nlohmann::ordered_json>& rows) {
     }
   }
   std::string out;
-  for (size_t i = 0; i < columns.size(); ++i) out += (i ? "," : "") + field(columns[i]);
-  out += "\n";
+  const auto put = [&](size_t i, const std::string& text) {
+    if (i > 0) out += ',';
+    out += text;
+    if (i + 1 == columns.size()) out += '\n';
+  };
+  for (size_t i = 0; i < columns.size(); ++i) put(i, field(columns[i]));
   for (const auto& row : rows) {
     for (size_t i = 0; i < columns.size(); ++i) {
       const auto it = row.find(columns[i]);
-      out += (i ? "," : "") + (it == row.end() ? std::string() : field(*it));
+      put(i, it == row.end() ? std::string() : field(*it));
     }
-    out += "\n";
   }
   return out;
 }
