@@ -72,7 +72,7 @@ std::vector<Drawn> draw_all(SampleSession& session, const Options& o, const Sett
     shot.request.steps = s.steps;
     shot.request.time_steps = true;
     shot.quality_speed = s.knob;
-    shot.temperature = o.sample.routing.temperature;
+    shot.temperature = session.routing->args().temperature;
     for (Drawn& d : draw(session, shot, s.series == "routed", what)) {
       if (d.index == 0) *seconds += d.run.timings.denoise_s;
       all.push_back(std::move(d));

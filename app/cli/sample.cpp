@@ -65,9 +65,11 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
   shot.request = base_request(args);
   shot.request.prompts = read_prompts(args.prompts, args.prompts_file);
   shot.request.time_steps = args.compare;
-  shot.temperature = args.routing.temperature;
   const bool routed = session.routing != nullptr;
-  if (routed) shot.quality_speed = session.routing->default_quality_speed();
+  if (routed) {
+    shot.quality_speed = session.routing->default_quality_speed();
+    shot.temperature = session.routing->args().temperature;
+  }
   std::vector<Drawn> full;
   if (args.compare) full = draw(session, shot, false, "full attention");
   const std::vector<Drawn> drawn = draw(session, shot, routed, routed ? "routed" : "sampling");

@@ -75,15 +75,17 @@ void apply(Shot& shot, const std::string& name, const SweepValue& v) {
   }
 }
 
-Shot make_shot(const SampleSession& session, const SampleArgs& args, const GenerateRequest& base,
-               const Plan& plan, const SweepPoint& point) {
+Shot make_shot(const SampleSession& session, const GenerateRequest& base, const Plan& plan,
+               const SweepPoint& point) {
   Shot shot;
   shot.request = base;
   shot.request.prompts = {plan.bases[point.base].prompt};
   shot.request.seed = plan.bases[point.base].seed;
   shot.request.time_steps = true;
-  shot.temperature = args.routing.temperature;
-  if (session.routing) shot.quality_speed = session.routing->default_quality_speed();
+  if (session.routing) {
+    shot.quality_speed = session.routing->default_quality_speed();
+    shot.temperature = session.routing->args().temperature;
+  }
   for (size_t k = 0; k < plan.lists.size(); ++k) {
     const SweepValue& value = plan.lists[k].values[point.values[k]];
     apply(shot, plan.lists[k].name, value);
@@ -207,7 +209,7 @@ int run_sweep(SampleSession& session, const Common& common, const SampleArgs& ar
   Page page(plan);
   std::optional<Drawn> last;
   for (size_t i = 0; i < n; ++i) {
-    const Shot shot = make_shot(session, args, base, plan, plan.points[i]);
+    const Shot shot = make_shot(session, base, plan, plan.points[i]);
     const std::string what = fmt::format("picture {}/{}", i + 1, n);
     const Drawn* reference = nullptr;
     if (args.compare) {
