@@ -7,7 +7,7 @@
 
 #include "app/cli/cli.h"
 #include "app/frontier.h"
-#include "app/svg_plot.h"
+#include "app/frontier_plot.h"
 #include "model/hkr/students.h"
 #include "model/io/file.h"
 #include "tests/app/cli_fixture.h"
@@ -43,15 +43,15 @@ TEST(Frontier, TicksAreRoundAndInside) {
     ASSERT_EQ(a.size(), b.size());
     for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-9);
   };
-  near(ticks(0, 10, 5), {0, 2, 4, 6, 8, 10});
-  near(ticks(0.013, 0.049, 4), {0.02, 0.03, 0.04});
-  near(ticks(-3, 3, 6), {-3, -2, -1, 0, 1, 2, 3});
-  EXPECT_TRUE(ticks(1, 1, 5).empty());
+  near(round_ticks(0, 10, 5), {0, 2, 4, 6, 8, 10});
+  near(round_ticks(0.013, 0.049, 4), {0.02, 0.03, 0.04});
+  near(round_ticks(-3, 3, 6), {-3, -2, -1, 0, 1, 2, 3});
+  EXPECT_TRUE(round_ticks(1, 1, 5).empty());
 }
 
 TEST(Frontier, PlotsLeaveOutWhatIsNotFinite) {
   const std::string svg =
-      svg_plot("a < b", "x", "y",
+      curves_svg("a < b", "x", "y",
                {{"s",
                  "red",
                  {{0, 1, "first"}, {1, std::numeric_limits<double>::infinity(), "never"}, {2, 3, "last"}}}});
@@ -61,7 +61,7 @@ TEST(Frontier, PlotsLeaveOutWhatIsNotFinite) {
   EXPECT_EQ(svg.find("never"), std::string::npos);
   EXPECT_EQ(svg.find("inf"), std::string::npos);
   EXPECT_EQ(svg.find("nan"), std::string::npos);
-  EXPECT_EQ(svg_plot("", "x", "y", {}).find("nan"), std::string::npos);
+  EXPECT_EQ(curves_svg("", "x", "y", {}).find("nan"), std::string::npos);
 }
 
 TEST_F(ReportCli, MeasuresTheKnobBesideFewerSteps) {
