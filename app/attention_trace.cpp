@@ -1,5 +1,8 @@
 #include "app/attention_trace.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <chrono>
 
 #include "app/routing.h"
@@ -10,6 +13,30 @@ namespace {
 double now_ms() {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
+}
+
+/// Who served is in the report of the step.
+nlohmann::ordered_json entry_json(const AttentionTrace::Entry& e, const StepReport& r,
+                                  const Pipeline& pipeline) {
+  const int first = static_cast<int>(pipeline.transformer_config().depth), block = e.layer - first;
+  const bool student = std::find(r.student.begin(), r.student.end(), block) != r.student.end();
+  const double full = FullAttention().cost(e.shape).flops;
+  double flops = full;
+  if (student && pipeline.students())
+    flops = HkrAttention(pipeline.students()->layers.at(block)).cost(e.shape).flops;
+  std::string refusal;
+  for (const RefusedBlock& b : r.refused) {
+    if (b.block == block) refusal = b.reason;
+  }
+  return {{"layer", e.layer},
+          {"block", fmt::format("{}.{}", block < 0 ? "double" : "single", block < 0 ? e.layer : block)},
+          {"pass", e.pass},
+          {"kind", name(student ? AttentionKind::hkr : AttentionKind::full)},
+          {"refusal", refusal},
+          {"ms", e.ms},
+          {"device_ms", e.device_ms},
+          {"flops", flops},
+          {"full_flops", full}};
 }
 
 }  // namespace
@@ -38,7 +65,7 @@ void AttentionTrace::begin(const AttentionCall& call) {
   started_ = now_ms();
 }
 
-void AttentionTrace::end(const AttentionCall& call, const Attention& by, const std::string& refusal) {
+void AttentionTrace::observe(const AttentionCall& call, const Tensor&) {
   device_.stream().sync();
   Entry e;
   e.ms = now_ms() - started_;
@@ -46,12 +73,8 @@ void AttentionTrace::end(const AttentionCall& call, const Attention& by, const s
   e.step = step_;
   e.pass = pass_;
   e.layer = call.layer;
-  e.kind = by.name();
-  e.refusal = refusal;
-  const AttentionShape shape = shape_of(call);
-  e.flops = by.cost(shape).flops;
-  e.full_flops = FullAttention().cost(shape).flops;
-  entries_.push_back(std::move(e));
+  e.shape = shape_of(call);
+  entries_.push_back(e);
 }
 
 nlohmann::ordered_json trace_json(const AttentionTrace& trace, const GenerateResult& result,
@@ -67,18 +90,7 @@ nlohmann::ordered_json trace_json(const AttentionTrace& trace, const GenerateRes
     nlohmann::ordered_json step = step_json(r);
     step["layers"] = nlohmann::ordered_json::array();
     for (const AttentionTrace::Entry& e : trace.entries()) {
-      if (e.step != r.index) continue;
-      const bool single = e.layer >= c.depth;
-      step["layers"].push_back(
-          {{"layer", e.layer},
-           {"block", (single ? "single." : "double.") + std::to_string(single ? e.layer - c.depth : e.layer)},
-           {"pass", e.pass},
-           {"kind", e.kind},
-           {"refusal", e.refusal},
-           {"ms", e.ms},
-           {"device_ms", e.device_ms},
-           {"flops", e.flops},
-           {"full_flops", e.full_flops}});
+      if (e.step == r.index) step["layers"].push_back(entry_json(e, r, pipeline));
     }
     j["steps"].push_back(std::move(step));
   }

@@ -17,10 +17,9 @@ class AttentionTrace final : public AttentionTap {
  public:
   struct Entry {
     int step = 0, pass = 0, layer = 0;  // pass: of the transformer in this step (guidance, repeated steps)
-    std::string kind, refusal;          // refusal: why not as planned
-    double ms = 0;                      // from recording to the end on the device
-    double device_ms = 0;               // the kernels alone; 0 where the device has no timestamps
-    double flops = 0, full_flops = 0;   // of what served; of full attention
+    AttentionShape shape = {};
+    double ms = 0;         // from recording to the end on the device
+    double device_ms = 0;  // the kernels alone; 0 where the device has no timestamps
   };
 
   /// Profiles the device while it lives.
@@ -30,8 +29,7 @@ class AttentionTrace final : public AttentionTap {
   AttentionTrace& operator=(const AttentionTrace&) = delete;
 
   void begin(const AttentionCall& call) override;
-  void end(const AttentionCall& call, const Attention& by, const std::string& refusal) override;
-  void observe(const AttentionCall&, const Tensor&) override {}
+  void observe(const AttentionCall& call, const Tensor& out) override;
 
   const std::vector<Entry>& entries() const { return entries_; }
 

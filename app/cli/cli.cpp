@@ -11,6 +11,8 @@
 #include <iostream>
 #include <new>
 
+#include "app/cli/sample.h"
+
 namespace vkflux::cli {
 namespace {
 

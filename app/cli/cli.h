@@ -62,7 +62,6 @@ void add_train_controller(CLI::App& app);
 void add_evaluate_controller(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_sample(CLI::App& app);
-void add_report(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_distill(CLI::App& app);

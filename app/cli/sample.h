@@ -1,4 +1,4 @@
-// The parts of `vkflux sample`: its flags, drawing, and what it writes.
+// The parts of `vkflux sample`: its flags, drawing, and what it writes; `vkflux report` draws with them too.
 #pragma once
 
 #include <map>
@@ -98,6 +98,8 @@ nlohmann::ordered_json save_comparison(const std::string& path, const Drawn& rou
 
 /// Many pictures of --seeds and --sweep: pictures, contact sheet, table as CSV and JSON.
 int run_sweep(SampleSession& session, const Common& common, const SampleArgs& args);
+
+void add_report(CLI::App& app);
 
 constexpr int kDifferenceGain = 4;
 

@@ -101,10 +101,7 @@ Tensor AttentionBank::forward(const AttentionCall& call) {
   const auto untaped = Tape::pause();
   // A sum is finite only if every term is.
   if (&strategy != &full_) unsettled_.emplace_back(call.layer, op::reshape(op::sum_all(out), {1}));
-  for (AttentionTap* tap : taps_) {
-    tap->end(call, strategy, served_[static_cast<size_t>(call.layer)].refusal);
-    tap->observe(call, out);
-  }
+  for (AttentionTap* tap : taps_) tap->observe(call, out);
   return out;
 }
 

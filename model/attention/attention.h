@@ -71,8 +71,6 @@ class AttentionTap {
   virtual ~AttentionTap() = default;
   /// Before the call is served.
   virtual void begin(const AttentionCall& /*call*/) {}
-  /// After it was served, and before observe(): by whom, and why not as planned (empty: as planned).
-  virtual void end(const AttentionCall& /*call*/, const Attention& /*by*/, const std::string& /*refusal*/) {}
   virtual void observe(const AttentionCall& call, const Tensor& out) = 0;
 };
 
