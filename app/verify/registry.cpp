@@ -99,7 +99,7 @@ Report run_file(Device& device, const std::string& path, const std::string& dump
   } catch (const Error& e) {
     if (e.code() == ErrorCode::device_lost) throw;
     report.error = e.what();
-  } catch (const nlohmann::json::exception& e) {
+  } catch (const std::exception& e) {
     report.error = e.what();
   }
   return report;

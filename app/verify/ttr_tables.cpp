@@ -56,7 +56,7 @@ class ReadinessRun {
     if (op == "flush") {
       ema_.flush(handles_);
     } else if (op == "refresh") {
-      layers_.at(layer_index(event.at("layer"))).refresh();
+      known(layer_index(event.at("layer"))).refresh();
     } else if (op == "call") {
       call(event);
     } else {
@@ -82,12 +82,18 @@ class ReadinessRun {
   }
 
  private:
+  Readiness& known(int layer) {
+    const auto found = layers_.find(layer);
+    if (found == layers_.end())
+      throw Error(ErrorCode::format, fmt::format("{} isn't among the sequence's layers", layer_key(layer)));
+    return found->second;
+  }
   void call(const Json& event) {
     const int layer = layer_index(event.at("layer"));
     std::optional<double> sigma;
     if (event.contains("sigma") && !event["sigma"].is_null()) sigma = table_number(event["sigma"]);
     if (ema_.begin_call(sigma)) ema_.flush(handles_);
-    ema_.add_loss(layer, table_number(event.at("loss")), layers_.at(layer));
+    ema_.add_loss(layer, table_number(event.at("loss")), known(layer));
     ema_.add_similarity(layer, table_number(event.at("cos")));
     if (ema_.flush_due()) ema_.flush(handles_);
   }
@@ -205,6 +211,11 @@ ReplaySample replay_sample(const Json& push, const Json& table) {
   const auto dtype = replay_dtype(table.at("storage"));
   if (!dtype) throw Error(ErrorCode::format, fmt::format("unknown storage {}", table.at("storage").dump()));
   const auto filled = [&](int64_t rows) {
+    constexpr int64_t kMost = 4096;
+    for (int64_t n : {batch, heads, rows, d}) {
+      if (n < 0 || n > kMost)
+        throw Error(ErrorCode::format, fmt::format("a replay sample with a size of {}", n));
+    }
     const std::vector<float> values(static_cast<size_t>(batch * heads * rows * d), 0.5f);
     return host_tensor(values, {batch, heads, rows, d}, *dtype);
   };
