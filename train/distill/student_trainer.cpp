@@ -49,7 +49,7 @@ void LossWeights::step(const AdamWOptions& options) {
 }
 
 StudentTrainer::StudentTrainer(Device& device, HkrLayer& layer, const StudentOptimizer& options)
-    : device_(device), layer_(layer), options_(options), state_(device, layout(parameters(layer))) {
+    : layer_(layer), options_(options), state_(device, layout(parameters(layer))) {
   const std::vector<Param> params = parameters(layer);
   size_t reached = 0;
   for (size_t i = 0; i < params.size(); ++i) {

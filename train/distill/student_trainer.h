@@ -88,7 +88,6 @@ class StudentTrainer {
   void apply(const Tensor& norm, bool conditioned);
   Tensor group(const Arena& arena, size_t g) const;
 
-  Device& device_;
   HkrLayer& layer_;
   StudentOptimizer options_;
   std::vector<std::string> names_;
