@@ -50,11 +50,11 @@ TEST(Frontier, TicksAreRoundAndInside) {
 }
 
 TEST(Frontier, PlotsLeaveOutWhatIsNotFinite) {
-  const std::string svg =
-      curves_svg("a < b", "x", "y",
-               {{"s",
-                 "red",
-                 {{0, 1, "first"}, {1, std::numeric_limits<double>::infinity(), "never"}, {2, 3, "last"}}}});
+  const std::string svg = curves_svg(
+      "a < b", "x", "y",
+      {{"s",
+        "red",
+        {{0, 1, "first"}, {1, std::numeric_limits<double>::infinity(), "never"}, {2, 3, "last"}}}});
   EXPECT_NE(svg.find("a &lt; b"), std::string::npos);
   EXPECT_NE(svg.find("first"), std::string::npos);
   EXPECT_NE(svg.find("last"), std::string::npos);
