@@ -168,8 +168,12 @@ void add_policy_options(CLI::App& c, Options& o) {
       ->capture_default_str();
   c.add_option("--lambda-entropy", p.reward.lambda_entropy, "worth of undecided policies")
       ->capture_default_str();
-  c.add_flag("--entropy-gradient", p.entropy_gradient,
-             "follow the entropy's own gradient too; without it the entropy only shifts the reward");
+  c.add_flag("--entropy-gradient,!--no-entropy-gradient", p.entropy_gradient,
+             "follow the entropy's own gradient, which keeps the policy from settling too early (default);\n"
+             "without it the entropy only shifts the reward");
+  c.add_flag("--exact-efficiency,!--drawn-efficiency", p.exact_efficiency,
+             "follow the exact gradient of the expected miss of the target share (default), or that of\n"
+             "the shares which were drawn: the same aim, but noisier than what the pictures say");
   c.add_option("--lr", p.lr, "learning rate (AdamW)")->capture_default_str();
   c.add_option("--clip", p.clip, "largest gradient norm, 0 = off")->capture_default_str();
   c.add_option("--baseline-floor", p.floor, "the reward's baseline is kept from following quality below this")
@@ -195,6 +199,8 @@ void add_train_controller(CLI::App& app) {
   auto common = std::make_shared<Common>();
   auto o = std::make_shared<Options>();
   o->train.policy.lr = 1e-3;
+  o->train.policy.reward.lambda_entropy = 0.03;
+  o->train.policy.entropy_gradient = o->train.policy.exact_efficiency = true;
   o->train.plans = 4;
   o->train.log_every = 1;
   CLI::App* c = add_command(

@@ -73,6 +73,36 @@ TEST(Reinforce, GradientsAreThoseOfTheValues) {
   EXPECT_EQ(trajectory_term(20, true, 1).gradient, 0);  // clamped
 }
 
+// Against all 2^n ways that the decisions can fall, and central differences.
+TEST(Reinforce, ExpectedEfficiencyIsTheMeanOverAllDraws) {
+  const std::vector<double> logits{-2.5, 0.3, 1.2, -0.4, 3};
+  const auto brute = [](const std::vector<double>& x, double target) {
+    double mean = 0;
+    for (unsigned draw = 0; draw < 1u << x.size(); ++draw) {
+      double p = 1, full = 0;
+      for (size_t i = 0; i < x.size(); ++i) {
+        const bool on = draw >> i & 1;
+        p *= on ? logistic(x[i]) : 1 - logistic(x[i]);
+        full += on;
+      }
+      mean += p * std::fabs(full / static_cast<double>(x.size()) - target);
+    }
+    return mean;
+  };
+  for (const double target : {0.0, 0.3, 0.5, 1.0}) {
+    std::vector<double> p;
+    for (const double x : logits) p.push_back(logistic(x));
+    const ExpectedEfficiency e = expected_efficiency(p, target);
+    EXPECT_NEAR(e.penalty, brute(logits, target), 1e-12);
+    for (size_t i = 0; i < logits.size(); ++i) {
+      std::vector<double> up = logits, down = logits;
+      up[i] += 1e-5;
+      down[i] -= 1e-5;
+      EXPECT_NEAR(e.gradient[i], (brute(up, target) - brute(down, target)) / 2e-5, 1e-9);
+    }
+  }
+}
+
 TEST(Rewards, AreKnownByName) {
   EXPECT_EQ(make_reward("rmse")->name(), std::string("rmse"));
   try {
@@ -166,23 +196,34 @@ class Memory : public MetricSink {
   std::vector<std::pair<int64_t, Metrics>>& rows_;
 };
 
-TEST(ControllerTrainer, FindsTheBestRouting) {
+void expect_best_routing(const ControllerTrainOptions& options) {
   KnownBest task;
-  for (const int64_t plans : {1, 4}) {
-    ControllerNet net = fresh_net();
-    ControllerTrainer trainer(net, kModel, {1, 1, 1, 0}, task, toy_options(250, plans));
-    double first = 0, last = 0;
-    while (!trainer.finished()) {
-      trainer.step();
-      const double reward = trainer.latest().at("reward");
-      if (trainer.steps_done() <= 25) first += reward / 25;
-      if (trainer.steps_done() > 225) last += reward / 25;
-    }
-    EXPECT_GT(last, first + 0.3) << plans;
-    EXPECT_NEAR(trainer.latest().at("expected_ttr_eligible"), 0.5, 0.17) << plans;
-    const std::vector<float> x = net.forward(task.inputs()).to_host();
-    for (size_t n = 0; n < 4; ++n) EXPECT_GT(x[n * 4 + 1], x[n * 4 + 2]) << "step " << n;
-    EXPECT_GT(x[0], x[12]) << "layer 0 should prefer full attention early";
+  ControllerNet net = fresh_net();
+  ControllerTrainer trainer(net, kModel, {1, 1, 1, 0}, task, options);
+  double first = 0, last = 0;
+  while (!trainer.finished()) {
+    trainer.step();
+    const double reward = trainer.latest().at("reward");
+    if (trainer.steps_done() <= 25) first += reward / 25;
+    if (trainer.steps_done() > options.iterations - 25) last += reward / 25;
+  }
+  EXPECT_GT(last, first + 0.3);
+  EXPECT_NEAR(trainer.latest().at("expected_ttr_eligible"), 0.5, 0.17);
+  const std::vector<float> x = net.forward(task.inputs()).to_host();
+  for (size_t n = 0; n < 4; ++n) EXPECT_GT(x[n * 4 + 1], x[n * 4 + 2]) << "step " << n;
+  EXPECT_GT(x[0], x[12]) << "layer 0 should prefer full attention early";
+}
+
+TEST(ControllerTrainer, FindsTheBestRoutingByComparingPlans) {
+  expect_best_routing(toy_options(250, 4));
+}
+
+TEST(ControllerTrainer, FindsTheBestRoutingWithExactEfficiency) {
+  for (const int64_t plans : {1, 2}) {
+    SCOPED_TRACE(plans);
+    ControllerTrainOptions options = toy_options(250, plans);
+    options.policy.exact_efficiency = options.policy.entropy_gradient = true;
+    expect_best_routing(options);
   }
 }
 

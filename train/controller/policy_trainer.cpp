@@ -172,8 +172,18 @@ std::vector<PolicyTrainer::Judged> PolicyTrainer::judge(std::span<const PlayedTr
     out.push_back(std::move(j));
   }
   const auto others = static_cast<double>(played.size()) - 1;
-  for (Judged& j : out) {
-    if (others > 0) j.terms.advantage = j.terms.reward - (sum - j.terms.reward) / others;
+  double quality = 0;
+  for (const PlayedTrajectory& p : played) quality += p.quality;
+  for (size_t k = 0; k < out.size(); ++k) {
+    RewardTerms& t = out[k].terms;
+    if (options_.exact_efficiency) {
+      const double mine = played[k].quality;
+      t.advantage = mine - (others > 0          ? (quality - mine) / others
+                            : baseline_.count() ? baseline_.mean_quality()
+                                                : mine);
+    } else if (others > 0) {
+      t.advantage = t.reward - (sum - t.reward) / others;
+    }
   }
   return out;
 }
@@ -185,16 +195,24 @@ double PolicyTrainer::policy_seed(const Trajectory& t, double advantage, double 
                decisions = static_cast<double>(t.inputs.size()) *
                            static_cast<double>(std::count(eligible_.begin(), eligible_.end(), uint8_t{1})),
                climb = options_.entropy_gradient ? std::max(0.0, options_.reward.lambda_entropy) : 0;
+  std::vector<double> full;
+  for (size_t i = 0; i < logits.size() && options_.exact_efficiency; ++i) {
+    if (eligible_[i % layers]) full.push_back(logistic(static_cast<double>(logits[i])));
+  }
+  const ExpectedEfficiency efficiency =
+      expected_efficiency(full, 1 - std::clamp(options_.reward.target_ttr_ratio, 0.0, 1.0));
+  const double price = std::max(0.0, options_.reward.lambda_eff);
   double likelihood = 0;
-  for (size_t i = 0; i < logits.size(); ++i) {
+  for (size_t i = 0, decision = 0; i < logits.size(); ++i) {
     const size_t n = i / layers, l = i % layers;
     if (!eligible_[l]) continue;
     const auto x = static_cast<double>(logits[i]);
-    const PolicyTerm term =
-        trajectory_term(x, !t.decisions[n].student[l], sigma_weight(t.inputs[n].sigma, most));
+    const double weight = sigma_weight(t.inputs[n].sigma, most);
+    const PolicyTerm term = trajectory_term(x, !t.decisions[n].student[l], weight);
     likelihood += term.value;
-    seed[i] =
-        static_cast<float>(-share * (advantage * term.gradient + climb * entropy_gradient(x) / decisions));
+    double up = advantage * term.gradient + climb * entropy_gradient(x) / decisions;
+    if (options_.exact_efficiency) up -= price * weight * efficiency.gradient[decision++];
+    seed[i] = static_cast<float>(-share * up);
   }
   return likelihood;
 }

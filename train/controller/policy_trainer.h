@@ -23,6 +23,9 @@ struct PolicyTrainOptions {
   FloorOn floor_on = FloorOn::quality;
   bool entropy_over_all = false;  // the reference's: of all layers, not of the eligible ones
   bool entropy_gradient = false;  // also climb the entropy itself; else it only shifts the reward
+  /// Follow the exact gradient of the expected efficiency term instead of the drawn one's. The objective is
+  /// the same, but the luck of a trajectory's student share no longer drowns what its quality says.
+  bool exact_efficiency = false;
 };
 
 /// A trajectory and its quality, minus the quality loss.

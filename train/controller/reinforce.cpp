@@ -10,6 +10,19 @@
 namespace vkflux {
 namespace {
 
+/// Distribution of a sum of independent flags without flag p, from the one with it. Solved from the end that
+/// divides by the larger of p and 1 - p, which is stable.
+std::vector<double> without(const std::vector<double>& d, double p) {
+  const size_t n = d.size() - 1;
+  std::vector<double> q(n);
+  if (p <= 0.5) {
+    for (size_t k = 0; k < n; ++k) q[k] = (d[k] - (k ? p * q[k - 1] : 0)) / (1 - p);
+  } else {
+    for (size_t k = n; k-- > 0;) q[k] = (d[k + 1] - (k + 1 < n ? (1 - p) * q[k + 1] : 0)) / p;
+  }
+  return q;
+}
+
 constexpr double kWeightFloor = 0.1, kLeastSigma = 1e-8, kClamp = 1e-7, kWholeRunEps = 1e-8;
 
 }  // namespace
@@ -147,6 +160,26 @@ PolicyTerm whole_run_term(double logit, bool full) {
   const double p = logistic(logit), q = 1 - p;
   if (full) return {std::log(p + kWholeRunEps), p * q / (p + kWholeRunEps)};
   return {std::log(q + kWholeRunEps), -p * q / (q + kWholeRunEps)};
+}
+
+ExpectedEfficiency expected_efficiency(std::span<const double> full, double target_full) {
+  ExpectedEfficiency out;
+  const auto n = static_cast<double>(full.size());
+  std::vector<double> d{1};  // of the number of decisions for full attention
+  for (const double p : full) {
+    d.push_back(0);
+    for (size_t k = d.size() - 1; k > 0; --k) d[k] = (1 - p) * d[k] + p * d[k - 1];
+    d[0] *= 1 - p;
+  }
+  const auto miss = [&](size_t k) { return std::fabs(static_cast<double>(k) / n - target_full); };
+  for (size_t k = 0; k < d.size() && n > 0; ++k) out.penalty += d[k] * miss(k);
+  for (const double p : full) {
+    const std::vector<double> q = without(d, p);
+    double slope = 0;
+    for (size_t k = 0; k < q.size(); ++k) slope += q[k] * (miss(k + 1) - miss(k));
+    out.gradient.push_back(p * (1 - p) * slope);
+  }
+  return out;
 }
 
 double entropy_gradient(double logit) {

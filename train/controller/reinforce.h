@@ -102,6 +102,14 @@ struct PolicyTerm {
 PolicyTerm trajectory_term(double logit, bool full, double weight);
 /// Of one decision for a whole run: ln(p + 1e-8), no clamp.
 PolicyTerm whole_run_term(double logit, bool full);
+/// The mean of |full share - target| over all ways that independent decisions with these probabilities of
+/// full attention can fall, and its derivative with respect to each logit: the efficiency term's policy
+/// gradient without the noise of drawing.
+struct ExpectedEfficiency {
+  double penalty = 0;
+  std::vector<double> gradient;
+};
+ExpectedEfficiency expected_efficiency(std::span<const double> full, double target_full);
 /// d entropy / d logit of one decision.
 double entropy_gradient(double logit);
 
