@@ -20,7 +20,16 @@ std::map<std::string, Shape> shapes_of(const io::NamedTensors& file) {
   std::map<std::string, Shape> out;
   for (const std::string& name : file.names()) {
     const ErrorContext tensor(name);
-    out.emplace(name, Shape(std::span<const int64_t>(file.shape(name))));
+    const std::vector<int64_t>& shape = file.shape(name);
+    int64_t numel = 1;
+    for (const int64_t d : shape) {
+      if (__builtin_mul_overflow(numel, d, &numel)) throw Error(ErrorCode::format, "its size overflows");
+    }
+    if (shape.size() > Shape::kMaxRank) {
+      throw Error(ErrorCode::format,
+                  fmt::format("it has {} dimensions, at most {} are used", shape.size(), Shape::kMaxRank));
+    }
+    out.emplace(name, Shape(std::span<const int64_t>(shape)));
   }
   return out;
 }

@@ -153,6 +153,7 @@ void Pipeline::check_parts() const {
   };
   fits("tokenizer", *clip_tokenizer_, clip_config_.vocab);
   fits("tokenizer_2", *t5_tokenizer_, t5_config_.vocab);
+  same("the tokenizer's end token", clip_tokenizer_->eos_id(), "text_encoder's", clip_config_.eos);
 }
 
 std::shared_ptr<Flux1> Pipeline::transformer() {

@@ -46,6 +46,8 @@ class Careful : public MetricSink {
   bool failed_ = false;
 };
 
+constexpr size_t kMaxLine = 1 << 16;
+
 class Jsonl : public Careful {
  public:
   Jsonl(const std::string& path, int64_t resume_step) : Careful(path) {
@@ -53,11 +55,11 @@ class Jsonl : public Careful {
     std::ifstream in(path);
     std::string kept;
     for (std::string text; std::getline(in, text);) {
+      if (text.size() > kMaxLine) continue;  // none of ours
       const auto row = nlohmann::json::parse(text, nullptr, false);
-      if (row.is_object() && row.value("step", int64_t{-1}) >= 0 &&
-          row.value("step", int64_t{-1}) <= resume_step) {
-        kept += text + '\n';
-      }
+      const auto step = row.is_object() ? row.find("step") : row.end();
+      if (step == row.end() || !step->is_number_integer()) continue;
+      if (step->get<int64_t>() >= 0 && step->get<int64_t>() <= resume_step) kept += text + '\n';
     }
     in.close();
     io::atomic_write(path, kept);

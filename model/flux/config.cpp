@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <numeric>
+#include <set>
 #include <string_view>
 
 #include "vk/error.h"
@@ -28,9 +29,9 @@ const Shape& need(const Shapes& shapes, const std::string& name, int rank) {
   return it->second;
 }
 
-/// 1 + the largest block index behind `prefix`.
+/// The number of blocks behind `prefix`; they must be counted from 0 without gaps.
 int64_t depth_of(const Shapes& shapes, std::string_view prefix) {
-  int64_t depth = 0;
+  std::set<int64_t> blocks;
   for (auto it = shapes.lower_bound(std::string(prefix)); it != shapes.end() && it->first.starts_with(prefix);
        ++it) {
     const char* begin = it->first.data() + prefix.size();
@@ -40,7 +41,12 @@ int64_t depth_of(const Shapes& shapes, std::string_view prefix) {
     if (r.ec != std::errc() || r.ptr == end || *r.ptr != '.' || i < 0 || i >= 4096) {
       throw Error(ErrorCode::format, fmt::format("tensor name {}: expected a block number", it->first));
     }
-    depth = std::max(depth, i + 1);
+    blocks.insert(i);
+  }
+  const auto depth = static_cast<int64_t>(blocks.size());
+  if (depth > 0 && *blocks.rbegin() != depth - 1) {
+    throw Error(ErrorCode::format,
+                fmt::format("{}{}. is there, but only {} blocks are", prefix, *blocks.rbegin(), depth));
   }
   return depth;
 }
@@ -65,6 +71,29 @@ void refuse_relatives(const Shapes& shapes) {
   }
 }
 
+// With ErrorCode::format where the values came from a file.
+void check_as(ErrorCode code, const Flux1Config& c) {
+  const auto fail = [code](const std::string& what) { throw Error(code, "FLUX.1 config: " + what); };
+  for (const int64_t v : {c.in_channels, c.out_channels, c.vec_in_dim, c.context_in_dim, c.hidden,
+                          c.mlp_hidden, c.heads, c.head_dim}) {
+    if (v <= 0) fail("every size must be positive");
+  }
+  if (c.depth < 0 || c.depth_single < 0) fail("depths must not be negative");
+  if (c.heads * c.head_dim != c.hidden)
+    fail(fmt::format("{} heads of {} aren't hidden size {}", c.heads, c.head_dim, c.hidden));
+  if (c.head_dim % 4 != 0) fail(fmt::format("head size {} must be a multiple of 4", c.head_dim));
+  for (const int64_t a : c.axes_dim) {
+    if (a <= 0 || a % 2 != 0)
+      fail(fmt::format("rope axis of {} channels: expected a positive even number", a));
+  }
+  const int64_t sum = std::accumulate(c.axes_dim.begin(), c.axes_dim.end(), int64_t{0});
+  if (c.axes_dim.size() != 3 || sum != c.head_dim) {
+    fail(fmt::format("rope needs 3 axes with {} channels together, {} given with {}", c.head_dim,
+                     c.axes_dim.size(), sum));
+  }
+  if (!(c.theta > 1)) fail("theta must be over 1");
+}
+
 }  // namespace
 
 std::vector<int64_t> default_rope_axes(int64_t head_dim) {
@@ -75,27 +104,7 @@ std::vector<int64_t> default_rope_axes(int64_t head_dim) {
 }
 
 void Flux1Config::check() const {
-  const auto fail = [](const std::string& what) {
-    throw Error(ErrorCode::invalid_argument, "FLUX.1 config: " + what);
-  };
-  for (const int64_t v :
-       {in_channels, out_channels, vec_in_dim, context_in_dim, hidden, mlp_hidden, heads, head_dim}) {
-    if (v <= 0) fail("every size must be positive");
-  }
-  if (depth < 0 || depth_single < 0) fail("depths must not be negative");
-  if (heads * head_dim != hidden)
-    fail(fmt::format("{} heads of {} aren't hidden size {}", heads, head_dim, hidden));
-  if (head_dim % 4 != 0) fail(fmt::format("head size {} must be a multiple of 4", head_dim));
-  for (const int64_t a : axes_dim) {
-    if (a <= 0 || a % 2 != 0)
-      fail(fmt::format("rope axis of {} channels: expected a positive even number", a));
-  }
-  const int64_t sum = std::accumulate(axes_dim.begin(), axes_dim.end(), int64_t{0});
-  if (axes_dim.size() != 3 || sum != head_dim) {
-    fail(fmt::format("rope needs 3 axes with {} channels together, {} given with {}", head_dim,
-                     axes_dim.size(), sum));
-  }
-  if (!(theta > 1)) fail("theta must be over 1");
+  check_as(ErrorCode::invalid_argument, *this);
 }
 
 Flux1Config infer_flux1_config(const Shapes& shapes) {
@@ -132,7 +141,7 @@ Flux1Config infer_flux1_config(const Shapes& shapes) {
             in, out));
   }
   c.axes_dim = default_rope_axes(c.head_dim);
-  c.check();
+  check_as(ErrorCode::format, c);
   return c;
 }
 
@@ -152,7 +161,7 @@ void apply_flux1_json(Flux1Config& config, const io::Json& json) {
     }
   }
   config.axes_dim = axes;
-  config.check();
+  check_as(ErrorCode::format, config);
 }
 
 io::Json flux1_json(const Flux1Config& c) {

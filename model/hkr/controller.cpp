@@ -44,6 +44,9 @@ int64_t integer(const io::SafetensorsFile& file, const char* key, int64_t fallba
 int64_t rows_of(const io::SafetensorsFile& file, const char* tensor) {
   const io::TensorInfo& info = file.info(tensor);
   if (info.shape.size() != 2) throw Error(ErrorCode::format, fmt::format("{} is no matrix", tensor));
+  if (info.shape[0] < 1 || info.shape[0] > kMostWidth)
+    throw Error(ErrorCode::format,
+                fmt::format("{} has {} rows, 1 to {} can be", tensor, info.shape[0], kMostWidth));
   return info.shape[0];
 }
 
@@ -66,7 +69,9 @@ ControllerConfig config_of(const io::SafetensorsFile& file) {
   c.layers = read("num_layers", "mlp.4.weight");
   c.embed_dim = read("embed_dim", "resolution_embed.proj.2.weight");
   c.hidden_dim = read("hidden_dim", "mlp.0.weight");
-  c.check();
+  if (c.layers > kMostLayers) {
+    throw Error(ErrorCode::format, fmt::format("num_layers is {}, at most {} can be", c.layers, kMostLayers));
+  }
   return c;
 }
 

@@ -19,6 +19,7 @@ namespace {
 constexpr const char* kFormat = "flux2_ttr_v2";
 constexpr const char* kLayerPrefix = "layers.";
 constexpr int kMaxLayers = 4096;
+constexpr size_t kMaxFields = 4096;
 
 using LayerTensors = std::map<std::string, std::string>;  // name in the layer -> name in the file
 
@@ -42,7 +43,8 @@ std::map<int, LayerTensors> layers_of(const io::SafetensorsFile& file) {
     const size_t dot = name.find('.');
     if (dot == std::string_view::npos) continue;
     const std::optional<int> index = layer_index(name.substr(0, dot));
-    if (index) out[*index][std::string(name.substr(dot + 1))] = full;
+    if (index && !out[*index].emplace(name.substr(dot + 1), full).second)
+      throw Error(ErrorCode::format, fmt::format("{} has a second name in this file", io::shown(full)));
   }
   return out;
 }
@@ -73,10 +75,15 @@ io::Json fields_of(const io::SafetensorsFile& file) {
     if (!fields.is_object()) throw Error(ErrorCode::format, "metadata \"ttr\" is no JSON object");
     return fields;
   }
+  if (metadata.size() > kMaxFields)
+    throw Error(ErrorCode::format, fmt::format("over {} metadata entries", kMaxFields));
   io::Json fields = io::Json::object();
   for (const auto& [key, text] : metadata) {
-    const io::Json value = io::Json::parse(text, nullptr, false);
-    fields[key] = value.is_discarded() ? io::Json(text) : value;
+    try {
+      fields[key] = io::parse_json(text, key);
+    } catch (const Error&) {
+      fields[key] = text;
+    }
   }
   return fields;
 }

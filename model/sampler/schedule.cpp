@@ -13,6 +13,17 @@ namespace {
 constexpr int64_t kMaxSteps = 10000;
 const char kOrigin[] = "scheduler_config.json";
 
+// With ErrorCode::format where the values came from a file.
+void check_as(ErrorCode code, const Schedule& s) {
+  for (const double v : {s.shift, s.base_mu, s.max_mu, s.base_tokens, s.max_tokens}) {
+    if (!std::isfinite(v)) throw Error(code, "schedule: every number must be finite");
+  }
+  if (!(s.shift > 0)) throw Error(code, fmt::format("schedule: shift {} must be positive", s.shift));
+  if (s.base_tokens == s.max_tokens) {
+    throw Error(code, "schedule: base and max token counts must differ");
+  }
+}
+
 }  // namespace
 
 double time_shift(double mu, double sigma, double t) {
@@ -20,14 +31,7 @@ double time_shift(double mu, double sigma, double t) {
 }
 
 void Schedule::check() const {
-  for (const double v : {shift, base_mu, max_mu, base_tokens, max_tokens}) {
-    if (!std::isfinite(v)) throw Error(ErrorCode::invalid_argument, "schedule: every number must be finite");
-  }
-  if (!(shift > 0))
-    throw Error(ErrorCode::invalid_argument, fmt::format("schedule: shift {} must be positive", shift));
-  if (base_tokens == max_tokens) {
-    throw Error(ErrorCode::invalid_argument, "schedule: base and max token counts must differ");
-  }
+  check_as(ErrorCode::invalid_argument, *this);
 }
 
 double Schedule::mu(int64_t image_tokens) const {
@@ -69,7 +73,7 @@ Schedule Schedule::from_json(const io::Json& json) {
   s.base_tokens = io::get_or<double>(json, "base_image_seq_len", s.base_tokens, kOrigin);
   s.max_tokens = io::get_or<double>(json, "max_image_seq_len", s.max_tokens, kOrigin);
   const ErrorContext context(kOrigin);
-  s.check();
+  check_as(ErrorCode::format, s);
   return s;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "vk/error.h"
@@ -20,6 +21,23 @@ const Shape& need(const std::map<std::string, Shape>& shapes, const std::string&
 
 Tensor norm(const Tensor& x, const NormAffine& n, float eps) {
   return op::layer_norm(x, n.weight, n.bias, eps);
+}
+
+// With ErrorCode::format where the values came from a file.
+void check_as(ErrorCode code, const ClipTextConfig& c) {
+  for (const int64_t v : {c.vocab, c.positions, c.width, c.heads, c.mlp}) {
+    if (v <= 0) throw Error(code, "CLIP config: sizes must be positive");
+  }
+  if (c.width % c.heads || c.width / c.heads % 4) {
+    throw Error(code, fmt::format("CLIP config: width {} doesn't split into {} heads of a multiple of 4",
+                                  c.width, c.heads));
+  }
+  if (!(c.eps > 0) || !std::isfinite(c.eps))
+    throw Error(code, "CLIP config: layer_norm_eps must be positive and finite");
+  if (c.positions < 2) throw Error(code, "CLIP config: two positions are needed, for start and end");
+  if (c.eos < 0 || c.eos >= c.vocab) {
+    throw Error(code, fmt::format("CLIP config: end token {} of {}", c.eos, c.vocab));
+  }
 }
 
 }  // namespace
@@ -48,18 +66,7 @@ Tensor upload_ids(Device& device, const TokenIds& ids, int64_t vocab) {
 }
 
 void ClipTextConfig::check() const {
-  for (const int64_t v : {vocab, positions, width, heads, mlp}) {
-    if (v <= 0) throw Error(ErrorCode::invalid_argument, "CLIP config: sizes must be positive");
-  }
-  if (width % heads || width / heads % 4) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        fmt::format("CLIP config: width {} doesn't split into {} heads of a multiple of 4", width, heads));
-  }
-  if (!(eps > 0)) throw Error(ErrorCode::invalid_argument, "CLIP config: layer_norm_eps must be positive");
-  if (eos < 0 || eos >= vocab) {
-    throw Error(ErrorCode::invalid_argument, fmt::format("CLIP config: end token {} of {}", eos, vocab));
-  }
+  check_as(ErrorCode::invalid_argument, *this);
 }
 
 ClipTextConfig infer_clip_config(const std::map<std::string, Shape>& shapes) {
@@ -92,7 +99,7 @@ void apply_clip_json(ClipTextConfig& c, const io::Json& json) {
                 fmt::format("{}: hidden_act \"{}\"; known are quick_gelu and gelu", origin, act));
   }
   const ErrorContext context(origin);
-  c.check();
+  check_as(ErrorCode::format, c);
 }
 
 io::Json clip_json(const ClipTextConfig& c) {

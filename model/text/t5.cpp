@@ -22,21 +22,25 @@ Linear bare(int64_t in, int64_t out) {
   return Linear{in, out, false};
 }
 
+// With ErrorCode::format where the values came from a file.
+void check_as(ErrorCode code, const T5Config& c) {
+  for (const int64_t v : {c.vocab, c.width, c.layers, c.heads, c.head_dim, c.mlp}) {
+    if (v <= 0) throw Error(code, "T5 config: sizes must be positive");
+  }
+  if (c.head_dim % 4) {
+    throw Error(code, fmt::format("T5 config: head size {} must be a multiple of 4", c.head_dim));
+  }
+  if (c.buckets < 4 || c.buckets % 4 || c.max_distance <= c.buckets / 4) {
+    throw Error(code, fmt::format("T5 config: {} buckets for a distance of {}", c.buckets, c.max_distance));
+  }
+  if (!(c.eps > 0) || !std::isfinite(c.eps))
+    throw Error(code, "T5 config: layer_norm_epsilon must be positive and finite");
+}
+
 }  // namespace
 
 void T5Config::check() const {
-  for (const int64_t v : {vocab, width, layers, heads, head_dim, mlp}) {
-    if (v <= 0) throw Error(ErrorCode::invalid_argument, "T5 config: sizes must be positive");
-  }
-  if (head_dim % 4) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("T5 config: head size {} must be a multiple of 4", head_dim));
-  }
-  if (buckets < 4 || buckets % 4 || max_distance <= buckets / 4) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("T5 config: {} buckets for a distance of {}", buckets, max_distance));
-  }
-  if (!(eps > 0)) throw Error(ErrorCode::invalid_argument, "T5 config: layer_norm_epsilon must be positive");
+  check_as(ErrorCode::invalid_argument, *this);
 }
 
 T5Config infer_t5_config(const std::map<std::string, Shape>& shapes) {
@@ -73,7 +77,7 @@ void apply_t5_json(T5Config& c, const io::Json& json) {
   c.max_distance = io::get_or<int64_t>(json, "relative_attention_max_distance", c.max_distance, origin);
   c.eps = io::get_or<float>(json, "layer_norm_epsilon", c.eps, origin);
   const ErrorContext context(origin);
-  c.check();
+  check_as(ErrorCode::format, c);
 }
 
 io::Json t5_json(const T5Config& c) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "model/io/file.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -26,9 +27,9 @@ std::map<std::string, uint32_t> checked_ids(const ClipVocabulary& vocabulary) {
     }
     const auto [at, is_new] = out.try_emplace(token, static_cast<uint32_t>(id));
     if ((is_new && !used.insert(id).second) || at->second != id) {
-      throw Error(
-          ErrorCode::format,
-          fmt::format("vocabulary: \"{}\" has id {}, which is taken or contradicts another file", token, id));
+      throw Error(ErrorCode::format,
+                  fmt::format("vocabulary: \"{}\" has id {}, which is taken or contradicts another file",
+                              io::shown(token), id));
     }
   };
   for (const auto& [token, id] : vocabulary.ids) add(token, id);
@@ -41,7 +42,8 @@ int32_t special_id(const std::map<std::string, uint32_t>& ids, const std::string
                    std::string_view role) {
   const auto found = ids.find(token);
   if (found == ids.end()) {
-    throw Error(ErrorCode::format, fmt::format("vocabulary: the {} token \"{}\" isn't in it", role, token));
+    throw Error(ErrorCode::format,
+                fmt::format("vocabulary: the {} token \"{}\" isn't in it", role, io::shown(token)));
   }
   return static_cast<int32_t>(found->second);
 }
@@ -49,7 +51,8 @@ int32_t special_id(const std::map<std::string, uint32_t>& ids, const std::string
 uint32_t symbol_of(const std::map<std::string, uint32_t>& symbols, const std::string& token, size_t rank) {
   const auto found = symbols.find(token);
   if (found == symbols.end()) {
-    throw Error(ErrorCode::format, fmt::format("merge {}: \"{}\" isn't in the vocabulary", rank, token));
+    throw Error(ErrorCode::format,
+                fmt::format("merge {}: \"{}\" isn't in the vocabulary", rank, io::shown(token)));
   }
   return found->second;
 }

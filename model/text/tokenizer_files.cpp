@@ -67,7 +67,8 @@ void take_config(std::string_view text, ClipVocabulary& out) {
     if (id.empty() || id.size() > 9 || id.find_first_not_of("0123456789") != std::string::npos) {
       throw Error(
           ErrorCode::format,
-          fmt::format("tokenizer_config.json: added_tokens_decoder has the key \"{}\", expected an id", id));
+          fmt::format("tokenizer_config.json: added_tokens_decoder has the key \"{}\", expected an id",
+                      io::shown(id)));
     }
     const std::string content = token_text(*added, id.c_str());
     if (!content.empty()) out.special[content] = std::stoll(id);

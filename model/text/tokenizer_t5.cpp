@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "model/io/file.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -15,7 +16,7 @@ int32_t id_of(const UnigramModel& model, const std::string& text, std::string_vi
   const auto found =
       std::find_if(model.pieces.begin(), model.pieces.end(), [&](const auto& p) { return p.text == text; });
   if (found == model.pieces.end()) {
-    throw Error(ErrorCode::format, fmt::format("the model has no {} piece \"{}\"", role, text));
+    throw Error(ErrorCode::format, fmt::format("the model has no {} piece \"{}\"", role, io::shown(text)));
   }
   return static_cast<int32_t>(found - model.pieces.begin());
 }

@@ -36,25 +36,30 @@ std::vector<int64_t> widths(const Shapes& shapes, const std::string& half) {
   return out;
 }
 
-}  // namespace
-
-void AutoencoderConfig::check() const {
-  const auto fail = [](const std::string& what) {
-    throw Error(ErrorCode::invalid_argument, "autoencoder config: " + what);
-  };
-  if (encoder_widths.empty() || levels() > kMaxLevels || encoder_widths.size() != decoder_widths.size()) {
+// With ErrorCode::format where the values came from a file.
+void check_as(ErrorCode code, const AutoencoderConfig& c) {
+  const auto fail = [code](const std::string& what) { throw Error(code, "autoencoder config: " + what); };
+  if (c.encoder_widths.empty() || c.levels() > kMaxLevels ||
+      c.encoder_widths.size() != c.decoder_widths.size()) {
     fail("encoder and decoder need the same number of levels, 1 to 8");
   }
-  if (channels <= 0 || latent_channels <= 0 || blocks <= 0 || groups <= 0) fail("sizes must be positive");
-  for (const auto* list : {&encoder_widths, &decoder_widths}) {
+  if (c.channels <= 0 || c.latent_channels <= 0 || c.blocks <= 0 || c.groups <= 0)
+    fail("sizes must be positive");
+  for (const auto* list : {&c.encoder_widths, &c.decoder_widths}) {
     for (const int64_t w : *list) {
-      if (w <= 0 || w % groups) fail(fmt::format("width {} isn't a multiple of {} groups", w, groups));
+      if (w <= 0 || w % c.groups) fail(fmt::format("width {} isn't a multiple of {} groups", w, c.groups));
     }
     if (list->back() % 4) fail(fmt::format("the inner width {} must be a multiple of 4", list->back()));
   }
-  if (!(scaling_factor > 0) || !std::isfinite(scaling_factor) || !std::isfinite(shift_factor)) {
+  if (!(c.scaling_factor > 0) || !std::isfinite(c.scaling_factor) || !std::isfinite(c.shift_factor)) {
     fail("scaling_factor must be positive and finite, shift_factor finite");
   }
+}
+
+}  // namespace
+
+void AutoencoderConfig::check() const {
+  check_as(ErrorCode::invalid_argument, *this);
 }
 
 int64_t autoencoder_levels(const io::Checkpoint& file) {
@@ -97,7 +102,7 @@ void apply_autoencoder_json(AutoencoderConfig& c, const io::Json& json) {
   c.shift_factor = io::get_or<float>(json, "shift_factor", c.shift_factor, origin);
   c.groups = io::get_or<int64_t>(json, "norm_num_groups", c.groups, origin);
   const ErrorContext context(origin);
-  c.check();
+  check_as(ErrorCode::format, c);
 }
 
 io::Json autoencoder_json(const AutoencoderConfig& c, int64_t sample_size) {

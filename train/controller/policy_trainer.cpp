@@ -30,7 +30,8 @@ std::optional<double> number(const io::SafetensorsFile& file, const char* key) {
   if (it == file.metadata().end() || it->second.empty()) return {};
   char* end = nullptr;
   const double x = std::strtod(it->second.c_str(), &end);
-  return *end == 0 && std::isfinite(x) ? std::optional(x) : std::nullopt;
+  constexpr double kMost = 1e15;  // a count must fit an integer
+  return *end == 0 && std::abs(x) <= kMost ? std::optional(x) : std::nullopt;
 }
 
 std::vector<float> values(const io::SafetensorsFile& file, const std::string& name, const Tensor& like) {

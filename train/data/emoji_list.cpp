@@ -15,6 +15,7 @@ namespace vkflux {
 namespace {
 
 constexpr size_t kMaxCodepoints = 16;  // the longest sequence in use has 10
+constexpr size_t kMaxHeading = 256;    // bytes of a group's name, which every emoji of the group has
 
 std::string_view trim(std::string_view text) {
   const auto first = text.find_first_not_of(" \t\r");
@@ -102,6 +103,8 @@ std::vector<Emoji> parse_emoji_test(std::string_view text) {
     ++number;
     if (line.starts_with("# group: ")) group = line.substr(9);
     if (line.starts_with("# subgroup: ")) subgroup = line.substr(12);
+    if (std::max(group.size(), subgroup.size()) > kMaxHeading)
+      throw Error(ErrorCode::format, fmt::format("line {}: a heading of over {} bytes", number, kMaxHeading));
     if (line.empty() || line.starts_with("#")) continue;
     const std::string_view codes = take_until(line, ";");
     const std::string_view status = trim(take_until(line, "#"));

@@ -12,15 +12,21 @@ namespace vkflux {
 /// big array.
 class Ligatures::Parser {
  public:
-  explicit Parser(std::span<const uint8_t> table) : table_(table) {}
+  explicit Parser(std::span<const uint8_t> table)
+      : table_(table), most_entries_(kEveryGlyph * 4 + 4 * table.size()) {}
 
   uint16_t u16(size_t at) {
     if (at + 2 > table_.size()) {
       throw Error(ErrorCode::format,
                   fmt::format("GSUB: offset {} lies outside the table of {} bytes", at, table_.size()));
     }
-    if (++reads_ > kMaxReads) throw Error(ErrorCode::format, "GSUB: more entries than a font can need");
+    spend(1);
     return static_cast<uint16_t>(table_[at] << 8 | table_[at + 1]);
+  }
+
+  void spend(size_t entries) {
+    entries_ += entries;
+    if (entries_ > most_entries_) throw Error(ErrorCode::format, "GSUB: more entries than a font can need");
   }
 
   std::vector<uint16_t> coverage(size_t at) {
@@ -34,6 +40,7 @@ class Ligatures::Parser {
       if (format != 2)
         throw Error(ErrorCode::format, fmt::format("GSUB: coverage format {}; expected 1 or 2", format));
       const uint32_t first = u16(at + 4 + 6 * i), last = u16(at + 6 + 6 * i);
+      if (last >= first) spend(last - first);
       if (last < first || glyphs.size() + (last - first) > 0xFFFF) {
         throw Error(ErrorCode::format,
                     fmt::format("GSUB: coverage range {}..{} is reversed or overlaps", first, last));
@@ -88,9 +95,9 @@ class Ligatures::Parser {
   }
 
  private:
-  static constexpr size_t kMaxReads = 4'000'000;
+  static constexpr size_t kEveryGlyph = 65536;
   std::span<const uint8_t> table_;
-  size_t reads_ = 0;
+  size_t most_entries_, entries_ = 0;
 };
 
 Ligatures Ligatures::parse(std::span<const uint8_t> gsub) {
