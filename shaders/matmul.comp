@@ -1,86 +1,195 @@
 #version 450
 // C = act(alpha op(A) op(B) + bias) with tiles in shared memory: GPUs, and every shape and alignment.
 //   nt: A[M, K], B[N, K]   nn: A[M, K], B[K, N]   tn: A[K, M], B[K, N]
-// A workgroup computes BM x BN of C in steps of BK; each invocation 4 x 4 of it.
+// A workgroup computes BM x BN of C in steps of BK; an invocation holds TM consecutive rows x groups of four columns that
+// lie 4 TX apart. While a step is multiplied, the next one is on its way into registers. Tiles keep the operand's own order,
+// so that every access, global and shared, is a vec4: with K innermost a tile row is an odd number of vec4 long, else it is
+// BM or BN long.
+//@variant scalar
+//@variant vec4 VEC=1 B_TYPE=vec4
+//@variant vec4_b16 VEC=1 B_TYPE=uvec2
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "linear_activation.glsl"
 #include "matmul.args.h"
 
 layout(local_size_x_id = 0) in;
-layout(constant_id = 0) const uint LOCAL = 256;  // (BM / 4) * (BN / 4)
-layout(constant_id = 1) const uint BM = 64;
-layout(constant_id = 2) const uint BN = 64;
-layout(constant_id = 3) const uint BK = 16;
-layout(constant_id = 4) const uint FORM = 0;      // 0 nt, 1 nn, 2 tn
-layout(constant_id = 5) const uint B_FORMAT = 0;  // 0 f32, 1 f16, 2 bf16
-layout(constant_id = 6) const uint FLAGS = 0;     // 1 bias, 2 accumulate, 4 also write the pre-activation
-layout(constant_id = 7) const uint ACT = 0;
+layout(constant_id = 0) const uint LOCAL = 256;
+layout(constant_id = 1) const uint TX = 16;       // invocations along N
+layout(constant_id = 2) const uint TM = 4;        // rows and columns of an invocation: multiples of 4
+layout(constant_id = 3) const uint TN = 4;
+layout(constant_id = 4) const uint BK = 16;       // a multiple of 8
+layout(constant_id = 5) const uint FORM = 0;      // 0 nt, 1 nn, 2 tn
+layout(constant_id = 6) const uint B_FORMAT = 0;  // 0 f32, 1 f16, 2 bf16
+layout(constant_id = 7) const uint FLAGS = 0;     // 1 bias, 2 accumulate, 4 also write the pre-activation
+layout(constant_id = 8) const uint ACT = 0;
 
+#ifdef VEC  // every row of A, B and C starts at a multiple of four elements, and so many belong to it
+layout(set = 0, binding = 0) readonly buffer A { vec4 a[]; };
+layout(set = 0, binding = 1) readonly buffer B { B_TYPE b[]; };
+layout(set = 0, binding = 2) readonly buffer Bias { vec4 bias[]; };
+layout(set = 0, binding = 3) buffer C { vec4 c[]; };
+layout(set = 0, binding = 4) writeonly buffer Pre { vec4 pre[]; };
+#else
 layout(set = 0, binding = 0) readonly buffer A { float a[]; };
 layout(set = 0, binding = 1) readonly buffer B { uint b[]; };
 layout(set = 0, binding = 2) readonly buffer Bias { float bias[]; };
 layout(set = 0, binding = 3) buffer C { float c[]; };
 layout(set = 0, binding = 4) writeonly buffer Pre { float pre[]; };
+#endif
 layout(push_constant) uniform Push { MatmulArgs p; };
 
-const uint A_ROW = BM + 4, B_ROW = BN + 4;  // padded against bank conflicts
-shared float tile_a[BK * A_ROW];
-shared float tile_b[BK * B_ROW];
+const uint BM = LOCAL / TX * TM, BN = TX * TN, BK4 = BK / 4, TM4 = TM / 4, TN4 = TN / 4;
+const bool A_BY_K = FORM != 2, B_BY_K = FORM == 0;  // K is the innermost dimension
+const uint ROW4 = BK4 + 1;
+const uint A_SIZE = A_BY_K ? BM * ROW4 : BK * (BM / 4), B_SIZE = B_BY_K ? BN * ROW4 : BK * (BN / 4);
+const uint A_PART = (BM * BK4 + LOCAL - 1) / LOCAL, B_PART = (BN * BK4 + LOCAL - 1) / LOCAL;
+shared vec4 tile_a[A_SIZE];
+shared vec4 tile_b[B_SIZE];
 
-float load_b(uint i) {
-  if (B_FORMAT == 0) return uintBitsToFloat(b[i]);
-  const uint half_word = b[i / 2] >> (16 * (i % 2));
+vec4 part_a[A_PART], part_b[B_PART];  // this invocation's share of the next step
+vec4 acc[TM][TN4];
+
+vec4 first(vec4 x, uint count) { return mix(x, vec4(0), greaterThanEqual(uvec4(0, 1, 2, 3), uvec4(count))); }
+
+// Four consecutive elements, of which `count` exist.
+#ifdef VEC
+vec4 decode(vec4 x) { return x; }
+vec4 decode(uvec2 u) {
+  if (B_FORMAT == 1) return vec4(unpackHalf2x16(u.x), unpackHalf2x16(u.y));
+  return uintBitsToFloat(uvec4(u.x << 16, u.x & 0xffff0000u, u.y << 16, u.y & 0xffff0000u));
+}
+vec4 load_a(uint at, uint count) { return count == 0 ? vec4(0) : first(a[at / 4], count); }
+vec4 load_b(uint at, uint count) { return count == 0 ? vec4(0) : first(decode(b[at / 4]), count); }
+#else
+float decode(uint at) {
+  if (B_FORMAT == 0) return uintBitsToFloat(b[at]);
+  const uint half_word = b[at / 2] >> (16 * (at % 2));
   return B_FORMAT == 1 ? unpackHalf2x16(half_word).x : uintBitsToFloat(half_word << 16);
 }
+vec4 load_a(uint at, uint count) {
+  vec4 x = vec4(0);
+  [[unroll]] for (uint r = 0; r < 4; r++) {
+    if (r < count) x[r] = a[at + r];
+  }
+  return x;
+}
+vec4 load_b(uint at, uint count) {
+  vec4 x = vec4(0);
+  [[unroll]] for (uint r = 0; r < 4; r++) {
+    if (r < count) x[r] = decode(at + r);
+  }
+  return x;
+}
+#endif
 
-void load_tiles(uint a0, uint b0, uint m0, uint n0, uint k0, uint k_end) {
-  for (uint i = gl_LocalInvocationIndex; i < BM * BK; i += LOCAL) {
-    // Neighbours read neighbouring addresses: along K for nt and nn, along M for tn.
-    const uint kk = FORM == 2 ? i / BM : i % BK, mm = FORM == 2 ? i % BM : i / BK;
-    const uint k = k0 + kk, m = m0 + mm;
-    tile_a[kk * A_ROW + mm] = k < k_end && m < p.m ? a[a0 + (FORM == 2 ? k * p.lda + m : m * p.lda + k)] : 0.0;
+uint left(uint end, uint at) { return at < end ? min(end - at, 4) : 0; }
+
+// Element i of a tile of `wide` rows or columns: where it starts along M or N (x), and along K (y).
+uvec2 place(bool by_k, uint i, uint wide) {
+  return by_k ? uvec2(i / BK4, 4 * (i % BK4)) : uvec2(4 * (i % (wide / 4)), i / (wide / 4));
+}
+
+void fetch(uint a0, uint b0, uint m0, uint n0, uint k0, uint k_end) {
+  [[unroll]] for (uint t = 0; t < A_PART; t++) {
+    const uvec2 at = uvec2(m0, k0) + place(A_BY_K, t * LOCAL + gl_LocalInvocationIndex, BM);
+    const bool inside = at.x < p.m && at.y < k_end;
+    part_a[t] = A_BY_K ? load_a(a0 + at.x * p.lda + at.y, inside ? left(k_end, at.y) : 0)
+                       : load_a(a0 + at.y * p.lda + at.x, inside ? left(p.m, at.x) : 0);
   }
-  for (uint i = gl_LocalInvocationIndex; i < BN * BK; i += LOCAL) {
-    const uint kk = FORM == 0 ? i % BK : i / BN, nn = FORM == 0 ? i / BK : i % BN;
-    const uint k = k0 + kk, n = n0 + nn;
-    tile_b[kk * B_ROW + nn] = k < k_end && n < p.n ? load_b(b0 + (FORM == 0 ? n * p.ldb + k : k * p.ldb + n)) : 0.0;
+  [[unroll]] for (uint t = 0; t < B_PART; t++) {
+    const uvec2 at = uvec2(n0, k0) + place(B_BY_K, t * LOCAL + gl_LocalInvocationIndex, BN);
+    const bool inside = at.x < p.n && at.y < k_end;
+    part_b[t] = B_BY_K ? load_b(b0 + at.x * p.ldb + at.y, inside ? left(k_end, at.y) : 0)
+                       : load_b(b0 + at.y * p.ldb + at.x, inside ? left(p.n, at.x) : 0);
   }
+}
+
+// Rows of B with K innermost are kept in the order of n % 4, then n / 4: the rows that neighbouring invocations read at once
+// are neighbours.
+void keep() {
+  [[unroll]] for (uint t = 0; t < A_PART; t++) {
+    const uint i = t * LOCAL + gl_LocalInvocationIndex;
+    if (i < BM * BK4) tile_a[A_BY_K ? i / BK4 * ROW4 + i % BK4 : i] = part_a[t];
+  }
+  [[unroll]] for (uint t = 0; t < B_PART; t++) {
+    const uint i = t * LOCAL + gl_LocalInvocationIndex, n = i / BK4;
+    if (i < BN * BK4) tile_b[B_BY_K ? (n % 4 * (BN / 4) + n / 4) * ROW4 + i % BK4 : i] = part_b[t];
+  }
+}
+
+void multiply(uint tx, uint ty) {
+  for (uint k4 = 0; k4 < BK4; k4++) {
+    vec4 w[4][TN4];  // [k][columns]
+    [[unroll]] for (uint g = 0; g < TN4; g++) {
+      const uint column4 = g * TX + tx;
+      [[unroll]] for (uint r = 0; r < 4; r++) {
+        if (B_BY_K) {
+          const vec4 x = tile_b[(r * (BN / 4) + column4) * ROW4 + k4];
+          [[unroll]] for (uint e = 0; e < 4; e++) w[e][g][r] = x[e];
+        } else {
+          w[r][g] = tile_b[(4 * k4 + r) * (BN / 4) + column4];
+        }
+      }
+    }
+    if (A_BY_K) {
+      [[unroll]] for (uint i = 0; i < TM; i++) {
+        const vec4 x = tile_a[(ty * TM + i) * ROW4 + k4];
+        [[unroll]] for (uint r = 0; r < 4; r++) [[unroll]] for (uint g = 0; g < TN4; g++) acc[i][g] += x[r] * w[r][g];
+      }
+    } else {
+      [[unroll]] for (uint r = 0; r < 4; r++) {
+        [[unroll]] for (uint i = 0; i < TM; i += 4) {
+          const vec4 x = tile_a[(4 * k4 + r) * (BM / 4) + ty * TM4 + i / 4];
+          [[unroll]] for (uint e = 0; e < 4; e++) [[unroll]] for (uint g = 0; g < TN4; g++) acc[i + e][g] += x[e] * w[r][g];
+        }
+      }
+    }
+  }
+}
+
+// Elements [at, at + 4) of C, columns n and following.
+void store(uint at, uint n, vec4 v) {
+#ifdef VEC
+  if ((FLAGS & 1) != 0) v += bias[n / 4];
+  if ((FLAGS & 2) != 0) v += c[at / 4];
+  if ((FLAGS & 4) != 0) pre[at / 4] = v;
+  c[at / 4] = linear_activation(ACT, v);
+#else
+  [[unroll]] for (uint r = 0; r < 4; r++) {
+    if (n + r >= p.n) continue;
+    if ((FLAGS & 1) != 0) v[r] += bias[n + r];
+    if ((FLAGS & 2) != 0) v[r] += c[at + r];
+    if ((FLAGS & 4) != 0) pre[at + r] = v[r];
+  }
+  const vec4 y = linear_activation(ACT, v);
+  [[unroll]] for (uint r = 0; r < 4; r++) {
+    if (n + r < p.n) c[at + r] = y[r];
+  }
+#endif
 }
 
 void main() {
   const uint batch = gl_WorkGroupID.z / p.splits, k_begin = gl_WorkGroupID.z % p.splits * p.k_split;
   const uint k_end = min(k_begin + p.k_split, p.k);
+  const uint a0 = p.a_offset + batch * p.a_batch, b0 = p.b_offset + batch * p.b_batch;
   const uint m0 = gl_WorkGroupID.x * BM, n0 = gl_WorkGroupID.y * BN;
-  const uint tm = gl_LocalInvocationIndex / (BN / 4) * 4, tn = gl_LocalInvocationIndex % (BN / 4) * 4;
-  float acc[4][4];
-  [[unroll]] for (uint i = 0; i < 4; i++) [[unroll]] for (uint j = 0; j < 4; j++) acc[i][j] = 0.0;
+  const uint tx = gl_LocalInvocationIndex % TX, ty = gl_LocalInvocationIndex / TX;
+  [[unroll]] for (uint i = 0; i < TM; i++) [[unroll]] for (uint g = 0; g < TN4; g++) acc[i][g] = vec4(0);
+  fetch(a0, b0, m0, n0, k_begin, k_end);
   for (uint k0 = k_begin; k0 < k_end; k0 += BK) {
-    load_tiles(p.a_offset + batch * p.a_batch, p.b_offset + batch * p.b_batch, m0, n0, k0, k_end);
+    keep();
     barrier();
-    [[unroll]] for (uint kk = 0; kk < BK; kk++) {
-      float x[4], w[4];
-      [[unroll]] for (uint i = 0; i < 4; i++) x[i] = tile_a[kk * A_ROW + tm + i];
-      [[unroll]] for (uint j = 0; j < 4; j++) w[j] = tile_b[kk * B_ROW + tn + j];
-      [[unroll]] for (uint i = 0; i < 4; i++) [[unroll]] for (uint j = 0; j < 4; j++) acc[i][j] += x[i] * w[j];
-    }
+    if (k0 + BK < k_end) fetch(a0, b0, m0, n0, k0 + BK, k_end);
+    multiply(tx, ty);
     barrier();
   }
   const uint c0 = p.c_offset + gl_WorkGroupID.z * p.c_batch;
-  [[unroll]] for (uint i = 0; i < 4; i++) {
-    const uint m = m0 + tm + i;
-    if (m >= p.m) continue;
-    vec4 v = p.alpha * vec4(acc[i][0], acc[i][1], acc[i][2], acc[i][3]);
-    [[unroll]] for (uint j = 0; j < 4; j++) {
-      const uint n = n0 + tn + j;
-      if (n >= p.n) continue;
-      if ((FLAGS & 1) != 0) v[j] += bias[n];
-      if ((FLAGS & 2) != 0) v[j] += c[c0 + m * p.ldc + n];
-      if ((FLAGS & 4) != 0) pre[c0 + m * p.ldc + n] = v[j];
-    }
-    const vec4 y = linear_activation(ACT, v);
-    [[unroll]] for (uint j = 0; j < 4; j++) {
-      if (n0 + tn + j < p.n) c[c0 + m * p.ldc + n0 + tn + j] = y[j];
+  [[unroll]] for (uint i = 0; i < TM; i++) {
+    const uint m = m0 + ty * TM + i;
+    [[unroll]] for (uint g = 0; g < TN4; g++) {
+      const uint n = n0 + 4 * (g * TX + tx);
+      if (m < p.m && n < p.n) store(c0 + m * p.ldc + n, n, p.alpha * acc[i][g]);
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "autograd/run.h"
 
@@ -73,20 +74,63 @@ Tile simd_tile(const Caps& caps, const Gemm& g) {
           16};
 }
 
-Tile shared_tile(const Gemm& g) {
-  struct Row {
-    int64_t max_m;
-    uint32_t bm, bn, bk;
-  };
-  constexpr std::array<Row, 2> kRows{{{16, 16, 64, 16}, {INT64_MAX, 64, 64, 16}}};
-  const Row r = *std::find_if(kRows.begin(), kRows.end(), [&](const Row& x) { return g.m <= x.max_m; });
+// Tiles of shaders/matmul.comp: tx x ty invocations with tm x tn elements of C each.
+struct SharedTile {
+  int64_t max_m;      // for products of at most so many rows,
+  int64_t min_tiles;  // when C has at least so many tiles
+  uint32_t tx, ty, tm, tn, bk;
+
+  int64_t rows() const { return int64_t{ty} * tm; }
+  int64_t columns() const { return int64_t{tx} * tn; }
+  uint32_t shared_bytes() const { return static_cast<uint32_t>(rows() + columns()) * 4 * (bk + 4); }
+};
+
+constexpr SharedTile kFewRows{16, 0, 16, 4, 4, 4, 16}, kSmall{INT64_MAX, 0, 16, 16, 4, 4, 16},
+    kTall{INT64_MAX, 64, 16, 8, 8, 4, 16}, kLarge{INT64_MAX, 128, 16, 16, 8, 8, 16};
+
+// Best first; the last row fits every device. More elements per invocation need fewer reads of shared memory
+// per product, but 8 x 8 only fits where an invocation can have more than 128 registers.
+std::span<const SharedTile> shared_tiles(DeviceClass cls) {
+  static constexpr std::array kMany{kFewRows, kLarge, kTall, kSmall};
+  static constexpr std::array kSome{kFewRows, kTall, kSmall};
+  static constexpr std::array kFew{kFewRows, kSmall};
+  switch (cls) {
+    case DeviceClass::nvidia:
+    case DeviceClass::amd:
+      return kMany;
+    case DeviceClass::intel:
+      return kSome;
+    case DeviceClass::other:
+    case DeviceClass::cpu:
+      return kFew;
+  }
+  return kFew;
+}
+
+int64_t tile_count(const Gemm& g, int64_t rows, int64_t columns) {
+  return (g.m + rows - 1) / rows * ((g.n + columns - 1) / columns) * g.batch;
+}
+
+const char* shared_variant(const Gemm& g) {
+  if (!aligned(g.a, 4, g.batch) || !aligned(g.b, 4, g.batch) || !vector_c(g)) return "scalar";
+  return b_format(g) ? "vec4_b16" : "vec4";
+}
+
+Tile shared_tile(Device& device, const Gemm& g) {
+  const std::span<const SharedTile> tiles = shared_tiles(device.device_class());
+  const Caps& caps = device.caps();
+  const auto row = std::find_if(tiles.begin(), tiles.end() - 1, [&](const SharedTile& t) {
+    return g.m <= t.max_m && tile_count(g, t.rows(), t.columns()) >= t.min_tiles &&
+           t.tx * t.ty <= caps.max_invocations && t.shared_bytes() <= caps.max_shared_memory;
+  });
+  const SharedTile& t = *row;
   return {{"matmul",
-           "f32",
-           {r.bm * r.bn / 16, r.bm, r.bn, r.bk, static_cast<uint32_t>(g.form), b_format(g), flags(g),
+           shared_variant(g),
+           {t.tx * t.ty, t.tx, t.tm, t.tn, t.bk, static_cast<uint32_t>(g.form), b_format(g), flags(g),
             static_cast<uint32_t>(g.act)}},
-          r.bm,
-          r.bn,
-          r.bk};
+          t.rows(),
+          t.columns(),
+          t.bk};
 }
 
 // Parts of K: more than one when the output has too few tiles for the device and K is long.
@@ -96,9 +140,7 @@ int64_t split_count(DeviceClass cls, const Gemm& g, const Tile& t) {
   if (!plain || !dense) return 1;
   const int64_t wanted_tiles = cls == DeviceClass::cpu ? 16 : 256,
                 least_k = cls == DeviceClass::cpu ? 512 : 256;
-  const int64_t tiles =
-      static_cast<int64_t>(ceil_div(static_cast<uint64_t>(g.m), static_cast<uint64_t>(t.rows)) *
-                           ceil_div(static_cast<uint64_t>(g.n), static_cast<uint64_t>(t.columns)));
+  const int64_t tiles = tile_count(g, t.rows, t.columns);
   return std::clamp<int64_t>(std::min(wanted_tiles / tiles, g.k / least_k), 1, 64);
 }
 
@@ -143,7 +185,8 @@ void launch_split(Device& device, const Gemm& g, const Tile& plain_tile, bool si
   Gemm part = g;
   part.c = {partial, g.n, stride, 0};
   part.accumulate = false;
-  const Tile t = g.accumulate ? (simd ? simd_tile(device.caps(), part) : shared_tile(part)) : plain_tile;
+  const Tile t =
+      g.accumulate ? (simd ? simd_tile(device.caps(), part) : shared_tile(device, part)) : plain_tile;
   launch(device, part, t, simd, splits);
   const uint64_t n4 = static_cast<uint64_t>(stride / 4);
   const double count = static_cast<double>(stride * (splits + 1));
@@ -189,7 +232,7 @@ void gemm(Device& device, const Gemm& g) {
     return;
   }
   const bool simd = use_simd(device, "matmul") && fits_simd(g);
-  const Tile t = simd ? simd_tile(device.caps(), g) : shared_tile(g);
+  const Tile t = simd ? simd_tile(device.caps(), g) : shared_tile(device, g);
   const int64_t splits = split_count(device.device_class(), g, t);
   if (splits > 1) {
     launch_split(device, g, t, simd, splits);

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "autograd/ops.h"
 #include "autograd/ops/matmul_engine.h"
 #include "autograd/run.h"
@@ -157,6 +159,50 @@ TEST(Matmul, EngineStrides) {
     check_engine({form, 7, 3, 5, 2, false});
     check_engine({form, 20, 36, 24, 2, false});
   }
+}
+
+// The tiles of classes of GPUs that the other tests don't reach: edges inside a tile, aligned and unaligned
+// rows, all formats of B.
+TEST(Matmul, EngineTilesOfGpus) {
+  Device& d = device();
+  const DeviceClass actual = d.device_class();
+  const VariantOverride force("matmul", "gpu");
+  for (const DeviceClass cls : {DeviceClass::nvidia, DeviceClass::intel}) {
+    d.set_device_class(cls);
+    for (const GemmForm form : {GemmForm::nt, GemmForm::nn, GemmForm::tn}) {
+      for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
+        if (type != DType::f32 && cls != DeviceClass::nvidia) continue;
+        const bool wide = type == DType::f32;  // enough tiles for the largest kind
+        const int64_t m = wide ? 1030 : 70, n = wide ? 2052 - (form == GemmForm::nn) : 68, k = 20;
+        const int64_t lda = form == GemmForm::tn ? (m + 3) / 4 * 4 : k, ldb = form == GemmForm::nt ? k : n;
+        const Host a = random({(form == GemmForm::tn ? k : m) * lda}, 1),
+                   b = random({(form == GemmForm::nt ? n : k) * ldb}, 2);
+        const std::vector<float> b_values(b.data.begin(), b.data.end());
+        const Tensor bt = Tensor::from(d, b_values, {static_cast<int64_t>(b_values.size())}, type);
+        const std::vector<float> b_kept = bt.to_host();
+        const Tensor c = Tensor::full(d, {m, n}, NAN);
+        Gemm g;
+        g.form = form;
+        g.m = m, g.n = n, g.k = k;
+        g.a = {upload(a), lda}, g.b = {bt, ldb}, g.c = {c, n};
+        gemm(d, g);
+        std::vector<double> want(static_cast<size_t>(m * n));
+        const auto at = [](int64_t i) { return static_cast<size_t>(i); };
+        for (int64_t i = 0; i < m; ++i) {
+          for (int64_t q = 0; q < k; ++q) {
+            const double x = a[at(form == GemmForm::tn ? q * lda + i : i * lda + q)];
+            for (int64_t j = 0; j < n; ++j) {
+              want[at(i * n + j)] +=
+                  x * static_cast<double>(b_kept[at(form == GemmForm::nt ? j * ldb + q : q * ldb + j)]);
+            }
+          }
+        }
+        EXPECT_LE(error_of(c.to_host(), want), 2e-5)
+            << name(cls) << " form " << static_cast<int>(form) << " " << name(type);
+      }
+    }
+  }
+  d.set_device_class(actual);
 }
 
 TEST(Matmul, EngineSplitsLargeOutputs) {  // more bytes than one binding may have
