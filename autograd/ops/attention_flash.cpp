@@ -14,7 +14,8 @@ namespace {
 struct Tiling {
   int64_t max_d;
   uint32_t tx, ty, tm, tn;
-  uint32_t step4 = 4;  // vec4 of D in one step of a score product
+  bool together = true;  // dk and dv in one pass
+  uint32_t step4 = 4;    // vec4 of D in one step of a score product
 
   uint32_t invocations() const { return tx * ty; }
   uint32_t rows() const { return ty * tm; }
@@ -25,15 +26,26 @@ struct Tiling {
     return 16 * std::max(scores, results);
   }
 };
+using Table = std::array<Tiling, 3>;
 
-// Sized so that an invocation holds about 32 scores and 64 elements of the result.
-constexpr std::array<Tiling, 3> kForward{{{32, 8, 16, 4, 8}, {128, 16, 8, 8, 4}, {256, 16, 8, 4, 4}}};
-// Backward holds two blocks of scores, and the pass over keys two results.
-constexpr std::array<Tiling, 3> kBackward{{{32, 8, 16, 4, 4}, {128, 16, 16, 4, 4}, {256, 16, 8, 4, 4}}};
+// An invocation of the wide tables holds about 32 scores and 64 elements of the results, which needs 110 to
+// 180 registers; of the lean ones half as much, for compilers that have 128.
+constexpr Table kWideForward{{{32, 8, 16, 4, 8}, {128, 16, 8, 8, 4}, {256, 16, 8, 4, 4}}};
+constexpr Table kWideBackward{{{32, 8, 16, 4, 4}, {128, 16, 16, 4, 4}, {256, 16, 8, 4, 4, false}}};
+constexpr Table kLeanForward{{{32, 8, 16, 4, 4}, {128, 16, 16, 4, 2}, {256, 16, 8, 4, 2}}};
+constexpr Table kLeanBackward{{{64, 16, 16, 4, 2}, {128, 16, 16, 4, 2, false}, {256, 16, 8, 4, 2, false}}};
 
-const Tiling* tiling(const std::array<Tiling, 3>& table, int64_t d) {
-  const auto* row = std::find_if(table.begin(), table.end(), [&](const Tiling& t) { return d <= t.max_d; });
+const Tiling* tiling(const AttentionProblem& p, const Table& wide, const Table& lean) {
+  const DeviceClass c = p.device().device_class();
+  const Table& table = c == DeviceClass::nvidia || c == DeviceClass::amd ? wide : lean;
+  const auto* row = std::find_if(table.begin(), table.end(), [&](const Tiling& t) { return p.d <= t.max_d; });
   return row == table.end() ? nullptr : row;
+}
+const Tiling* forward_tiling(const AttentionProblem& p) {
+  return tiling(p, kWideForward, kLeanForward);
+}
+const Tiling* backward_tiling(const AttentionProblem& p) {
+  return tiling(p, kWideBackward, kLeanBackward);
 }
 
 bool runs_on(const Caps& caps, const Tiling* t, int64_t d) {
@@ -46,7 +58,7 @@ bool fits(const AttentionProblem& p) {
       p.device().device_class() != DeviceClass::cpu || forced_variant("attention") == kFlashAttention.name;
   const uint64_t most = std::max(p.q.bytes(), p.k.bytes());
   return suits && !p.bias.defined() && most <= caps.max_storage_buffer_range &&
-         runs_on(caps, tiling(kForward, p.d), p.d) && runs_on(caps, tiling(kBackward, p.d), p.d);
+         runs_on(caps, forward_tiling(p), p.d) && runs_on(caps, backward_tiling(p), p.d);
 }
 
 enum Wanted : uint32_t { kWantsDk = 4, kWantsDv = 8 };
@@ -78,13 +90,13 @@ const Tensor& mask_or(const AttentionProblem& p, const Tensor& other) {
 }
 
 void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
-  const Tiling& t = *tiling(kForward, p.d);
+  const Tiling& t = *forward_tiling(p);
   run(p.device(), kernel("flash_attention", t, p, 0), {p.q, p.k, p.v, mask_or(p, p.q), o, lse}, arguments(p),
       groups(p, t, p.nq), cost(p, 2, 2, 2));
 }
 
 void key_pass(const AttentionProblem& p, const AttentionGradients& g, const Tensor& delta, uint32_t wanted) {
-  const Tiling& t = *tiling(kBackward, p.d);
+  const Tiling& t = *backward_tiling(p);
   const Tensor dk = wanted & kWantsDk ? g.dk : g.dv, dv = wanted & kWantsDv ? g.dv : g.dk;
   const double products = wanted == kWantsDv ? 2 : wanted == kWantsDk ? 3 : 4;
   run(p.device(), kernel("flash_attention_dkv", t, p, wanted),
@@ -95,15 +107,13 @@ void key_pass(const AttentionProblem& p, const AttentionGradients& g, const Tens
 void backward(const AttentionProblem& p, const AttentionGradients& g) {
   const Tensor delta = attention_delta(p, g);
   if (g.dq.defined()) {
-    const Tiling& t = *tiling(kBackward, p.d);
+    const Tiling& t = *backward_tiling(p);
     run(p.device(), kernel("flash_attention_dq", t, p, 0),
         {p.q, p.k, p.v, g.d_o, mask_or(p, p.q), g.lse, delta, g.dq}, arguments(p), groups(p, t, p.nq),
         cost(p, 3, 3, 2));
   }
-  // Both results of large heads need more registers than devices have: one at a time.
-  const bool apart = p.d > 128;
   const uint32_t wanted = (g.dk.defined() ? kWantsDk : 0u) | (g.dv.defined() ? kWantsDv : 0u);
-  if (wanted && !(apart && wanted == (kWantsDk | kWantsDv))) {
+  if (wanted && (wanted != (kWantsDk | kWantsDv) || backward_tiling(p)->together)) {
     key_pass(p, g, delta, wanted);
   } else if (wanted) {
     key_pass(p, g, delta, kWantsDk);

@@ -68,12 +68,13 @@ void score_product(uint x, Rows x_rows, uint y, Rows y_rows, out float s[TM][TN]
   }
 }
 
-// r[i] += sum over columns j of w[i][j] (row j of y), TX columns at a time
-void result_product(float w[TM][TN], uint y, Rows y_rows, inout vec4 r[TM][NV]) {
-  [[unroll]] for (uint j = 0; j < TN; j++) {
+// r[i] += sum over columns j of w[i][j] (row j of y), TX columns at a time. The columns of w go round, which leaves them as
+// they were: always taking the first keeps w in registers in a loop that compilers don't unroll.
+void result_product(inout float w[TM][TN], uint y, Rows y_rows, inout vec4 r[TM][NV]) {
+  for (uint j = 0; j < TN; j++) {
     if (j * TX < y_rows.count) {
       [[unroll]] for (uint i = 0; i < TM4; i++) {
-        tile[tx() * WEIGHT_ROW4 + ty() * TM4 + i] = vec4(w[4 * i][j], w[4 * i + 1][j], w[4 * i + 2][j], w[4 * i + 3][j]);
+        tile[tx() * WEIGHT_ROW4 + ty() * TM4 + i] = vec4(w[4 * i][0], w[4 * i + 1][0], w[4 * i + 2][0], w[4 * i + 3][0]);
       }
       for (uint i = gl_LocalInvocationIndex; i < TX * NV * TX; i += LOCAL) {
         const uint row = j * TX + i / (NV * TX), c = i % (NV * TX);
@@ -92,6 +93,11 @@ void result_product(float w[TM][TN], uint y, Rows y_rows, inout vec4 r[TM][NV]) 
         }
       }
       barrier();
+    }
+    [[unroll]] for (uint i = 0; i < TM; i++) {
+      const float used = w[i][0];
+      [[unroll]] for (uint n = 1; n < TN; n++) w[i][n - 1] = w[i][n];
+      w[i][TN - 1] = used;
     }
   }
 }
