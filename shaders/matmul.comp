@@ -12,6 +12,7 @@
 #extension GL_EXT_control_flow_attributes : require
 #include "linear_activation.glsl"
 #include "matmul.args.h"
+#include "weight_format.glsl"
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const uint LOCAL = 256;
@@ -55,18 +56,11 @@ vec4 first(vec4 x, uint count) { return mix(x, vec4(0), greaterThanEqual(uvec4(0
 // Four consecutive elements, of which `count` exist.
 #ifdef VEC
 vec4 decode(vec4 x) { return x; }
-vec4 decode(uvec2 u) {
-  if (B_FORMAT == 1) return vec4(unpackHalf2x16(u.x), unpackHalf2x16(u.y));
-  return uintBitsToFloat(uvec4(u.x << 16, u.x & 0xffff0000u, u.y << 16, u.y & 0xffff0000u));
-}
+vec4 decode(uvec2 u) { return decode_weights(int(B_FORMAT), uvec4(u, u), 0); }
 vec4 load_a(uint at, uint count) { return count == 0 ? vec4(0) : first(a[at / 4], count); }
 vec4 load_b(uint at, uint count) { return count == 0 ? vec4(0) : first(decode(b[at / 4]), count); }
 #else
-float decode(uint at) {
-  if (B_FORMAT == 0) return uintBitsToFloat(b[at]);
-  const uint half_word = b[at / 2] >> (16 * (at % 2));
-  return B_FORMAT == 1 ? unpackHalf2x16(half_word).x : uintBitsToFloat(half_word << 16);
-}
+float decode(uint at) { return decode_weight(B_FORMAT, b[weight_word(B_FORMAT, at)], at); }
 vec4 load_a(uint at, uint count) {
   vec4 x = vec4(0);
   [[unroll]] for (uint r = 0; r < 4; r++) {

@@ -14,6 +14,7 @@
 #extension GL_EXT_control_flow_attributes : require
 #include "linear_activation.glsl"
 #include "matmul.args.h"
+#include "weight_format.glsl"
 
 #ifdef SCALAR_C  // rows of C that don't start at multiples of 16 bytes
 #define C_TYPE float
@@ -43,15 +44,6 @@ const int PER = B_FORMAT == 0 ? 1 : 2;  // vec4 groups in a texel of B
 const int G = FORM == 0 ? 1 : PER;      // adjacent column groups of a lane
 vec4 acc[ROWS][NV];
 
-vec4 decode(uvec4 u, int group) {
-  if (B_FORMAT == 1) return vec4(unpackHalf2x16(u[2 * group]), unpackHalf2x16(u[2 * group + 1]));
-  if (B_FORMAT == 2) {
-    return uintBitsToFloat(uvec4(u[2 * group] << 16, u[2 * group] & 0xffff0000u, u[2 * group + 1] << 16,
-                                 u[2 * group + 1] & 0xffff0000u));
-  }
-  return uintBitsToFloat(u);
-}
-
 uint column_group(int j, uint lane) { return gl_WorkGroupID.y * uint(SG * NV) + uint(j / G * SG * G) + lane * uint(G) + uint(j % G); }
 
 #if FORM == 0
@@ -71,7 +63,7 @@ void multiply(uint lane, uint a0, uint b0, uint k_begin, uint k_end) {
     [[unroll]] for (int j = 0; j < 4 * NV; j++) raw[j] = texelFetch(B, ib[j] + t);
     [[unroll]] for (int g = 0; g < PER; g++) {
       vec4 b[4 * NV];
-      [[unroll]] for (int j = 0; j < 4 * NV; j++) b[j] = decode(raw[j], g);
+      [[unroll]] for (int j = 0; j < 4 * NV; j++) b[j] = decode_weights(B_FORMAT, raw[j], g);
       [[unroll]] for (int m = 0; m < MA; m++) {
         const vec4 a = texelFetch(A, ia[m] + t * PER + g);
         [[unroll]] for (int i = 0; i < SG; i++) {
@@ -101,7 +93,7 @@ void fetch_rows(uint k, uint k_last, out vec4 b[4][NV]) {
     const int row = int(min(k + uint(q), k_last) * (p.ldb / uint(4 * PER)));
     [[unroll]] for (int j = 0; j < NV; j += G) {
       const uvec4 raw = texelFetch(B, ib[j] + row);
-      [[unroll]] for (int g = 0; g < G; g++) b[q][j + g] = decode(raw, g);
+      [[unroll]] for (int g = 0; g < G; g++) b[q][j + g] = decode_weights(B_FORMAT, raw, g);
     }
   }
 }
