@@ -42,8 +42,9 @@ void run_bytes(Device& device, const KernelId& kernel, std::span<const Tensor> b
                               kernel.shader, ranges.back().offset, device.caps().buffer_alignment));
     }
   }
-  device.stream().dispatch(device.kernels().get(kernel.shader, kernel.variant, kernel.spec), ranges, args,
-                           groups, cost);
+  device.stream().dispatch(
+      device.kernels().get(kernel.shader, kernel.variant, kernel.spec, kernel.subgroup_size), ranges, args,
+      groups, cost);
 }
 
 Groups groups_1d(uint64_t n) {

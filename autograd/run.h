@@ -20,6 +20,7 @@ struct KernelId {
   const char* shader;
   const char* variant = "f32";
   std::vector<uint32_t> spec = {};  // values of constant_id 0, 1, ...
+  uint32_t subgroup_size = 0;       // that the kernel needs, every subgroup full; 0: any
 };
 
 void run_bytes(Device& device, const KernelId& kernel, std::span<const Tensor> bindings,

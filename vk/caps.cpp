@@ -21,6 +21,72 @@ DeviceClass classify(VkPhysicalDeviceType type, uint32_t vendor) {
   }
 }
 
+struct Extensions {
+  std::vector<VkExtensionProperties> list;
+
+  bool has(const char* name) const {
+    return std::any_of(list.begin(), list.end(),
+                       [&](const auto& x) { return std::strcmp(x.extensionName, name) == 0; });
+  }
+};
+
+template <class T>
+T query_feature(const InstanceFunctions& vk, VkPhysicalDevice physical, VkStructureType type) {
+  T feature{};
+  feature.sType = type;
+  VkPhysicalDeviceFeatures2 query{};
+  query.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
+  query.pNext = &feature;
+  vk.vkGetPhysicalDeviceFeatures2(physical, &query);
+  return feature;
+}
+
+void query_subgroup_sizes(const InstanceFunctions& vk, VkPhysicalDevice physical, Caps& c) {
+  const auto f = query_feature<VkPhysicalDeviceSubgroupSizeControlFeatures>(
+      vk, physical, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES);
+  if (!f.subgroupSizeControl || !f.computeFullSubgroups) return;
+  VkPhysicalDeviceSubgroupSizeControlProperties sizes{};
+  sizes.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES;
+  VkPhysicalDeviceProperties2 query{};
+  query.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
+  query.pNext = &sizes;
+  vk.vkGetPhysicalDeviceProperties2(physical, &query);
+  if (!(sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT)) return;
+  c.min_subgroup_size = sizes.minSubgroupSize;
+  c.max_subgroup_size = sizes.maxSubgroupSize;
+}
+
+void query_matrices(const InstanceFunctions& vk, VkPhysicalDevice physical, const Extensions& extensions,
+                    Caps& c) {
+  const auto core = query_feature<VkPhysicalDeviceVulkan12Features>(
+      vk, physical, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES);
+  if (!vk.vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR || !core.vulkanMemoryModel ||
+      !query_feature<VkPhysicalDeviceCooperativeMatrixFeaturesKHR>(vk, physical,
+                                                                   kStructureCooperativeMatrixFeatures)
+           .cooperativeMatrix) {
+    return;
+  }
+  uint32_t n = 0;
+  vk.vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(physical, &n, nullptr);
+  VkCooperativeMatrixPropertiesKHR empty{};
+  empty.sType = kStructureCooperativeMatrixProperties;
+  std::vector<VkCooperativeMatrixPropertiesKHR> all(n, empty);
+  vk.vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(physical, &n, all.data());
+  const bool bf16_type =
+      extensions.has(VK_KHR_SHADER_BFLOAT16_EXTENSION_NAME) &&
+      query_feature<VkPhysicalDeviceShaderBfloat16FeaturesKHR>(vk, physical, kStructureBfloat16Features)
+          .shaderBFloat16CooperativeMatrix;
+  for (const VkCooperativeMatrixPropertiesKHR& p : all) {
+    const bool f32_sums = p.CType == kComponentF32 && p.ResultType == kComponentF32;
+    if (p.scope != kScopeSubgroup || !f32_sums || p.saturatingAccumulation || p.AType != p.BType) continue;
+    const MatrixShape shape{p.MSize, p.NSize, p.KSize};
+    if (p.AType == kComponentF16) c.f16_shapes.push_back(shape);
+    if (p.AType == kComponentBf16 && bf16_type) c.bf16_shapes.push_back(shape);
+  }
+  c.coopmat = !c.f16_shapes.empty() && c.fp16;
+  c.bf16 = c.coopmat && !c.bf16_shapes.empty();
+}
+
 }  // namespace
 
 std::string_view name(DeviceClass c) {
@@ -78,12 +144,8 @@ Caps query_caps(const InstanceFunctions& vk, VkPhysicalDevice physical) {
 
   uint32_t n = 0;
   vk.vkEnumerateDeviceExtensionProperties(physical, nullptr, &n, nullptr);
-  std::vector<VkExtensionProperties> extensions(n);
-  vk.vkEnumerateDeviceExtensionProperties(physical, nullptr, &n, extensions.data());
-  auto has = [&](const char* e) {
-    return std::any_of(extensions.begin(), extensions.end(),
-                       [&](const auto& x) { return std::strcmp(x.extensionName, e) == 0; });
-  };
+  Extensions extensions{std::vector<VkExtensionProperties>(n)};
+  vk.vkEnumerateDeviceExtensionProperties(physical, nullptr, &n, extensions.list.data());
 
   const VkPhysicalDeviceProperties& p = props.properties;
   const VkPhysicalDeviceLimits& l = p.limits;
@@ -112,10 +174,13 @@ Caps query_caps(const InstanceFunctions& vk, VkPhysicalDevice physical) {
   c.subgroup_arithmetic =
       in_compute && (subgroup.supportedOperations & VK_SUBGROUP_FEATURE_ARITHMETIC_BIT) != 0;
   c.timestamp_period = l.timestampComputeAndGraphics ? l.timestampPeriod : 0;
-  c.push_descriptor = has(VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME);
+  c.push_descriptor = extensions.has(VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME);
   c.fp16 = f12.shaderFloat16;
   c.int8 = f12.shaderInt8;
-  c.memory_budget = has("VK_EXT_memory_budget");
+  c.memory_budget = extensions.has("VK_EXT_memory_budget");
+  c.pipeline_statistics = extensions.has(VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
+  if (extensions.has(VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME)) query_subgroup_sizes(vk, physical, c);
+  if (extensions.has(VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME)) query_matrices(vk, physical, extensions, c);
 
   VkPhysicalDeviceMemoryProperties2 memory{};
   memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;

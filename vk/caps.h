@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "vk/functions.h"
 
@@ -13,6 +14,11 @@ namespace vkflux {
 /// SwiftShader).
 enum class DeviceClass { cpu, nvidia, amd, intel, other };
 std::string_view name(DeviceClass c);
+
+/// Sizes of a product of 16-bit matrices, M x K by K x N, with f32 sums that a subgroup computes together.
+struct MatrixShape {
+  uint32_t m = 0, n = 0, k = 0;
+};
 
 struct Caps {
   std::string device_name, driver_name, driver_info;
@@ -29,13 +35,16 @@ struct Caps {
   uint32_t max_push_constants = 0, max_invocations = 0, max_shared_memory = 0;
   uint32_t max_group_count[3] = {};
   uint32_t subgroup_size = 0;
-  float timestamp_period = 0;  // ns per tick, 0: no timestamps
-  uint64_t device_memory = 0;  // bytes of the largest device-local heap
+  uint32_t min_subgroup_size = 0, max_subgroup_size = 0;  // that a kernel can ask for; 0: it can't
+  float timestamp_period = 0;                             // ns per tick, 0: no timestamps
+  uint64_t device_memory = 0;                             // bytes of the largest device-local heap
 
   // features
   bool push_descriptor = false, subgroup_shuffle = false, subgroup_arithmetic = false;
-  bool fp16 = false, int8 = false;  // shader arithmetic
-  bool coopmat = false, bf16 = false, dot = false;
+  bool fp16 = false, int8 = false;                   // shader arithmetic
+  bool coopmat = false, bf16 = false, dot = false;   // bf16: as the type of cooperative matrices
+  std::vector<MatrixShape> f16_shapes, bf16_shapes;  // in the driver's order
+  bool pipeline_statistics = false;
   bool memory_budget = false;
 
   /// True when every feature of the comma-separated list is there (the `requires` of a shader variant).

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "vk/error.h"
+#include "vk/features.h"
 
 namespace vkflux {
 namespace {
@@ -194,26 +195,8 @@ std::unique_ptr<Device> Device::create(const DeviceOptions& options) {
                     VK_API_VERSION_MAJOR(d->caps_.api_version), VK_API_VERSION_MINOR(d->caps_.api_version)));
   }
 
-  VkPhysicalDevice16BitStorageFeatures have16{};
-  have16.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES;
-  VkPhysicalDeviceVulkan12Features have{};
-  have.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
-  have.pNext = &have16;
-  VkPhysicalDeviceFeatures2 query{};
-  query.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
-  query.pNext = &have;
-  vk.vkGetPhysicalDeviceFeatures2(physical[index], &query);
-  VkPhysicalDevice16BitStorageFeatures want16{};
-  want16.sType = have16.sType;
-  want16.storageBuffer16BitAccess = have16.storageBuffer16BitAccess;
-  VkPhysicalDeviceVulkan12Features want{};
-  want.sType = have.sType;
-  want.pNext = &want16;
-  want.timelineSemaphore = VK_TRUE;
-  want.shaderFloat16 = have.shaderFloat16;
-  want.shaderInt8 = have.shaderInt8;
-  want.storageBuffer8BitAccess = have.storageBuffer8BitAccess;
-
+  d->capture_statistics_ = options.capture_statistics && d->caps_.pipeline_statistics;
+  const DeviceFeatures features(vk, physical[index], d->caps_, d->capture_statistics_);
   d->queue_family_ = compute_family(vk, physical[index]);
   const float priority = 1;
   VkDeviceQueueCreateInfo queue{};
@@ -221,15 +204,13 @@ std::unique_ptr<Device> Device::create(const DeviceOptions& options) {
   queue.queueFamilyIndex = d->queue_family_;
   queue.queueCount = 1;
   queue.pQueuePriorities = &priority;
-  std::vector<const char*> extensions;
-  if (d->caps_.push_descriptor) extensions.push_back(VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME);
   VkDeviceCreateInfo info{};
   info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
-  info.pNext = &want;
+  info.pNext = features.chain();
   info.queueCreateInfoCount = 1;
   info.pQueueCreateInfos = &queue;
-  info.enabledExtensionCount = static_cast<uint32_t>(extensions.size());
-  info.ppEnabledExtensionNames = extensions.data();
+  info.enabledExtensionCount = static_cast<uint32_t>(features.extensions().size());
+  info.ppEnabledExtensionNames = features.extensions().data();
   check(vk.vkCreateDevice(physical[index], &info, nullptr, &d->device_), "vkCreateDevice");
   VkPhysicalDeviceMemoryProperties2 memory{};
   memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
@@ -261,6 +242,8 @@ std::unique_ptr<Device> Device::adopt(const HostDevice& host, uint64_t memory_bu
   d->caps_.push_descriptor = enabled(VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME);
   d->caps_.fp16 = host.float16 && host.storage_16bit;
   d->caps_.int8 = host.int8 && host.storage_8bit;
+  d->caps_.coopmat = d->caps_.bf16 = false;  // hosts don't state these features
+  d->caps_.min_subgroup_size = d->caps_.max_subgroup_size = 0;
   VkPhysicalDeviceMemoryProperties2 memory{};
   memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
   vk.vkGetPhysicalDeviceMemoryProperties2(host.physical, &memory);

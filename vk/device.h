@@ -27,6 +27,8 @@ struct DeviceOptions {
   /// $VKFLUX_VALIDATE.
   std::optional<bool> validate;
   uint64_t memory_budget = 0;  // bytes, 0 = none
+  /// Kernels keep what the driver's compiler says about them (Kernel::statistics), where it says anything.
+  bool capture_statistics = false;
 };
 
 /// What a host that lends its device states: enabled features can't be queried.
@@ -67,6 +69,7 @@ class Device {
   /// Errors and warnings that the validation layer has reported so far; always 0 when it is off.
   uint64_t validation_messages() const { return validation_messages_; }
   bool validating() const { return messenger_ != VK_NULL_HANDLE; }
+  bool captures_statistics() const { return capture_statistics_; }
 
   // for vk/
   VkDevice handle() const { return device_; }
@@ -87,7 +90,7 @@ class Device {
   std::shared_ptr<Instance> instance_;
   VkDebugUtilsMessengerEXT messenger_ = VK_NULL_HANDLE;
   uint64_t validation_messages_ = 0;
-  bool owned_ = true;
+  bool owned_ = true, capture_statistics_ = false;
   Caps caps_;
   DeviceClass class_ = DeviceClass::other;
   VkPhysicalDeviceMemoryProperties memory_{};

@@ -5,6 +5,8 @@
 #define VK_NO_PROTOTYPES
 #include <vulkan/vulkan.h>
 
+#include "vk/extension_structs.h"
+
 namespace vkflux {
 
 // clang-format off
@@ -15,7 +17,9 @@ namespace vkflux {
   X(vkDestroyInstance) X(vkEnumeratePhysicalDevices) X(vkGetPhysicalDeviceProperties2) X(vkGetPhysicalDeviceFeatures2) \
   X(vkGetPhysicalDeviceMemoryProperties2) X(vkGetPhysicalDeviceQueueFamilyProperties) \
   X(vkEnumerateDeviceExtensionProperties) X(vkCreateDevice) X(vkGetDeviceProcAddr)
-#define VKFLUX_INSTANCE_OPTIONAL(X) X(vkCreateDebugUtilsMessengerEXT) X(vkDestroyDebugUtilsMessengerEXT)
+#define VKFLUX_INSTANCE_OPTIONAL(X) \
+  X(vkCreateDebugUtilsMessengerEXT) X(vkDestroyDebugUtilsMessengerEXT) \
+  X(vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)
 #define VKFLUX_DEVICE_FUNCTIONS(X) \
   X(vkDestroyDevice) X(vkGetDeviceQueue) X(vkDeviceWaitIdle) X(vkQueueSubmit) X(vkQueueWaitIdle) \
   X(vkAllocateMemory) X(vkFreeMemory) X(vkMapMemory) X(vkCreateBuffer) X(vkDestroyBuffer) X(vkBindBufferMemory) \
@@ -29,7 +33,8 @@ namespace vkflux {
   X(vkCreateQueryPool) X(vkDestroyQueryPool) X(vkCmdResetQueryPool) X(vkCmdWriteTimestamp) X(vkGetQueryPoolResults) \
   X(vkCreateDescriptorPool) X(vkDestroyDescriptorPool) X(vkResetDescriptorPool) X(vkAllocateDescriptorSets) \
   X(vkUpdateDescriptorSets) X(vkCreateSemaphore) X(vkDestroySemaphore) X(vkWaitSemaphores) X(vkGetSemaphoreCounterValue)
-#define VKFLUX_DEVICE_OPTIONAL(X) X(vkCmdPushDescriptorSetKHR)
+#define VKFLUX_DEVICE_OPTIONAL(X) \
+  X(vkCmdPushDescriptorSetKHR) X(vkGetPipelineExecutablePropertiesKHR) X(vkGetPipelineExecutableStatisticsKHR)
 
 #define VKFLUX_DECLARE(f) PFN_##f f = nullptr;
 struct InstanceFunctions { VKFLUX_INSTANCE_FUNCTIONS(VKFLUX_DECLARE) VKFLUX_INSTANCE_OPTIONAL(VKFLUX_DECLARE) };

@@ -32,6 +32,52 @@ std::string cache_file(const Caps& caps) {
   return dir / fmt::format("pipelines-{:04x}-{:04x}-{}.bin", caps.vendor_id, caps.device_id, id);
 }
 
+double number(const VkPipelineExecutableStatisticKHR& s) {
+  switch (s.format) {
+    case VK_PIPELINE_EXECUTABLE_STATISTIC_FORMAT_BOOL32_KHR:
+      return s.value.b32;
+    case VK_PIPELINE_EXECUTABLE_STATISTIC_FORMAT_INT64_KHR:
+      return static_cast<double>(s.value.i64);
+    case VK_PIPELINE_EXECUTABLE_STATISTIC_FORMAT_UINT64_KHR:
+      return static_cast<double>(s.value.u64);
+    default:
+      return s.value.f64;
+  }
+}
+
+std::vector<KernelStatistics> read_statistics(Device& device, VkPipeline pipeline) {
+  const DeviceFunctions& vk = device.vk();
+  VkPipelineInfoKHR which{};
+  which.sType = VK_STRUCTURE_TYPE_PIPELINE_INFO_KHR;
+  which.pipeline = pipeline;
+  uint32_t n = 0;
+  check(vk.vkGetPipelineExecutablePropertiesKHR(device.handle(), &which, &n, nullptr), "pipeline statistics");
+  VkPipelineExecutablePropertiesKHR no_program{};
+  no_program.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_PROPERTIES_KHR;
+  std::vector<VkPipelineExecutablePropertiesKHR> programs(n, no_program);
+  check(vk.vkGetPipelineExecutablePropertiesKHR(device.handle(), &which, &n, programs.data()),
+        "pipeline statistics");
+  std::vector<KernelStatistics> out;
+  for (uint32_t i = 0; i < n; ++i) {
+    VkPipelineExecutableInfoKHR program{};
+    program.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR;
+    program.pipeline = pipeline;
+    program.executableIndex = i;
+    uint32_t count = 0;
+    check(vk.vkGetPipelineExecutableStatisticsKHR(device.handle(), &program, &count, nullptr),
+          "pipeline statistics");
+    VkPipelineExecutableStatisticKHR none{};
+    none.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_STATISTIC_KHR;
+    std::vector<VkPipelineExecutableStatisticKHR> values(count, none);
+    check(vk.vkGetPipelineExecutableStatisticsKHR(device.handle(), &program, &count, values.data()),
+          "pipeline statistics");
+    KernelStatistics s{programs[i].subgroupSize, {}};
+    for (const auto& v : values) s.values.emplace_back(v.name, number(v));
+    out.push_back(std::move(s));
+  }
+  return out;
+}
+
 }  // namespace
 
 const SpirvModule* find_spirv(std::string_view shader, std::string_view variant) {
@@ -98,14 +144,20 @@ void KernelCache::save_cache() noexcept {
   }
 }
 
+std::vector<const Kernel*> KernelCache::list() const {
+  std::vector<const Kernel*> out;
+  for (const auto& [key, kernel] : kernels_) out.push_back(&kernel);
+  return out;
+}
+
 bool KernelCache::available(std::string_view shader, std::string_view variant) const {
   const SpirvModule* m = find_spirv(shader, variant);
   return m && device_.caps().has(m->requires_);
 }
 
 const Kernel& KernelCache::get(std::string_view shader, std::string_view variant,
-                               const std::vector<uint32_t>& spec) {
-  auto key = std::make_tuple(std::string(shader), std::string(variant), spec);
+                               const std::vector<uint32_t>& spec, uint32_t subgroup_size) {
+  auto key = std::make_tuple(std::string(shader), std::string(variant), spec, subgroup_size);
   if (auto it = kernels_.find(key); it != kernels_.end()) return it->second;
   const SpirvModule* m = find_spirv(shader, variant);
   if (!m || !device_.caps().has(m->requires_)) {
@@ -115,6 +167,7 @@ const Kernel& KernelCache::get(std::string_view shader, std::string_view variant
   const DeviceFunctions& vk = device_.vk();
   Kernel k;
   k.name = fmt::format("{}:{}", shader, variant);
+  k.spec = spec;
   k.interface = reflect(k.name, m->words, m->count);
 
   std::vector<VkDescriptorSetLayoutBinding> bindings;
@@ -160,9 +213,18 @@ const Kernel& KernelCache::get(std::string_view shader, std::string_view variant
   info.stage.pName = "main";
   info.stage.pSpecializationInfo = &special;
   info.layout = k.layout;
+  VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size{};
+  size.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO;
+  size.requiredSubgroupSize = subgroup_size;
+  if (subgroup_size && device_.caps().min_subgroup_size) {
+    info.stage.pNext = &size;
+    info.stage.flags = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
+  }
+  if (device_.captures_statistics()) info.flags |= VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR;
   const VkResult made = vk.vkCreateComputePipelines(device_.handle(), cache_, 1, &info, nullptr, &k.pipeline);
   vk.vkDestroyShaderModule(device_.handle(), module, nullptr);
   check(made, k.name.c_str());
+  if (device_.captures_statistics()) k.statistics = read_statistics(device_, k.pipeline);
   return kernels_.emplace(std::move(key), std::move(k)).first->second;
 }
 

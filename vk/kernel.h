@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "vk/functions.h"
@@ -30,8 +31,17 @@ struct KernelInterface {
   uint32_t push_bytes = 0;
 };
 
+/// What a driver's compiler says about one program of a pipeline, under the driver's own names
+/// ("VGPRs", "Spills to memory").
+struct KernelStatistics {
+  uint32_t subgroup_size = 0;
+  std::vector<std::pair<std::string, double>> values;
+};
+
 struct Kernel {
   std::string name;  // "matmul:simd"
+  std::vector<uint32_t> spec;
+  std::vector<KernelStatistics> statistics;  // empty unless Device::captures_statistics()
   KernelInterface interface;
   VkDescriptorSetLayout set_layout = VK_NULL_HANDLE;
   VkPipelineLayout layout = VK_NULL_HANDLE;
@@ -49,10 +59,14 @@ class KernelCache {
 
   /// spec: the values of constant_id 0, 1, ...; Error unsupported when the build has no such variant or the
   /// device lacks what it needs.
-  const Kernel& get(std::string_view shader, std::string_view variant, const std::vector<uint32_t>& spec);
+  /// subgroup_size: the size that the kernel is written for, every subgroup full; 0: the device's choice.
+  const Kernel& get(std::string_view shader, std::string_view variant, const std::vector<uint32_t>& spec,
+                    uint32_t subgroup_size = 0);
   /// Compiled in, and the device has what it needs.
   bool available(std::string_view shader, std::string_view variant) const;
   size_t size() const { return kernels_.size(); }
+  /// Every kernel made so far, by name.
+  std::vector<const Kernel*> list() const;
 
  private:
   void load_cache();
@@ -62,7 +76,7 @@ class KernelCache {
   VkPipelineCache cache_ = VK_NULL_HANDLE;
   std::string cache_path_;
   size_t loaded_bytes_ = 0;
-  std::map<std::tuple<std::string, std::string, std::vector<uint32_t>>, Kernel> kernels_;
+  std::map<std::tuple<std::string, std::string, std::vector<uint32_t>, uint32_t>, Kernel> kernels_;
 };
 
 }  // namespace vkflux

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "vk/error.h"
 #include "vk/kernel.h"
@@ -68,6 +69,25 @@ struct Reflector {
   }
 };
 
+// The reflection library may be older than cooperative matrices and stops at types that it doesn't know. The
+// interface has none of them, so each becomes an array, which needs as many operands for the rest of the
+// module to stay parseable.
+std::vector<uint32_t> with_known_types(const uint32_t* words, size_t count) {
+  constexpr uint32_t kTypeCooperativeMatrix = 4456, kTypeArray = 28, kNop = 1u << 16;
+  std::vector<uint32_t> out(words, words + count);
+  for (size_t i = 5; i < count;) {
+    const uint32_t length = out[i] >> 16;
+    if (length == 0 || length > count - i) break;
+    if ((out[i] & 0xffff) == kTypeCooperativeMatrix && length == 7) {  // result, component, scope, rows, ...
+      out[i] = 4u << 16 | kTypeArray;
+      out[i + 3] = out[i + 4];
+      for (size_t rest = 4; rest < 7; ++rest) out[i + rest] = kNop;
+    }
+    i += length;
+  }
+  return out;
+}
+
 }  // namespace
 
 KernelInterface reflect(std::string_view name, const uint32_t* words, size_t count) {
@@ -76,7 +96,8 @@ KernelInterface reflect(std::string_view name, const uint32_t* words, size_t cou
   const std::unique_ptr<spvc_context_s, void (*)(spvc_context)> context(raw, spvc_context_destroy);
   spvc_parsed_ir ir = nullptr;
   Reflector r{name, nullptr, nullptr, {}};
-  if (spvc_context_parse_spirv(raw, words, count, &ir) != SPVC_SUCCESS ||
+  const std::vector<uint32_t> known = with_known_types(words, count);
+  if (spvc_context_parse_spirv(raw, known.data(), count, &ir) != SPVC_SUCCESS ||
       spvc_context_create_compiler(raw, SPVC_BACKEND_NONE, ir, SPVC_CAPTURE_MODE_TAKE_OWNERSHIP,
                                    &r.compiler) != SPVC_SUCCESS ||
       spvc_compiler_create_shader_resources(r.compiler, &r.resources) != SPVC_SUCCESS) {

@@ -141,6 +141,7 @@ int run(int argc, const char* const* argv) {
   add_report(app);
   add_verify(app);
   add_bench(app);
+  add_kernels(app);
   add_distill(app);
   try {
     app.parse(argc, argv);

@@ -64,6 +64,7 @@ void add_eval(CLI::App& app);
 void add_sample(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_kernels(CLI::App& app);
 void add_distill(CLI::App& app);
 
 /// Parses and runs; the process's exit code.
