@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include "tests/harness/loaders.h"
@@ -34,6 +35,8 @@ struct Target {
     if (!::mkdtemp(folder.data())) ::abort();
     if (loader.prepare) loader.prepare(folder);
     path = folder + "/" + loader.file_name;
+    std::error_code exists;
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path(), exists);
   }
 
   void run(std::string bytes) const {

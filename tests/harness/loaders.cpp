@@ -1,182 +1,31 @@
 #include "tests/harness/loaders.h"
 
-#include <zlib.h>
-
-#include <bit>
+#include <algorithm>
 #include <cstring>
-#include <numeric>
+#include <iterator>
 #include <stdexcept>
 
-#include "model/io/json.h"
-#include "model/io/names.h"
-#include "model/io/png.h"
-#include "model/io/safetensors.h"
-#include "model/text/tokenizer.h"
-#include "tests/harness/temp_folder.h"
-
 namespace vkflux::test {
-namespace {
 
-using io::FileDType;
-
-const std::string kTokenizers = std::string(VKFLUX_SOURCE_DIR) + "/tests/data/tokenizers/";
-
-io::TensorData tensor(const std::string& name, std::vector<int64_t> shape, FileDType dtype = FileDType::f32) {
-  const auto count = std::accumulate(shape.begin(), shape.end(), size_t{1},
-                                     [](size_t n, int64_t d) { return n * static_cast<size_t>(d); });
-  std::vector<std::byte> bytes(count * io::size_of(dtype));
-  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i % 61);
-  return {name, dtype, std::move(shape), std::move(bytes)};
-}
-
-std::string safetensors_bytes(const std::vector<io::TensorData>& tensors,
-                              const std::map<std::string, std::string>& metadata = {}) {
-  const TempFolder folder;
-  io::write_safetensors(folder.file("x.safetensors"), tensors, metadata);
-  return io::read_file(folder.file("x.safetensors"));
-}
-
-std::vector<std::string> safetensors_corpus() {
-  return {safetensors_bytes({tensor("a", {2, 3}), tensor("b", {}), tensor("c.weight", {4}, FileDType::bf16),
-                             tensor("d", {0, 5}), tensor("ids", {3}, FileDType::i64),
-                             tensor("f8", {2, 2}, FileDType::f8_e4m3), tensor("half", {5}, FileDType::f16)},
-                            {{"format", "pt"}, {"note", "two"}}),
-          safetensors_bytes({})};
-}
-
-std::vector<std::string> flux_corpus() {
-  return {safetensors_bytes({tensor("img_in.weight", {4, 2}),
-                             tensor("double_blocks.0.img_attn.qkv.weight", {6, 2}),
-                             tensor("double_blocks.0.img_attn.norm.query_norm.scale", {2}),
-                             tensor("single_blocks.0.linear1.bias", {8})}),
-          safetensors_bytes({tensor("transformer_blocks.0.attn.to_q.weight", {2, 2}),
-                             tensor("transformer_blocks.0.attn.to_k.weight", {2, 2}),
-                             tensor("transformer_blocks.0.attn.to_v.weight", {2, 2}),
-                             tensor("norm_out.linear.bias", {4}), tensor("proj_out.bias", {3})})};
-}
-
-void use(const io::Checkpoint& file) {
-  for (const auto& [name, info] : file.tensors()) {
-    std::vector<std::byte> bytes(info.end - info.begin);
-    file.read(info, 0, bytes);
-  }
-}
-
-void use_safetensors(const std::string& path) {
-  const io::SafetensorsFile file(path);
-  for (const auto& [name, info] : file.tensors()) {
-    const auto bytes = file.read_bytes(name);
-    if (static_cast<size_t>(info.numel()) * io::size_of(info.dtype) != bytes.size())
-      throw std::logic_error(name);
-    if (info.dtype <= FileDType::f8_e5m2) file.read_f32(name);
-    if (info.dtype == FileDType::i32) file.read_i32(name);
-  }
-}
-
-void use_names(const std::string& path) {
-  const io::Checkpoint file(path);
-  const io::NamedTensors named(file, io::flux1_names());
-  named.count("double_blocks.");
-  for (const std::string& name : named.names()) {
-    named.shape(name);
-    if (named.dtype(name) == FileDType::f32) named.read_f32(name);
-  }
-  named.check({{"img_in.weight", {4, 2}}, {"double_blocks.0.img_attn.qkv.weight", {6, 2}}});
-}
-
-// The header length becomes what the text says: everything up to the last brace.
 void repair_safetensors(std::string& bytes) {
-  const size_t end = bytes.rfind('}');
-  if (end == std::string::npos || end < 8) return;
-  const uint64_t n = end + 1 - 8;
+  size_t end = bytes.rfind("}}");  // one brace alone may be a value of a tensor
+  if (end == std::string::npos) end = bytes.rfind('}');
+  end = end == std::string::npos ? end : bytes.find_first_not_of("} ", end);  // the header may be padded
+  end = std::min(end, bytes.size());
+  if (end <= 8) return;
+  const uint64_t n = end - 8;
   std::memcpy(bytes.data(), &n, 8);
 }
 
-uint32_t big_endian(const std::string& bytes, size_t at) {
-  uint32_t v = 0;
-  for (size_t i = 0; i < 4; ++i) v = v << 8 | static_cast<unsigned char>(bytes[at + i]);
-  return v;
-}
-
-void repair_png(std::string& bytes) {
-  for (size_t at = 8; at + 12 <= bytes.size();) {
-    const size_t length = big_endian(bytes, at);
-    if (length > bytes.size() - at - 12) return;
-    const auto crc = static_cast<uint32_t>(
-        ::crc32(0, reinterpret_cast<const Bytef*>(bytes.data() + at + 4), static_cast<uInt>(length + 4)));
-    for (size_t i = 0; i < 4; ++i) bytes[at + 8 + length + i] = static_cast<char>(crc >> (24 - 8 * i));
-    at += length + 12;
-  }
-}
-
-std::string png_bytes(int width, int height, bool alpha) {
-  io::Image8 image{width, height, std::vector<uint8_t>(static_cast<size_t>(width * height * 4), 255)};
-  for (size_t i = 0; i < image.rgba.size(); ++i) {
-    if (alpha || i % 4 != 3) image.rgba[i] = static_cast<uint8_t>(i * i);
-  }
-  return io::encode_png(image, {{"parameters", "a red apple"}, {"Title", "\u00e9toile"}});
-}
-
-void write_shards(const std::string& folder) {
-  io::write_safetensors(folder + "/m-1.safetensors", {tensor("a", {2, 3}), tensor("b", {4})});
-  io::write_safetensors(folder + "/m-2.safetensors", {tensor("c", {2})});
-}
-
-std::vector<LoaderCase> make_cases() {
-  const std::string index =
-      R"({"metadata":{"total_size":48},"weight_map":{"a":"m-1.safetensors","b":"m-1.safetensors","c":"m-2.safetensors"}})";
-  const std::string json =
-      R"({"a":[1,2.5,-3,{"b":null,"c":[true,false]}],"text":"x\u00e9\n","deep":[[[[1]]]]})";
-  const auto use_clip = [](const std::string& p) { load_clip_tokenizer(p)->encode("a cat's 10 emoji", 16); };
-  const auto use_t5 = [](const std::string& p) { load_t5_tokenizer(p)->encode("a cat's 10 emoji", 16); };
-  return {
-      {"safetensors", "x.safetensors", safetensors_corpus(), use_safetensors, repair_safetensors, {}},
-      {"names", "x.safetensors", flux_corpus(), use_names, repair_safetensors, {}},
-      {"index",
-       "m.safetensors.index.json",
-       {index},
-       [](const std::string& p) { use(io::Checkpoint(p)); },
-       {},
-       write_shards},
-      {"json", "x.json", {json, "[]"}, [](const std::string& p) { io::read_json(p); }, {}, {}},
-      {"sorted_json",
-       "x.json",
-       {json, "{}"},
-       [](const std::string& p) { io::parse_sorted_json(io::read_file(p, 1 << 20), p); },
-       {},
-       {}},
-      {"png",
-       "x.png",
-       {png_bytes(5, 3, true), png_bytes(8, 8, false)},
-       [](const std::string& p) { io::read_png(p); },
-       repair_png,
-       {}},
-      {"png_text",
-       "x.png",
-       {png_bytes(2, 2, false)},
-       [](const std::string& p) { io::read_png_text(p); },
-       repair_png,
-       {}},
-      {"clip_tokenizer",
-       "tokenizer.json",
-       {io::read_file(kTokenizers + "clip_json/tokenizer.json")},
-       use_clip,
-       {},
-       {}},
-      {"t5_spiece", "spiece.model", {io::read_file(kTokenizers + "t5/spiece.model")}, use_t5, {}, {}},
-      {"t5_tokenizer",
-       "tokenizer.json",
-       {io::read_file(kTokenizers + "t5_json/tokenizer.json")},
-       use_t5,
-       {},
-       {}},
-  };
-}
-
-}  // namespace
-
 const std::vector<LoaderCase>& loader_cases() {
-  static const std::vector<LoaderCase> cases = make_cases();
+  static const std::vector<LoaderCase> cases = [] {
+    std::vector<LoaderCase> all;
+    for (const auto& part : {io_loaders, tokenizer_loaders, model_loaders, train_loaders}) {
+      std::vector<LoaderCase> some = part();
+      all.insert(all.end(), std::make_move_iterator(some.begin()), std::make_move_iterator(some.end()));
+    }
+    return all;
+  }();
   return cases;
 }
 

@@ -1,0 +1,144 @@
+// The files of a checkpoint folder, each damaged while the others are good, and files of students.
+#include <filesystem>
+
+#include "model/hkr/controller.h"
+#include "model/hkr/students.h"
+#include "model/io/file.h"
+#include "model/pipeline.h"
+#include "model/vae/load.h"
+#include "tests/harness/gpu.h"
+#include "tests/harness/loaders.h"
+#include "tests/harness/temp_folder.h"
+#include "tests/harness/tiny_checkpoint.h"
+
+namespace vkflux::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A good folder, made once for the program.
+const std::string& checkpoint() {
+  static const TempFolder folder;
+  static const bool written = (write_tiny_checkpoint(folder.path()), true);
+  (void)written;
+  return folder.path();
+}
+
+void copy_checkpoint(const std::string& folder) {
+  fs::copy(checkpoint(), folder, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+}
+
+// The folder that a file of this relative name lies in.
+std::string root(const std::string& path, const std::string& file_name) {
+  return path.substr(0, path.size() - file_name.size() - 1);
+}
+
+using Use = std::function<void(Pipeline&)>;
+
+LoaderCase part(const std::string& name, const std::string& file, const Use& use) {
+  LoaderCase c{name, file, {io::read_file(checkpoint() + "/" + file)}};
+  c.load = [file, use](const std::string& path) { use(*Pipeline::load(device(), root(path, file))); };
+  c.prepare = copy_checkpoint;
+  c.rounds = 120;
+  if (file.ends_with(".safetensors")) c.repair = repair_safetensors;
+  return c;
+}
+
+const StudentModel kModel{"flux1", 16, 1, 1, 3};
+
+// Params without tensors as the entries of a file.
+void append(const std::vector<Param>& params, const std::string& prefix, std::vector<io::TensorData>& out) {
+  for (const Param& p : params) {
+    const std::vector<float> values(static_cast<size_t>(p.shape.numel()), 0.25f);
+    out.push_back(io::tensor_data(prefix + p.name, {p.shape.begin(), p.shape.end()}, values));
+  }
+}
+
+std::string file_of(const std::vector<io::TensorData>& tensors,
+                    const std::map<std::string, std::string>& metadata) {
+  const TempFolder folder;
+  io::write_safetensors(folder.file("x"), tensors, metadata);
+  return io::read_file(folder.file("x"));
+}
+
+LoaderCase students() {
+  HkrConfig config;
+  config.head_dim = 16;
+  config.feature_dim = config.hidden = 32;
+  config.layers = 2;
+  HkrLayer layer(config);
+  std::vector<io::TensorData> tensors;
+  for (const char* prefix : {"layers.single:0.", "layers.single:2."})
+    append(parameters(layer), prefix, tensors);
+  const std::string fields =
+      R"({"feature_dim":32,"landmark_fraction":0.1,"landmark_min":4,"gamma":2.0,)"
+      R"("qk_norm":true,"model":{"family":"flux1","head_dim":16,"heads":1},)"
+      R"("layer_specs":{"single:0":{"num_heads":1,"head_dim":16}},)"
+      R"("layer_readiness":{"single:0":{"ema_loss":0.1,"update_count":30,"ready":true}},)"
+      R"("layer_ready":{"single:2":false},"layer_last_loss":{"single:2":"nan"}})";
+  LoaderCase c{"students",
+               "students.safetensors",
+               {file_of(tensors, {{"format", "flux2_ttr_v2"}, {"alpha_format", "logit"}, {"ttr", fields}}),
+                file_of(tensors, {{"alpha_max", "0.3"}, {"layer_ema_loss", R"({"single:0":0.5})"}})}};
+  c.load = [](const std::string& path) {
+    const Students s = load_students(device(), path, kModel);
+    std::vector<io::TensorData> again;
+    std::map<std::string, std::string> metadata;
+    append_students(s, io::FileDType::f32, again, metadata);
+  };
+  c.repair = repair_safetensors;
+  c.mismatch = "belong to another transformer";
+  c.rounds = 300;
+  return c;
+}
+
+LoaderCase controller() {
+  ControllerConfig config;
+  config.layers = kModel.single_blocks;
+  config.embed_dim = 8;
+  config.hidden_dim = 16;
+  ControllerNet net(config);
+  std::vector<io::TensorData> tensors;
+  append(parameters(net), "", tensors);
+  LoaderCase c{"controller",
+               "controller.safetensors",
+               {file_of(tensors, {{"format", "flux2_ttr_controller_v1"},
+                                  {"num_layers", "3"},
+                                  {"embed_dim", "8"},
+                                  {"model", R"({"family":"flux1","head_dim":16,"single_blocks":3})"}})}};
+  c.load = [](const std::string& path) { load_controller(device(), path, kModel); };
+  c.repair = repair_safetensors;
+  c.mismatch = "belongs to another transformer";
+  c.rounds = 300;
+  return c;
+}
+
+}  // namespace
+
+std::vector<LoaderCase> model_loaders() {
+  const Use nothing = [](Pipeline&) {}, transformer = [](Pipeline&p) { p.transformer(); },
+            autoencoder = [](Pipeline&p) { p.autoencoder(); },
+            encode = [](Pipeline&p) { p.encode({"a cat"}); };
+  LoaderCase vae_folder = part("vae_folder", "vae/config.json", {});
+  vae_folder.load = [](const std::string& path) {
+    load_autoencoder(device(), fs::path(path).parent_path().string());
+  };
+  return {
+      part("pipeline_index", "model_index.json", nothing),
+      part("transformer_config", "transformer/config.json", transformer),
+      part("vae_config", "vae/config.json", autoencoder),
+      part("clip_encoder_config", "text_encoder/config.json", encode),
+      part("t5_encoder_config", "text_encoder_2/config.json", encode),
+      part("scheduler_config", "scheduler/scheduler_config.json",
+           [](Pipeline& p) { p.schedule().levels(4, 16); }),
+      part("transformer_weights", "transformer/diffusion_pytorch_model.safetensors", transformer),
+      part("vae_weights", "vae/diffusion_pytorch_model.safetensors", autoencoder),
+      part("clip_encoder_weights", "text_encoder/model.safetensors", encode),
+      part("t5_encoder_weights", "text_encoder_2/model.safetensors", encode),
+      vae_folder,
+      students(),
+      controller(),
+  };
+}
+
+}  // namespace vkflux::test
