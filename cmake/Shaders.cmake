@@ -4,7 +4,8 @@
 #     //@variant NAME [requirement,...] [DEFINE=VALUE ...]
 # No such line means one module named "f32". A requirement names a capability of the *compiler* (probed below) and of the
 # *device* (checked when the kernel is made): fp16 int8 coopmat bf16 dot.
-# A module whose requirement the compiler lacks is left out, and said so once.
+# A module whose requirement the compiler lacks is taken from shaders/prebuilt, or left out, which is said once.
+include("${CMAKE_CURRENT_LIST_DIR}/ShaderVariants.cmake")
 
 set(VKFLUX_GLSLC "" CACHE FILEPATH "GLSL compiler to use instead of the one on PATH (a newer one builds more variants)")
 if(VKFLUX_GLSLC)
@@ -36,6 +37,26 @@ vkflux_probe_glsl(coopmat "#extension GL_KHR_cooperative_matrix : require" HAVE_
 vkflux_probe_glsl(bf16 "#extension GL_EXT_bfloat16 : require" HAVE_bf16)
 vkflux_probe_glsl(dot "#extension GL_EXT_integer_dot_product : require" HAVE_dot)
 
+# Writes the committed module as C words; `taken` is false when there is none.
+function(vkflux_take_prebuilt dir shader line id inc taken)
+  set(${taken} OFF PARENT_SCOPE)
+  vkflux_prebuilt_hash("${dir}" "${id}" hash)
+  if(NOT hash)
+    return()
+  endif()
+  vkflux_shader_sources("${dir}" "${shader}" sources)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources} "${dir}/prebuilt/manifest.txt")
+  vkflux_module_hash("${dir}" "${shader}" "${line}" wanted)
+  if(NOT hash STREQUAL wanted)
+    message(FATAL_ERROR "shaders/prebuilt/${id}.spv is not made from the present sources, and ${GLSLC} is too old to build it. "
+                        "Run scripts/prebuild_shaders with a newer glslc, or set VKFLUX_GLSLC to one.")
+  endif()
+  file(READ "${dir}/prebuilt/${id}.spv" bytes HEX)
+  string(REGEX REPLACE "(..)(..)(..)(..)" "0x\\4\\3\\2\\1," words "${bytes}")
+  file(CONFIGURE OUTPUT "${inc}" @ONLY CONTENT "{${words}}\n")
+  set(${taken} ON PARENT_SCOPE)
+endfunction()
+
 # Sets VKFLUX_SHADER_SOURCES (the generated registry) and declares the compile steps.
 function(vkflux_compile_shaders dir)
   file(GLOB shaders CONFIGURE_DEPENDS "${dir}/*.comp")
@@ -44,55 +65,48 @@ function(vkflux_compile_shaders dir)
   set(registry "")
   set(rows "")
   set(left_out "")
+  set(prebuilt "")
   set(incs "")
   foreach(shader IN LISTS shaders)
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${shader}")
     get_filename_component(stem "${shader}" NAME_WE)
-    file(STRINGS "${shader}" lines REGEX "^//@variant ")
-    if(NOT lines)
-      set(lines "//@variant f32")
-    endif()
-    foreach(line IN LISTS lines)
-      string(REGEX REPLACE "^//@variant +" "" line "${line}")
-      string(REGEX REPLACE " *//.*$" "" line "${line}")
-      separate_arguments(words UNIX_COMMAND "${line}")
-      list(POP_FRONT words variant)
-      set(requires "")
-      set(defines "")
+    vkflux_shader_variants("${shader}" variants)
+    foreach(line IN LISTS variants)
+      vkflux_parse_variant("${line}" variant requires defines)
       set(missing "")
-      foreach(word IN LISTS words)
-        if(word MATCHES "=")
-          list(APPEND defines "-D${word}")
-        else()
-          string(REPLACE "," ";" features "${word}")
-          foreach(feature IN LISTS features)
-            list(APPEND requires ${feature})
-            if(NOT HAVE_${feature})
-              list(APPEND missing ${feature})
-            endif()
-          endforeach()
+      foreach(feature IN LISTS requires)
+        if(NOT HAVE_${feature})
+          list(APPEND missing ${feature})
         endif()
       endforeach()
-      if(missing)
-        list(APPEND left_out "${stem}:${variant} (${missing})")
-        continue()
-      endif()
       set(id "${stem}__${variant}")
       set(inc "${out}/${id}.inc")
-      add_custom_command(
-        OUTPUT "${inc}"
-        COMMAND "${GLSLC}" --target-env=vulkan1.2 -O -mfmt=c -Werror ${defines} -I "${dir}" -I "${dir}/common"
-                -MD -MF "${inc}.d" -MT "${inc}" "${shader}" -o "${inc}"
-        DEPENDS "${shader}"
-        DEPFILE "${inc}.d"
-        COMMENT "Shader ${stem}:${variant}"
-        VERBATIM)
+      if(missing)
+        vkflux_take_prebuilt("${dir}" "${shader}" "${line}" "${id}" "${inc}" taken)
+        if(NOT taken)
+          list(APPEND left_out "${stem}:${variant} (${missing})")
+          continue()
+        endif()
+        string(APPEND prebuilt " ${stem}:${variant}")
+      else()
+        add_custom_command(
+          OUTPUT "${inc}"
+          COMMAND "${GLSLC}" --target-env=vulkan1.2 -O -mfmt=c -Werror ${defines} -I "${dir}" -I "${dir}/common"
+                  -MD -MF "${inc}.d" -MT "${inc}" "${shader}" -o "${inc}"
+          DEPENDS "${shader}"
+          DEPFILE "${inc}.d"
+          COMMENT "Shader ${stem}:${variant}"
+          VERBATIM)
+      endif()
       list(APPEND incs "${inc}")
       string(REPLACE ";" "," requires "${requires}")
       string(APPEND registry "const uint32_t ${id}[] =\n#include \"${inc}\"\n;\n")
       string(APPEND rows "    {\"${stem}\", \"${variant}\", \"${requires}\", ${id}, sizeof(${id}) / 4},\n")
     endforeach()
   endforeach()
+  if(prebuilt)
+    message(STATUS "Shader variants taken from shaders/prebuilt, newer than this compiler:${prebuilt}")
+  endif()
   if(left_out)
     list(JOIN left_out ", " text)
     message(STATUS "Shader variants left out, this compiler can't build them (set VKFLUX_GLSLC to a newer one): ${text}")

@@ -10,7 +10,6 @@
 //@variant vec4_b16 VEC=1 B_TYPE=uvec2
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
-#include "linear_activation.glsl"
 #include "matmul.args.h"
 #include "weight_format.glsl"
 
@@ -25,20 +24,19 @@ layout(constant_id = 6) const uint B_FORMAT = 0;  // 0 f32, 1 f16, 2 bf16
 layout(constant_id = 7) const uint FLAGS = 0;     // 1 bias, 2 accumulate, 4 also write the pre-activation
 layout(constant_id = 8) const uint ACT = 0;
 
+layout(push_constant) uniform Push { MatmulArgs p; };
 #ifdef VEC  // every row of A, B and C starts at a multiple of four elements, and so many belong to it
 layout(set = 0, binding = 0) readonly buffer A { vec4 a[]; };
 layout(set = 0, binding = 1) readonly buffer B { B_TYPE b[]; };
-layout(set = 0, binding = 2) readonly buffer Bias { vec4 bias[]; };
-layout(set = 0, binding = 3) buffer C { vec4 c[]; };
-layout(set = 0, binding = 4) writeonly buffer Pre { vec4 pre[]; };
+#include "matmul_epilogue.glsl"
 #else
+#include "linear_activation.glsl"
 layout(set = 0, binding = 0) readonly buffer A { float a[]; };
 layout(set = 0, binding = 1) readonly buffer B { uint b[]; };
 layout(set = 0, binding = 2) readonly buffer Bias { float bias[]; };
 layout(set = 0, binding = 3) buffer C { float c[]; };
 layout(set = 0, binding = 4) writeonly buffer Pre { float pre[]; };
 #endif
-layout(push_constant) uniform Push { MatmulArgs p; };
 
 const uint BM = LOCAL / TX * TM, BN = TX * TN, BK4 = BK / 4, TM4 = TM / 4, TN4 = TN / 4;
 const bool A_BY_K = FORM != 2, B_BY_K = FORM == 0;  // K is the innermost dimension
@@ -142,14 +140,8 @@ void multiply(uint tx, uint ty) {
   }
 }
 
-// Elements [at, at + 4) of C, columns n and following.
+#ifndef VEC
 void store(uint at, uint n, vec4 v) {
-#ifdef VEC
-  if ((FLAGS & 1) != 0) v += bias[n / 4];
-  if ((FLAGS & 2) != 0) v += c[at / 4];
-  if ((FLAGS & 4) != 0) pre[at / 4] = v;
-  c[at / 4] = linear_activation(ACT, v);
-#else
   [[unroll]] for (uint r = 0; r < 4; r++) {
     if (n + r >= p.n) continue;
     if ((FLAGS & 1) != 0) v[r] += bias[n + r];
@@ -160,8 +152,8 @@ void store(uint at, uint n, vec4 v) {
   [[unroll]] for (uint r = 0; r < 4; r++) {
     if (n + r < p.n) c[at + r] = y[r];
   }
-#endif
 }
+#endif
 
 void main() {
   const uint batch = gl_WorkGroupID.z / p.splits, k_begin = gl_WorkGroupID.z % p.splits * p.k_split;

@@ -1,41 +1,17 @@
 #include "autograd/ops/matmul_engine.h"
 
 #include <algorithm>
-#include <array>
-#include <span>
 
-#include "autograd/run.h"
+#include "autograd/ops/matmul_tiles.h"
 
 namespace vkflux {
 namespace {
-
-struct Tile {
-  KernelId kernel;
-  int64_t rows, columns;
-  int64_t step;  // a split of K is a multiple of this
-};
-
-bool aligned(const GemmMatrix& x, int64_t to, int64_t batch) {
-  return x.ld % to == 0 && x.offset % to == 0 && (batch == 1 || x.batch_stride % to == 0);
-}
-
-uint32_t b_format(const Gemm& g) {
-  return g.b.tensor.dtype() == DType::f32 ? 0 : g.b.tensor.dtype() == DType::f16 ? 1 : 2;
-}
-
-bool vector_c(const Gemm& g) {
-  return aligned(g.c, 4, g.batch) && (g.n % 4 == 0 || g.c_padded);
-}
 
 bool fits_simd(const Gemm& g) {
   const int64_t b_texel = b_format(g) ? 8 : 4;
   if (!aligned(g.a, 4, g.batch) || !aligned(g.b, b_texel, g.batch)) return false;
   if (g.form == GemmForm::nt) return g.k % b_texel == 0;
   return vector_c(g);
-}
-
-uint32_t flags(const Gemm& g) {
-  return (g.bias.defined() ? 1u : 0u) | (g.accumulate ? 2u : 0u) | (g.pre.defined() ? 4u : 0u);
 }
 
 // Rows of a tile in units of `unit`, at most `most` units: least estimated time, where a tile costs its units
@@ -72,65 +48,6 @@ Tile simd_tile(const Caps& caps, const Gemm& g) {
           unit * ma,
           4ll * sg * nv,
           16};
-}
-
-// Tiles of shaders/matmul.comp: tx x ty invocations with tm x tn elements of C each.
-struct SharedTile {
-  int64_t max_m;      // for products of at most so many rows,
-  int64_t min_tiles;  // when C has at least so many tiles
-  uint32_t tx, ty, tm, tn, bk;
-
-  int64_t rows() const { return int64_t{ty} * tm; }
-  int64_t columns() const { return int64_t{tx} * tn; }
-  uint32_t shared_bytes() const { return static_cast<uint32_t>(rows() + columns()) * 4 * (bk + 4); }
-};
-
-constexpr SharedTile kFewRows{16, 0, 16, 4, 4, 4, 16}, kSmall{INT64_MAX, 0, 16, 16, 4, 4, 16},
-    kTall{INT64_MAX, 64, 16, 8, 8, 4, 16}, kLarge{INT64_MAX, 128, 16, 16, 8, 8, 16};
-
-// Best first; the last row fits every device. More elements per invocation need fewer reads of shared memory
-// per product, but 8 x 8 only fits where an invocation can have more than 128 registers.
-std::span<const SharedTile> shared_tiles(DeviceClass cls) {
-  static constexpr std::array kMany{kFewRows, kLarge, kTall, kSmall};
-  static constexpr std::array kSome{kFewRows, kTall, kSmall};
-  static constexpr std::array kFew{kFewRows, kSmall};
-  switch (cls) {
-    case DeviceClass::nvidia:
-    case DeviceClass::amd:
-      return kMany;
-    case DeviceClass::intel:
-      return kSome;
-    case DeviceClass::other:
-    case DeviceClass::cpu:
-      return kFew;
-  }
-  return kFew;
-}
-
-int64_t tile_count(const Gemm& g, int64_t rows, int64_t columns) {
-  return (g.m + rows - 1) / rows * ((g.n + columns - 1) / columns) * g.batch;
-}
-
-const char* shared_variant(const Gemm& g) {
-  if (!aligned(g.a, 4, g.batch) || !aligned(g.b, 4, g.batch) || !vector_c(g)) return "scalar";
-  return b_format(g) ? "vec4_b16" : "vec4";
-}
-
-Tile shared_tile(Device& device, const Gemm& g) {
-  const std::span<const SharedTile> tiles = shared_tiles(device.device_class());
-  const Caps& caps = device.caps();
-  const auto row = std::find_if(tiles.begin(), tiles.end() - 1, [&](const SharedTile& t) {
-    return g.m <= t.max_m && tile_count(g, t.rows(), t.columns()) >= t.min_tiles &&
-           t.tx * t.ty <= caps.max_invocations && t.shared_bytes() <= caps.max_shared_memory;
-  });
-  const SharedTile& t = *row;
-  return {{"matmul",
-           shared_variant(g),
-           {t.tx * t.ty, t.tx, t.tm, t.tn, t.bk, static_cast<uint32_t>(g.form), b_format(g), flags(g),
-            static_cast<uint32_t>(g.act)}},
-          t.rows(),
-          t.columns(),
-          t.bk};
 }
 
 // Parts of K: more than one when the output has too few tiles for the device and K is long.
@@ -179,14 +96,19 @@ void launch(Device& device, const Gemm& g, const Tile& t, bool simd, int64_t spl
   }
 }
 
+Tile choose_tile(Device& device, const Gemm& g, bool simd) {
+  if (simd) return simd_tile(device.caps(), g);
+  if (const auto coop = coop_tile(device, g)) return *coop;
+  return shared_tile(device, g);
+}
+
 void launch_split(Device& device, const Gemm& g, const Tile& plain_tile, bool simd, int64_t splits) {
   const int64_t stride = (g.m * g.n + 3) / 4 * 4;
   const Tensor partial = Tensor::empty(device, {splits, stride}, DType::f32, MemoryClass::scratch);
   Gemm part = g;
   part.c = {partial, g.n, stride, 0};
   part.accumulate = false;
-  const Tile t =
-      g.accumulate ? (simd ? simd_tile(device.caps(), part) : shared_tile(device, part)) : plain_tile;
+  const Tile t = g.accumulate ? choose_tile(device, part, simd) : plain_tile;
   launch(device, part, t, simd, splits);
   const uint64_t n4 = static_cast<uint64_t>(stride / 4);
   const double count = static_cast<double>(stride * (splits + 1));
@@ -232,7 +154,7 @@ void gemm(Device& device, const Gemm& g) {
     return;
   }
   const bool simd = use_simd(device, "matmul") && fits_simd(g);
-  const Tile t = simd ? simd_tile(device.caps(), g) : shared_tile(device, g);
+  const Tile t = choose_tile(device, g, simd);
   const int64_t splits = split_count(device.device_class(), g, t);
   if (splits > 1) {
     launch_split(device, g, t, simd, splits);

@@ -1,0 +1,147 @@
+// Tiles of the kernels for GPUs. Registers, spills and occupancy of each choice, by compiler:
+// docs/benchmarks, "compile only".
+#include <algorithm>
+#include <array>
+#include <span>
+#include <string>
+
+#include "autograd/ops/matmul_tiles.h"
+
+namespace vkflux {
+namespace {
+
+// Tiles of shaders/matmul.comp: tx x ty invocations with tm x tn elements of C each.
+struct SharedTile {
+  int64_t max_m;      // for products of at most so many rows,
+  int64_t min_tiles;  // when C has at least so many tiles
+  uint32_t tx, ty, tm, tn, bk;
+
+  int64_t rows() const { return int64_t{ty} * tm; }
+  int64_t columns() const { return int64_t{tx} * tn; }
+  uint32_t shared_bytes() const { return static_cast<uint32_t>(rows() + columns()) * 4 * (bk + 4); }
+};
+
+constexpr SharedTile kFewRows{16, 0, 16, 4, 4, 4, 16}, kSmall{INT64_MAX, 0, 16, 16, 4, 4, 16},
+    kTall{INT64_MAX, 64, 16, 8, 8, 4, 16}, kLarge{INT64_MAX, 128, 16, 16, 8, 8, 16};
+
+// Best first; the last row fits every device. More elements per invocation need fewer reads of shared memory
+// per product, but 8 x 8 only fits where an invocation can have more than 128 registers.
+std::span<const SharedTile> shared_tiles(DeviceClass cls) {
+  static constexpr std::array kMany{kFewRows, kLarge, kTall, kSmall};
+  static constexpr std::array kSome{kFewRows, kTall, kSmall};
+  static constexpr std::array kFew{kFewRows, kSmall};
+  switch (cls) {
+    case DeviceClass::nvidia:
+    case DeviceClass::amd:
+      return kMany;
+    case DeviceClass::intel:
+      return kSome;
+    case DeviceClass::other:
+    case DeviceClass::cpu:
+      return kFew;
+  }
+  return kFew;
+}
+
+const char* shared_variant(const Gemm& g) {
+  if (!aligned(g.a, 4, g.batch) || !aligned(g.b, 4, g.batch) || !vector_c(g)) return "scalar";
+  return b_format(g) ? "vec4_b16" : "vec4";
+}
+
+// Tiles of shaders/matmul_coop.comp: down x across subgroups, each with a part of rows / down x columns /
+// across.
+struct CoopTile {
+  int64_t max_m, min_tiles;  // as above
+  uint32_t rows, columns, down, across, bk;
+};
+
+// Best first; the last row takes every product. A part of 64 x 32 needs 64 registers for its sums at 32
+// invocations, and reads (64 + 32) / (64 x 32) factors of shared memory per product.
+constexpr std::array kWideCoop{CoopTile{32, 0, 32, 64, 1, 4, 32}, CoopTile{INT64_MAX, 96, 128, 128, 2, 4, 32},
+                               CoopTile{INT64_MAX, 0, 64, 64, 2, 2, 32}};
+// Subgroups of 8 or 16, whose compilers have 128 registers of that width: parts of 16 x 16.
+constexpr std::array kNarrowCoop{CoopTile{16, 0, 16, 64, 1, 4, 16}, CoopTile{INT64_MAX, 0, 64, 64, 4, 4, 16}};
+// Where two workgroups fit a multiprocessor only with at most 128 registers, shorter steps make them fit.
+constexpr uint32_t kShortStep = 16;
+
+// The size that the kernel is compiled for: 32 where that can be had, since two narrow subgroups hide more
+// latency than a wide one; at least 16, since narrower ones send more messages for the same tile.
+uint32_t coop_subgroup(const Caps& caps) {
+  if (!caps.min_subgroup_size) return caps.subgroup_size;
+  const uint32_t wanted = caps.device_class == DeviceClass::intel ? 16 : 32;
+  return std::clamp(wanted, caps.min_subgroup_size, caps.max_subgroup_size);
+}
+
+uint32_t shared_bytes(const CoopTile& t, const MatrixShape& s) {
+  const uint32_t pad = 16, by_k = 2 * t.bk + pad;  // bytes of a row; the other order needs no more
+  return (t.rows + t.columns) * by_k + t.down * t.across * s.m * s.n * 4;
+}
+
+// The largest shape that the tile's parts can be made of; none: null.
+const MatrixShape* fitting(const std::vector<MatrixShape>& shapes, const CoopTile& t) {
+  const MatrixShape* best = nullptr;
+  for (const MatrixShape& s : shapes) {
+    const bool fits =
+        t.rows / t.down % s.m == 0 && t.columns / t.across % s.n == 0 && t.bk % s.k == 0 && s.n % 4 == 0;
+    if (fits && (!best || s.m * s.n * s.k > best->m * best->n * best->k)) best = &s;
+  }
+  return best;
+}
+
+}  // namespace
+
+Tile shared_tile(Device& device, const Gemm& g) {
+  const std::span<const SharedTile> tiles = shared_tiles(device.device_class());
+  const Caps& caps = device.caps();
+  const auto row = std::find_if(tiles.begin(), tiles.end() - 1, [&](const SharedTile& t) {
+    return g.m <= t.max_m && tile_count(g, t.rows(), t.columns()) >= t.min_tiles &&
+           t.tx * t.ty <= caps.max_invocations && t.shared_bytes() <= caps.max_shared_memory;
+  });
+  const SharedTile& t = *row;
+  return {{"matmul",
+           shared_variant(g),
+           {t.tx * t.ty, t.tx, t.tm, t.tn, t.bk, static_cast<uint32_t>(g.form), b_format(g), flags(g),
+            static_cast<uint32_t>(g.act)}},
+          t.rows(),
+          t.columns(),
+          t.bk};
+}
+
+std::optional<Tile> coop_tile(Device& device, const Gemm& g) {
+  const std::string forced = forced_variant("matmul");
+  const DeviceClass cls = device.device_class();
+  if (forced.empty() ? cls == DeviceClass::cpu : forced != "coop") return std::nullopt;
+  const uint32_t format = b_format(g);
+  const bool vectors = aligned(g.a, 4, g.batch) && aligned(g.b, 4, g.batch) && vector_c(g);
+  if (format == 0 || !vectors) return std::nullopt;
+  const Caps& caps = device.caps();
+  // bf16 weights keep their type where the device has it; f16 holds all but their smallest values exactly.
+  const bool bf16 = format == 2 && device.kernels().available("matmul_coop", "bf16");
+  const char* variant = bf16 ? "bf16" : "f16";
+  if (!device.kernels().available("matmul_coop", variant)) return std::nullopt;
+  const uint32_t subgroup = coop_subgroup(caps);
+  const std::span<const CoopTile> tiles =
+      subgroup < 32 ? std::span<const CoopTile>(kNarrowCoop) : std::span<const CoopTile>(kWideCoop);
+  for (const CoopTile& t : tiles) {
+    CoopTile tile = t;
+    if (cls == DeviceClass::nvidia && tile.rows == 128) tile.bk = kShortStep;
+    const MatrixShape* s = fitting(bf16 ? caps.bf16_shapes : caps.f16_shapes, tile);
+    const uint32_t local = subgroup * tile.down * tile.across;
+    if (!s || g.m > tile.max_m || tile_count(g, tile.rows, tile.columns) < tile.min_tiles ||
+        local > caps.max_invocations || shared_bytes(tile, *s) > caps.max_shared_memory) {
+      continue;
+    }
+    return Tile{{"matmul_coop",
+                 variant,
+                 {local, subgroup, s->m, s->n, s->k, tile.rows / tile.down / s->m,
+                  tile.columns / tile.across / s->n, tile.across, tile.bk, static_cast<uint32_t>(g.form),
+                  format, flags(g), static_cast<uint32_t>(g.act)},
+                 subgroup},
+                tile.rows,
+                tile.columns,
+                tile.bk};
+  }
+  return std::nullopt;
+}
+
+}  // namespace vkflux

@@ -1,0 +1,49 @@
+// How a matrix product is cut into workgroups, by structure of kernel. Behind gemm() alone.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "autograd/ops/matmul_engine.h"
+#include "autograd/run.h"
+
+namespace vkflux {
+
+struct Tile {
+  KernelId kernel;
+  int64_t rows, columns;  // of C
+  int64_t step;           // a split of K is a multiple of this
+};
+
+inline bool aligned(const GemmMatrix& x, int64_t to, int64_t batch) {
+  return x.ld % to == 0 && x.offset % to == 0 && (batch == 1 || x.batch_stride % to == 0);
+}
+
+/// Number of B's type in shaders/common/weight_format.glsl.
+inline uint32_t b_format(const Gemm& g) {
+  return g.b.tensor.dtype() == DType::f32 ? 0 : g.b.tensor.dtype() == DType::f16 ? 1 : 2;
+}
+
+/// C's rows can be written as vec4.
+inline bool vector_c(const Gemm& g) {
+  return aligned(g.c, 4, g.batch) && (g.n % 4 == 0 || g.c_padded);
+}
+
+/// FLAGS of the kernels.
+inline uint32_t flags(const Gemm& g) {
+  return (g.bias.defined() ? 1u : 0u) | (g.accumulate ? 2u : 0u) | (g.pre.defined() ? 4u : 0u);
+}
+
+inline int64_t tile_count(const Gemm& g, int64_t rows, int64_t columns) {
+  return (g.m + rows - 1) / rows * ((g.n + columns - 1) / columns) * g.batch;
+}
+
+/// Tiles in shared memory (shaders/matmul.comp): every shape and device.
+Tile shared_tile(Device& device, const Gemm& g);
+
+/// Cooperative matrices (shaders/matmul_coop.comp): none when the device has no fitting ones, when B is f32
+/// (whose precision isn't given up), when rows aren't aligned, or on a CPU, unless VKFLUX_VARIANT=matmul:coop
+/// asks for it there.
+std::optional<Tile> coop_tile(Device& device, const Gemm& g);
+
+}  // namespace vkflux
