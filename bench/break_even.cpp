@@ -18,7 +18,10 @@ constexpr double kFarthest = 64;  // extrapolation, as a multiple of the last co
 
 Measured timed(Device& device, const Function& fn, const Inputs& inputs, const Cost& cost, const Peaks& peaks,
                const MeasureOptions& options) {
-  const Row row = measure(device, forward_case("attention", "", inputs, fn), peaks, options);
+  Case c;
+  c.name = "attention";
+  c.make = [&] { return forward_of(inputs, fn); };
+  const Row row = measure(device, c, peaks, options);
   return {cost.flops, cost.bytes, row.bytes, row.p10_ms, row.median_ms};
 }
 

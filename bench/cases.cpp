@@ -7,18 +7,17 @@
 
 namespace vkflux::bench {
 
-Tensor noise(Device& device, const Shape& shape) {
-  return op::normal(device, shape, 1, static_cast<uint64_t>(shape.numel()));
+Tensor noise(Device& device, const Shape& shape, uint64_t salt) {
+  return op::normal(device, shape, 1 + salt, static_cast<uint64_t>(shape.numel()));
 }
 
-Case forward_case(const std::string& name, const std::string& shape, const Inputs& inputs,
-                  const Function& fn) {
-  return {name, shape, [=] { return [=] { fn(inputs); }; }};
+Instance forward_of(const Inputs& inputs, const Function& fn, Reference reference) {
+  return {[=] { return [=] { return Inputs{fn(inputs)}; }; }, std::move(reference)};
 }
 
-Case backward_case(const std::string& name, const std::string& shape, const Inputs& inputs,
-                   const Function& fn, const std::vector<size_t>& wanted, const Inputs& parameters) {
-  const auto prepare = [=]() -> std::function<void()> {
+Instance backward_of(const Inputs& inputs, const Function& fn, const Tensor& seed,
+                     const std::vector<size_t>& wanted, Reference reference, const Inputs& parameters) {
+  const auto prepare = [=]() -> std::function<Inputs()> {
     auto tape = std::make_shared<Tape>();
     for (const size_t i : wanted) tape->watch(inputs[i]);
     for (const Tensor& p : parameters) tape->watch(p);
@@ -27,10 +26,15 @@ Case backward_case(const std::string& name, const std::string& shape, const Inpu
       const auto scope = tape->record();
       y = fn(inputs);
     }
-    const Tensor seed = Tensor::full(y.device(), y.shape(), 1.0f);
-    return [tape, y, seed] { tape->backward(y, seed); };
+    return [=] {
+      const Grads grads = tape->backward(y, seed);
+      Inputs out;
+      for (const size_t i : wanted) out.push_back(grads.of(inputs[i]));
+      for (const Tensor& p : parameters) out.push_back(grads.of(p));
+      return out;
+    };
   };
-  return {name, shape, prepare};
+  return {prepare, std::move(reference)};
 }
 
 }  // namespace vkflux::bench

@@ -11,31 +11,26 @@
 
 namespace vkflux::bench {
 
-/// Sizes of a FLUX.1 transformer and of its autoencoder's feature maps.
-struct Sizes {
-  int64_t hidden, heads, text, image;  // tokens; `image` is a square number
-  int64_t side, channels;              // of a feature map
-
-  static Sizes small() { return {256, 4, 32, 256, 32, 64}; }
-  static Sizes full() { return {3072, 24, 512, 4096, 128, 256}; }  // FLUX.1 at 1024x1024
-  int64_t head_dim() const { return hidden / heads; }
-};
-
-using Inputs = std::vector<Tensor>;
 using Function = std::function<Tensor(const Inputs&)>;
 
-/// Normally distributed values, the same every time.
-Tensor noise(Device& device, const Shape& shape);
-Case forward_case(const std::string& name, const std::string& shape, const Inputs& inputs,
-                  const Function& fn);
-/// The backward pass alone, with gradients wanted for `inputs[i]`, i in wanted, and for `parameters`.
-Case backward_case(const std::string& name, const std::string& shape, const Inputs& inputs,
-                   const Function& fn, const std::vector<size_t>& wanted, const Inputs& parameters = {});
+/// Normally distributed values, the same every time; salt tells tensors of one size apart.
+Tensor noise(Device& device, const Shape& shape, uint64_t salt = 0);
 
-void add_linear(std::vector<Case>& cases, Device& device, const Sizes& s);
-void add_attention(std::vector<Case>& cases, Device& device, const Sizes& s);
-void add_pointwise(std::vector<Case>& cases, Device& device, const Sizes& s);
-void add_images(std::vector<Case>& cases, Device& device, const Sizes& s);
-void add_blocks(std::vector<Case>& cases, Device& device, const Sizes& s);
+/// The work of fn(inputs).
+Instance forward_of(const Inputs& inputs, const Function& fn, Reference reference = {});
+/// The backward pass alone, from the gradient `seed`: its results are the gradients with respect to
+/// inputs[i], i in wanted, followed by those of `parameters`.
+Instance backward_of(const Inputs& inputs, const Function& fn, const Tensor& seed,
+                     const std::vector<size_t>& wanted, Reference reference = {},
+                     const Inputs& parameters = {});
+
+void add_linear(std::vector<Case>& cases, Device& device);
+void add_attention(std::vector<Case>& cases, Device& device);
+void add_pointwise(std::vector<Case>& cases, Device& device);
+void add_images(std::vector<Case>& cases, Device& device);
+void add_blocks(std::vector<Case>& cases, Device& device);
+/// model: a checkpoint folder; its transformer's denoising step is measured beside one of random weights.
+void add_steps(std::vector<Case>& cases, Device& device, const std::string& model);
+void add_training(std::vector<Case>& cases, Device& device);
 
 }  // namespace vkflux::bench

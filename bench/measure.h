@@ -1,42 +1,79 @@
-// Times pieces of work on a device and puts them in relation to what the device can do at best.
+// Times pieces of work on a device, checks what they computed against an independent reference, and puts the
+// times in relation to what the device can do at best.
 #pragma once
 
 #include <functional>
 #include <string>
 #include <vector>
 
-#include "vk/device.h"
+#include "autograd/tensor.h"
 
 namespace vkflux::bench {
+
+using Inputs = std::vector<Tensor>;
 
 /// The best the device was seen to do: multiply-adds on registers, and streaming through memory.
 struct Peaks {
   double gflops = 0, gbs = 0;
 };
 
-/// Work to be timed. prepare() does what isn't timed (recording a forward pass, say) and returns what is.
+/// Some elements of one result, computed on the host in another way. Differences count in units of `scale`,
+/// the typical size of the result's elements.
+struct Expected {
+  size_t result = 0;           // which of the results
+  std::vector<int64_t> index;  // elements of it, flat
+  std::vector<double> value;
+  double scale = 1;
+  // When given: value[0] is expected of the sum of result[i] direction[i]; index isn't used.
+  std::vector<float> direction;
+};
+using Reference = std::function<std::vector<Expected>()>;
+
+/// Work with its inputs on the device. prepare() does what isn't timed (recording a forward pass, say) and
+/// returns what is, which gives the results that are checked.
+struct Instance {
+  std::function<std::function<Inputs()>()> prepare;
+  Reference reference;      // null: nothing is checked
+  int steps = 1;            // of one timed call; times and costs are divided by it
+  double copied_bytes = 0;  // read and written by copies in one call: they declare no cost
+};
+
+/// Something to be measured. make() allocates: a case holds no memory before and after its measurement.
 struct Case {
   std::string name, shape;
-  std::function<std::function<void()>()> prepare;
+  std::string dtype = "f32";
+  double tolerance = 2e-4;
+  bool big = false;  // only with --full on a CPU
+  std::function<Instance()> make;
 };
 
 struct Row {
-  std::string name, shape;
-  std::string kernels;  // by falling share of time
+  std::string name, shape, dtype;
+  std::string variant;  // the kernels by falling share of time
   int repeats = 0;
   double p10_ms = 0, median_ms = 0, p90_ms = 0;  // wall time from first dispatch to completion
-  double flops = 0, bytes = 0;                   // what the kernels declare; 0 on a device without timestamps
+  double flops = 0, bytes = 0;                   // what the kernels declare
   double gflops = 0, gbs = 0;                    // at the median
   double share = 0;  // time that the nearer of the two peaks would need, over the median; above 1 in caches
+  bool checked = false;
+  double max_error = 0, tolerance = 0;  // relative to the typical size of a result
+  bool right() const { return !checked || max_error <= tolerance; }
 };
 
 struct MeasureOptions {
   double seconds = 0.4;  // of repeats of a row
-  int min_repeats = 5, max_repeats = 200;
+  int min_repeats = 3, max_repeats = 200;
 };
 
 Peaks measure_peaks(Device& device);
+/// The larger of both, value by value: other processes only ever make a device look slower.
+Peaks best(const Peaks& a, const Peaks& b);
 Row measure(Device& device, const Case& work, const Peaks& peaks, const MeasureOptions& options);
+/// Sets the row's share of these peaks.
+void set_share(Row& row, const Peaks& peaks);
+
+/// Largest difference in units of the scale; infinite when a value isn't finite or doesn't exist.
+double worst_error(const Inputs& results, const std::vector<Expected>& expected);
 
 /// Value at a fraction of the sorted values, interpolated. values is not empty.
 double percentile(std::vector<double> values, double fraction);

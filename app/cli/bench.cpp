@@ -1,83 +1,140 @@
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <optional>
 
 #include "app/cli/bench_attention.h"
+#include "app/cli/bench_record.h"
 #include "app/cli/cli.h"
 #include "bench/cases.h"
+#include "model/io/file.h"
 
 namespace vkflux::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
+constexpr const char* kModel = "models/emoji";
+constexpr size_t kRowsBetweenPeaks = 12;
 
 struct Options {
-  std::string topic = "kernels", suite = "all", filter;
-  bool full = false;
+  std::string topic = "kernels", suite = "all", filter, model, compare, plot, csv;
+  bool full = false, list = false;
   bench::MeasureOptions measure;
   AttentionBenchOptions attention;
 };
 
+/// The checkpoint folder for the suite of steps; empty when nobody asked for one and ours isn't here.
+std::string model_folder(const Options& o) {
+  if (!o.model.empty()) return o.model;
+  return std::filesystem::exists(kModel) ? kModel : "";
+}
+
+std::string full_name(const bench::Case& c) {
+  return c.name + " " + c.shape + " " + c.dtype;
+}
+
 std::vector<bench::Case> collect(Device& device, const Options& o) {
-  const bool small = device.device_class() == DeviceClass::cpu && !o.full;
-  const bench::Sizes sizes = small ? bench::Sizes::small() : bench::Sizes::full();
   std::vector<bench::Case> cases;
-  if (o.suite != "blocks") {
-    bench::add_linear(cases, device, sizes);
-    bench::add_attention(cases, device, sizes);
-    bench::add_pointwise(cases, device, sizes);
-    bench::add_images(cases, device, sizes);
+  const auto wanted = [&](const char* suite) { return o.suite == suite || o.suite == "all"; };
+  if (wanted("ops")) {
+    bench::add_linear(cases, device);
+    bench::add_attention(cases, device);
+    bench::add_pointwise(cases, device);
+    bench::add_images(cases, device);
   }
-  if (o.suite != "ops") bench::add_blocks(cases, device, sizes);
+  if (wanted("blocks")) bench::add_blocks(cases, device);
+  if (wanted("step")) bench::add_steps(cases, device, model_folder(o));
+  if (wanted("train")) bench::add_training(cases, device);
+  const bool full = o.full || device.device_class() != DeviceClass::cpu;
   std::erase_if(cases, [&](const bench::Case& c) {
-    return (c.name + " " + c.shape).find(o.filter) == std::string::npos;
+    return (c.big && !full) || full_name(c).find(o.filter) == std::string::npos;
   });
-  if (cases.empty())
+  if (cases.empty()) {
     throw Error(ErrorCode::invalid_argument,
-                fmt::format("nothing to measure matches --filter '{}'", o.filter));
+                fmt::format("nothing to measure matches --filter '{}'; --list shows what there is{}",
+                            o.filter, full ? "" : ", --full adds the large sizes"));
+  }
   return cases;
 }
 
-Json to_json(const bench::Row& r) {
-  return {{"name", r.name},       {"shape", r.shape},   {"kernels", r.kernels},
-          {"repeats", r.repeats}, {"p10_ms", r.p10_ms}, {"median_ms", r.median_ms},
-          {"p90_ms", r.p90_ms},   {"flops", r.flops},   {"bytes", r.bytes},
-          {"gflops", r.gflops},   {"gbs", r.gbs},       {"share_of_peak", r.share}};
+void print_head(const BenchRecord& record, bool compare) {
+  fmt::print("{} ({} class), {}\npeak: {:.1f} GFLOP/s of multiply-adds in registers, {:.1f} GB/s\n\n",
+             record.device, record.device_class, record.driver, record.peaks.gflops, record.peaks.gbs);
+  fmt::print("{:<24}{:<38}{:<6}{:>10}{:>10}{:>10}{:>9}{:>8}{:>7}{:>9}{}  {}\n", "what", "shape", "dtype",
+             "ms", "p10", "p90", "GFLOP/s", "GB/s", "limit", "error", compare ? "  faster" : "", "kernels");
+}
+
+void print_row(const bench::Row& r, const std::optional<EarlierRecord>& earlier) {
+  std::string ratio;
+  if (earlier) {
+    const double before = earlier->ms(r);
+    ratio = before > 0 ? fmt::format("{:>7.2f}x", before / r.median_ms) : fmt::format("{:>8}", "new");
+  }
+  fmt::print("{:<24}{:<38}{:<6}{:>10.3f}{:>10.3f}{:>10.3f}{:>9.2f}{:>8.2f}{:>6.0f}%{:>9}{}  {}\n", r.name,
+             r.shape, r.dtype, r.median_ms, r.p10_ms, r.p90_ms, r.gflops, r.gbs, 100 * r.share,
+             r.checked ? fmt::format("{:.1e}{}", r.max_error, r.right() ? "" : "!") : "-", ratio, r.variant);
+  std::fflush(stdout);
+}
+
+/// Measures all cases. The peaks are measured again now and then: another process may slow down any one
+/// moment, and shares are only meant against the best the device can do.
+void measure_all(Device& device, const std::vector<bench::Case>& cases, const Options& o, bool json,
+                 const std::optional<EarlierRecord>& earlier, BenchRecord& record) {
+  Progress progress("bench", static_cast<int64_t>(cases.size()));
+  for (size_t i = 0; i < cases.size(); ++i) {
+    if (interrupted()) throw Error(ErrorCode::cancelled, "interrupted");
+    if (i > 0 && i % kRowsBetweenPeaks == 0)
+      record.peaks = bench::best(record.peaks, bench::measure_peaks(device));
+    const ErrorContext context(full_name(cases[i]));
+    record.rows.push_back(bench::measure(device, cases[i], record.peaks, o.measure));
+    if (json) {
+      progress.update(static_cast<int64_t>(i) + 1, cases[i].name);
+    } else {
+      print_row(record.rows.back(), earlier);
+    }
+  }
+  record.peaks = bench::best(record.peaks, bench::measure_peaks(device));
+  for (bench::Row& r : record.rows) bench::set_share(r, record.peaks);
+}
+
+void compare_with(nlohmann::ordered_json& j, const EarlierRecord& earlier, const BenchRecord& record) {
+  for (size_t i = 0; i < record.rows.size(); ++i) {
+    const double before = earlier.ms(record.rows[i]);
+    if (!(before > 0)) continue;
+    j["rows"][i]["earlier_ms"] = before;
+    j["rows"][i]["faster"] = before / record.rows[i].median_ms;
+  }
 }
 
 int run(const Common& common, const Options& o) {
+  std::optional<EarlierRecord> earlier;
+  if (!o.compare.empty()) earlier.emplace(o.compare);
   const auto device = open_device(common);
   const Caps& caps = device->caps();
   const std::vector<bench::Case> cases = collect(*device, o);
-  const bench::Peaks peaks = bench::measure_peaks(*device);
-  Json rows = Json::array();
-  Progress progress("bench", static_cast<int64_t>(cases.size()));
-  if (!common.json) {
-    fmt::print("{} ({} class), {} {}\npeak: {:.1f} GFLOP/s of multiply-adds in registers, {:.1f} GB/s\n\n",
-               caps.device_name, name(device->device_class()), caps.driver_name, caps.driver_info,
-               peaks.gflops, peaks.gbs);
-    fmt::print("{:<24}{:<26}{:>9}{:>9}{:>9}{:>10}{:>8}{:>7}  {}\n", "what", "shape", "ms", "p10", "p90",
-               "GFLOP/s", "GB/s", "peak", "kernels");
+  if (o.list) {
+    for (const bench::Case& c : cases) fmt::print("{}\n", full_name(c));
+    return kOk;
   }
-  int64_t done = 0;
-  for (const bench::Case& c : cases) {
-    if (interrupted()) throw Error(ErrorCode::cancelled, "interrupted");
-    const bench::Row r = bench::measure(*device, c, peaks, o.measure);
-    rows.push_back(to_json(r));
-    if (!common.json) {
-      fmt::print("{:<24}{:<26}{:>9.3f}{:>9.3f}{:>9.3f}{:>10.2f}{:>8.2f}{:>6.0f}%  {}\n", r.name, r.shape,
-                 r.median_ms, r.p10_ms, r.p90_ms, r.gflops, r.gbs, 100 * r.share, r.kernels);
-    } else {
-      progress.update(++done, c.name);
-    }
-  }
+  if ((o.suite == "step" || o.suite == "all") && model_folder(o).empty())
+    spdlog::warn("there is no {} here: name a checkpoint folder with --model to measure its step", kModel);
+  BenchRecord record{caps.device_name,
+                     std::string(name(device->device_class())),
+                     caps.driver_name + " " + caps.driver_info,
+                     bench::measure_peaks(*device),
+                     {}};
+  if (earlier && earlier->device() != record.device)
+    spdlog::warn("--compare {} was measured on {}, this is {}", o.compare, earlier->device(), record.device);
+  if (!common.json) print_head(record, earlier.has_value());
+  measure_all(*device, cases, o, common.json, earlier, record);
   if (common.json) {
-    const Json out{{"device", caps.device_name},
-                   {"class", name(device->device_class())},
-                   {"driver", caps.driver_name + " " + caps.driver_info},
-                   {"peaks", {{"gflops", peaks.gflops}, {"gbs", peaks.gbs}}},
-                   {"rows", rows}};
-    fmt::print("{}\n", out.dump(1));
+    nlohmann::ordered_json j = to_json(record);
+    if (earlier) compare_with(j, *earlier, record);
+    fmt::print("{}\n", j.dump(1));
   }
-  return kOk;
+  if (!o.csv.empty()) io::atomic_write(o.csv, to_csv(record));
+  if (!o.plot.empty()) io::atomic_write(o.plot, roofline_svg(record));
+  return verdict(record);
 }
 
 }  // namespace
@@ -85,24 +142,33 @@ int run(const Common& common, const Options& o) {
 void add_bench(CLI::App& app) {
   auto common = std::make_shared<Common>();
   auto o = std::make_shared<Options>();
-  CLI::App* c = add_command(app, "bench", "measure ops and whole blocks against the device's own peaks",
-                            "vkflux bench --suite ops --filter linear", common, [common, o] {
-                              return o->topic == "attention"
-                                         ? bench_attention(*common, o->attention, o->measure)
-                                         : run(*common, *o);
-                            });
+  CLI::App* c = add_command(
+      app, "bench", "measure ops, blocks, denoising and training steps against the device's own peaks",
+      "vkflux bench --suite ops --filter linear", common, [common, o] {
+        return o->topic == "attention" ? bench_attention(*common, o->attention, o->measure)
+                                       : run(*common, *o);
+      });
   c->add_option("topic", o->topic,
-                "kernels: ops and blocks; attention: students against full attention, with break-even points")
+                "kernels: the suites; attention: students against full attention, with break-even points")
       ->capture_default_str()
       ->check(CLI::IsMember({"kernels", "attention"}));
   c->add_option("--suite", o->suite, "what to measure")
       ->capture_default_str()
-      ->check(CLI::IsMember({"ops", "blocks", "all"}));
-  c->add_option("--filter", o->filter, "only rows whose name and shape contain this");
-  c->add_flag("--full", o->full, "sizes of FLUX.1 at 1024x1024 also on a CPU (slow)");
+      ->check(CLI::IsMember({"ops", "blocks", "step", "train", "all"}));
+  c->add_option("--filter", o->filter,
+                "only rows whose name, shape and dtype, joined by blanks, contain this");
+  c->add_flag("--full", o->full, "also the large sizes on a CPU (slow)");
+  c->add_flag("--list", o->list, "names of the rows, without measuring");
+  c->add_option("--model", o->model, fmt::format("checkpoint folder for the suite of steps [{}]", kModel));
+  c->add_option("--compare", o->compare, "file of an earlier --json: how much faster every row is now");
+  c->add_option("--csv", o->csv, "write the rows to this file");
+  c->add_option("--plot", o->plot, "write a roofline plot to this file (SVG)");
   c->add_option("--seconds", o->measure.seconds, "time for the repeats of a row")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  c->add_option("--repeats", o->measure.min_repeats, "least repeats of a row, however long they take")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
   add_attention_options(*c, o->attention);
 }
 

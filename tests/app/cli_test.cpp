@@ -154,23 +154,5 @@ TEST_F(Cli, DatasetListCountsAFolder) {
   EXPECT_EQ(j.at("list")[1].at("file"), "b.png");
 }
 
-TEST_F(Cli, BenchMeasuresAgainstThePeaks) {
-  const Result r = vkflux("bench --suite ops --filter 'gate_residual N' --seconds 0.01 --json");
-  ASSERT_EQ(r.code, kOk);
-  const auto j = nlohmann::json::parse(r.out);
-  const double gflops = j.at("peaks").at("gflops"), gbs = j.at("peaks").at("gbs");
-  EXPECT_GT(gflops, 0);
-  EXPECT_GT(gbs, 0);
-  ASSERT_EQ(j.at("rows").size(), 1u);
-  const auto& row = j.at("rows")[0];
-  const double p10 = row.at("p10_ms"), median = row.at("median_ms"), p90 = row.at("p90_ms");
-  EXPECT_GT(p10, 0);
-  EXPECT_LE(p10, median);
-  EXPECT_LE(median, p90);
-  EXPECT_NEAR(row.at("share_of_peak").get<double>(),
-              std::max(row.at("gflops").get<double>() / gflops, row.at("gbs").get<double>() / gbs), 1e-9);
-  EXPECT_EQ(vkflux("bench --filter 'no such row'").code, kUsage);
-}
-
 }  // namespace
 }  // namespace vkflux::cli
