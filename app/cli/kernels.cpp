@@ -17,8 +17,7 @@ struct Options {
 
 // Runs every case once: whatever the ops launch gets compiled.
 void launch_all(Device& device, const Options& o) {
-  const bench::Sizes sizes = o.small ? bench::Sizes::small() : bench::Sizes::full();
-  using Add = void (*)(std::vector<bench::Case>&, Device&, const bench::Sizes&);
+  using Add = void (*)(std::vector<bench::Case>&, Device&);
   const std::pair<const char*, Add> families[] = {{"linear", bench::add_linear},
                                                   {"attention", bench::add_attention},
                                                   {"pointwise", bench::add_pointwise},
@@ -28,11 +27,11 @@ void launch_all(Device& device, const Options& o) {
   int64_t done = 0;
   for (const auto& [name, add] : families) {
     std::vector<bench::Case> cases;
-    add(cases, device, sizes);
+    add(cases, device);
     for (const bench::Case& c : cases) {
       if (interrupted()) throw Error(ErrorCode::cancelled, "interrupted");
-      if ((c.name + " " + c.shape).find(o.filter) == std::string::npos) continue;
-      c.prepare()();
+      if ((o.small && c.big) || (c.name + " " + c.shape).find(o.filter) == std::string::npos) continue;
+      c.make().prepare()();
       device.stream().sync();
     }
     progress.update(++done, name);
@@ -104,7 +103,7 @@ void add_kernels(CLI::App& app) {
       app, "kernels", "registers, spills and occupancy of the kernels, from the driver's compiler",
       "vkflux kernels --filter linear", common, [common, o] { return run(*common, *o); });
   c->add_option("--filter", o->filter, "only rows of `vkflux bench` whose name and shape contain this");
-  c->add_flag("--small", o->small, "the bench's small sizes instead of those of FLUX.1 at 1024x1024");
+  c->add_flag("--small", o->small, "without the sizes that bench measures with --full");
 }
 
 }  // namespace vkflux::cli
