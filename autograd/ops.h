@@ -35,6 +35,10 @@ Tensor patchify(const Tensor& x, int64_t p);
 Tensor unpatchify(const Tensor& tokens, int64_t p, int64_t height, int64_t width);
 /// f32 -> f16/bf16/f32 copy (no gradient through 16-bit results).
 Tensor cast(const Tensor& x, DType dtype);
+/// f32 [N, K] -> a packed type (autograd/packed.h), to nearest. Not differentiable.
+Tensor quantize(const Tensor& x, DType dtype);
+/// A packed matrix -> f32, f16 or bf16. Not differentiable.
+Tensor dequantize(const Tensor& w, DType dtype = DType::f32);
 /// dst += x in place, equal shapes, f32. Not taped.
 void accumulate(const Tensor& dst, const Tensor& x);
 
@@ -97,8 +101,9 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps);
 // --- matrix products
 // ------------------------------------------------------------------------------------------------------
 enum class Activation : uint32_t { none, gelu_tanh, gelu_erf, gelu_quick, silu };
-/// x[..., K] . weight[N, K]^T + bias[N], then the activation, in one kernel. weight f32, f16 or bf16; bias
-/// f32 or undefined. weight may be a view with strides (ld, 1). A frozen 16-bit weight gets no gradient.
+/// x[..., K] . weight[N, K]^T + bias[N], then the activation, in one kernel. weight f32, f16, bf16 or packed;
+/// bias f32 or undefined. weight may be a view with strides (ld, 1). A frozen 16-bit weight gets no gradient;
+/// wanting one of a packed weight is an error.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
               Activation act = Activation::none);
 /// a[..., M, K] . b[..., K, N] (or b[..., N, K]^T): equal leading dimensions.

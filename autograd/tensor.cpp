@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "autograd/ops.h"
+#include "autograd/packed.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -28,6 +29,12 @@ Shape contiguous_strides(const Shape& shape) {
   return s;
 }
 
+// Bytes of `shape` stored densely.
+uint64_t dense_bytes(const Shape& shape, DType dtype) {
+  if (!is_packed(dtype)) return static_cast<uint64_t>(shape.numel()) * size_of(dtype);
+  return static_cast<uint64_t>(shape[0]) * row_bytes(dtype, shape[1]);
+}
+
 }  // namespace
 
 size_t size_of(DType t) {
@@ -40,12 +47,18 @@ size_t size_of(DType t) {
       return 2;
     case DType::u8:
       return 1;
+    case DType::f8_e4m3:
+    case DType::f8_e5m2:
+    case DType::q8_0:
+    case DType::q4_k:
+      break;
   }
-  return 0;
+  throw Error(ErrorCode::internal, fmt::format("{} has no size per element", name(t)));
 }
 
 std::string_view name(DType t) {
-  constexpr std::string_view names[] = {"f32", "f16", "bf16", "i32", "u8"};
+  constexpr std::string_view names[] = {"f32",     "f16",     "bf16", "i32", "u8",
+                                        "f8_e4m3", "f8_e5m2", "q8_0", "q4_k"};
   return names[static_cast<size_t>(t)];
 }
 
@@ -82,12 +95,13 @@ std::string Shape::str() const {
 }
 
 Tensor Tensor::empty(Device& device, Shape shape, DType dtype, MemoryClass cls) {
+  if (is_packed(dtype)) check_packed(dtype, shape);
   Tensor t;
   t.device_ = &device;
   t.dtype_ = dtype;
   t.shape_ = shape;
   t.strides_ = contiguous_strides(shape);
-  t.buffer_ = device.pool().allocate(static_cast<uint64_t>(shape.numel()) * size_of(dtype), cls);
+  t.buffer_ = device.pool().allocate(dense_bytes(shape, dtype), cls);
   t.id_ = next_id();
   return t;
 }
@@ -119,7 +133,8 @@ Tensor Tensor::from(Device& device, std::span<const float> values, Shape shape, 
                     MemoryClass cls) {
   if (dtype == DType::f32) return from_bytes(device, std::as_bytes(values), shape, dtype, cls);
   if (dtype != DType::f16 && dtype != DType::bf16) {
-    throw Error(ErrorCode::invalid_argument, fmt::format("floats can't become {}", name(dtype)));
+    throw Error(ErrorCode::invalid_argument, fmt::format("floats can't become {}{}", name(dtype),
+                                                         is_packed(dtype) ? "; use op::quantize" : ""));
   }
   std::vector<uint16_t> half(values.size());
   std::transform(values.begin(), values.end(), half.begin(), dtype == DType::f16 ? to_f16 : to_bf16);
@@ -134,6 +149,15 @@ Tensor Tensor::from(Device& device, std::span<const uint8_t> values, Shape shape
   return from_bytes(device, std::as_bytes(values), shape, DType::u8);
 }
 
+uint64_t Tensor::bytes() const {
+  return dense_bytes(shape_, dtype_);
+}
+
+uint64_t Tensor::byte_offset() const {
+  if (!is_packed(dtype_)) return static_cast<uint64_t>(offset_) * size_of(dtype_);
+  return offset_ == 0 ? 0 : static_cast<uint64_t>(offset_ / shape_[1]) * row_bytes(dtype_, shape_[1]);
+}
+
 bool Tensor::is_contiguous() const {
   int64_t step = 1;
   for (int i = rank() - 1; i >= 0; --i) {
@@ -144,15 +168,15 @@ bool Tensor::is_contiguous() const {
 }
 
 bool Tensor::is_bindable() const {
-  return is_contiguous() &&
-         static_cast<uint64_t>(offset_) * size_of(dtype_) % device_->caps().buffer_alignment == 0;
+  return is_contiguous() && byte_offset() % device_->caps().buffer_alignment == 0;
 }
 
 BufferRange Tensor::range() const {
+  if (is_packed(dtype_)) return {buffer_, byte_offset(), bytes()};
   int64_t last = 0;
   for (int i = 0; i < rank(); ++i) last += (shape_[i] - 1) * strides_[i];
   const uint64_t count = numel() == 0 ? 0 : static_cast<uint64_t>(last + 1);
-  return {buffer_, static_cast<uint64_t>(offset_) * size_of(dtype_), count * size_of(dtype_)};
+  return {buffer_, byte_offset(), count * size_of(dtype_)};
 }
 
 Tensor Tensor::view(Shape shape) const {
@@ -164,6 +188,11 @@ Tensor Tensor::view(Shape shape) const {
 }
 
 Tensor Tensor::with_strides(Shape shape, Shape strides) const {
+  if (is_packed(dtype_) && (shape != shape_ || strides != strides_)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("a {} tensor {} can't be viewed as {}: its rows are encoded whole", name(dtype_),
+                            shape_.str(), shape.str()));
+  }
   Tensor t = *this;
   t.shape_ = shape;
   t.strides_ = strides;
@@ -176,6 +205,11 @@ Tensor Tensor::slice(int dim, int64_t start, int64_t length) const {
   if (dim < 0 || dim >= rank() || start < 0 || length < 0 || start + length > shape_[dim]) {
     throw Error(ErrorCode::invalid_argument, fmt::format("slice [{}, {}) of dimension {} is outside {}",
                                                          start, start + length, dim, shape_.str()));
+  }
+  if (is_packed(dtype_) && dim != 0 && length != shape_[dim]) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("a {} tensor can only be cut between rows: its rows are encoded whole", name(dtype_)));
   }
   Tensor t = *this;
   t.shape_[dim] = length;
@@ -197,6 +231,17 @@ Tensor Tensor::key() const {
 }
 
 Tensor Tensor::covering(int64_t* lead) const {
+  if (is_packed(dtype_)) {
+    const uint64_t at = byte_offset(), before = at % device_->caps().buffer_alignment;
+    *lead = static_cast<int64_t>(before);
+    Tensor t = *this;
+    t.dtype_ = DType::u8;
+    t.offset_ = static_cast<int64_t>(at - before);
+    t.shape_ = Shape{static_cast<int64_t>(before + bytes())};
+    t.strides_ = Shape{1};
+    t.id_ = next_id();
+    return t;
+  }
   const int64_t step =
       std::max<int64_t>(1, static_cast<int64_t>(device_->caps().buffer_alignment / size_of(dtype_)));
   *lead = offset_ % step;
@@ -226,6 +271,8 @@ std::vector<float> Tensor::to_host() const {
       std::memcpy(&h, raw.data() + 2 * i, 2);
       out[i] = dtype_ == DType::f16 ? from_f16(h) : from_bf16(h);
     }
+  } else if (is_packed(dtype_)) {
+    out = decode_rows(dtype_, std::as_bytes(std::span(raw)), shape_);
   } else {
     throw Error(ErrorCode::invalid_argument, fmt::format("a {} tensor has no float values", name(dtype_)));
   }

@@ -14,7 +14,10 @@
 
 namespace vkflux {
 
-enum class DType : uint8_t { f32, f16, bf16, i32, u8 };
+enum class DType : uint8_t { f32, f16, bf16, i32, u8, f8_e4m3, f8_e5m2, q8_0, q4_k };
+/// The last four: storage of frozen weight matrices, encoded row by row (autograd/packed.h).
+bool is_packed(DType t);
+/// Bytes of an element; Error internal for packed types.
 size_t size_of(DType t);
 std::string_view name(DType t);
 
@@ -70,7 +73,7 @@ class Tensor {
   int64_t numel() const { return shape_.numel(); }
   const Shape& strides() const { return strides_; }  // in elements
   int64_t offset() const { return offset_; }         // of the first element in the buffer, in elements
-  uint64_t bytes() const { return static_cast<uint64_t>(numel()) * size_of(dtype_); }
+  uint64_t bytes() const;
   /// Names this value on the tape; copies of the handle share it, views and results have their own.
   uint64_t id() const { return id_; }
 
@@ -79,7 +82,8 @@ class Tensor {
   bool is_bindable() const;
   BufferRange range() const;
 
-  // Untaped views (op::reshape, op::narrow and op::permute are the taped ones).
+  // Untaped views (op::reshape, op::narrow and op::permute are the taped ones). Of a packed tensor only whole
+  // rows: slice() of dimension 0.
   Tensor view(Shape shape) const;  // contiguous only
   Tensor slice(int dim, int64_t start, int64_t length) const;
   Tensor with_strides(Shape shape, Shape strides) const;  // same first element
@@ -89,11 +93,12 @@ class Tensor {
   /// values it doesn't read.
   Tensor key() const;
   /// A one-dimensional bindable tensor over this view's memory, whatever its strides; *lead is the number of
-  /// elements in it before the view's first one. For kernels that take strides as arguments.
+  /// elements in it before the view's first one. For kernels that take strides as arguments. Of a packed
+  /// tensor: its bytes, as u8.
   Tensor covering(int64_t* lead) const;
 
   // Host transfers; these wait for the device.
-  std::vector<float> to_host() const;  // f32, f16, bf16; any strides
+  std::vector<float> to_host() const;  // f32, f16, bf16 with any strides; packed
   std::vector<int32_t> to_host_i32() const;
   std::vector<uint8_t> to_host_bytes() const;                // contiguous raw bytes
   float item() const;                                        // one element
@@ -102,6 +107,7 @@ class Tensor {
   void fill_zero() const;  // contiguous
 
  private:
+  uint64_t byte_offset() const;
   Device* device_ = nullptr;
   BufferPtr buffer_;
   DType dtype_ = DType::f32;

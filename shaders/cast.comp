@@ -7,6 +7,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "cast.args.h"
+#include "half.glsl"
 #include "index.glsl"
 
 layout(constant_id = 0) const uint LOCAL = 256;
@@ -15,23 +16,6 @@ layout(local_size_x_id = 0) in;
 layout(set = 0, binding = 0) uniform usamplerBuffer X;
 layout(set = 0, binding = 1) writeonly buffer Y { uvec4 y[]; };
 layout(push_constant) uniform Push { CastArgs a; };
-
-uint to_bf16(uint u) {
-  if ((u & 0x7fffffffu) > 0x7f800000u) return u >> 16 | 0x40u;
-  return (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
-}
-
-uint to_f16(uint u) {
-  const uint sign = u >> 16 & 0x8000u, v = u & 0x7fffffffu;
-  if (v > 0x7f800000u) return sign | 0x7e00u;
-  if (v >= 0x477ff000u) return sign | (v == 0x7f800000u ? 0x7c00u : 0x7bffu);
-  if (v >= 0x38800000u) return sign | ((v + 0xc8000fffu + (v >> 13 & 1u)) >> 13);
-  if (v < 0x33000000u) return sign;
-  // Subnormal: the mantissa with its hidden bit, shifted to units of 2^-24.
-  const uint mantissa = (v & 0x7fffffu) | 0x800000u, shift = 126u - (v >> 23);
-  const uint q = mantissa >> shift, rest = mantissa - (q << shift), half_unit = 1u << (shift - 1u);
-  return sign | (q + (rest > half_unit || (rest == half_unit && (q & 1u) == 1u) ? 1u : 0u));
-}
 
 uint from_f16(uint h) {
   const uint sign = (h & 0x8000u) << 16, e = h >> 10 & 31u, m = h & 0x3ffu;

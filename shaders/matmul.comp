@@ -8,6 +8,7 @@
 //@variant scalar
 //@variant vec4 VEC=1 B_TYPE=vec4
 //@variant vec4_b16 VEC=1 B_TYPE=uvec2
+//@variant vec4_packed VEC=1 B_TYPE=uint PACKED=1
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "matmul.args.h"
@@ -20,7 +21,8 @@ layout(constant_id = 2) const uint TM = 4;        // rows and columns of an invo
 layout(constant_id = 3) const uint TN = 4;
 layout(constant_id = 4) const uint BK = 16;       // a multiple of 8
 layout(constant_id = 5) const uint FORM = 0;      // 0 nt, 1 nn, 2 tn
-layout(constant_id = 6) const uint B_FORMAT = 0;  // 0 f32, 1 f16, 2 bf16
+layout(constant_id = 6) const uint B_FORMAT = 0;  // weight_format.glsl; from 3 on, B is [rows, columns] of
+                                                  // packed rows, ldb and b_offset count words
 layout(constant_id = 7) const uint FLAGS = 0;     // 1 bias, 2 accumulate, 4 also write the pre-activation
 layout(constant_id = 8) const uint ACT = 0;
 
@@ -37,6 +39,10 @@ layout(set = 0, binding = 2) readonly buffer Bias { float bias[]; };
 layout(set = 0, binding = 3) buffer C { float c[]; };
 layout(set = 0, binding = 4) writeonly buffer Pre { float pre[]; };
 #endif
+#if defined(PACKED) || !defined(VEC)
+#define PACKED_WORD(i) b[i]
+#include "packed_words.glsl"
+#endif
 
 const uint BM = LOCAL / TX * TM, BN = TX * TN, BK4 = BK / 4, TM4 = TM / 4, TN4 = TN / 4;
 const bool A_BY_K = FORM != 2, B_BY_K = FORM == 0;  // K is the innermost dimension
@@ -52,11 +58,23 @@ vec4 acc[TM][TN4];
 vec4 first(vec4 x, uint count) { return mix(x, vec4(0), greaterThanEqual(uvec4(0, 1, 2, 3), uvec4(count))); }
 
 // Four consecutive elements, of which `count` exist.
+#ifdef PACKED_WORD
+vec4 load_packed(uint b0, uint row, uint column, uint count) {
+  if (count == 0) return vec4(0);
+  return first(packed_values(B_FORMAT, b0 + row * p.ldb, column, B_BY_K ? p.k : p.n), count);
+}
+#endif
 #ifdef VEC
+vec4 load_a(uint at, uint count) { return count == 0 ? vec4(0) : first(a[at / 4], count); }
+#ifdef PACKED
+vec4 load_b(uint b0, uint row, uint column, uint count) { return load_packed(b0, row, column, count); }
+#else
 vec4 decode(vec4 x) { return x; }
 vec4 decode(uvec2 u) { return decode_weights(int(B_FORMAT), uvec4(u, u), 0); }
-vec4 load_a(uint at, uint count) { return count == 0 ? vec4(0) : first(a[at / 4], count); }
-vec4 load_b(uint at, uint count) { return count == 0 ? vec4(0) : first(decode(b[at / 4]), count); }
+vec4 load_b(uint b0, uint row, uint column, uint count) {
+  return count == 0 ? vec4(0) : first(decode(b[(b0 + row * p.ldb + column) / 4]), count);
+}
+#endif
 #else
 float decode(uint at) { return decode_weight(B_FORMAT, b[weight_word(B_FORMAT, at)], at); }
 vec4 load_a(uint at, uint count) {
@@ -66,7 +84,9 @@ vec4 load_a(uint at, uint count) {
   }
   return x;
 }
-vec4 load_b(uint at, uint count) {
+vec4 load_b(uint b0, uint row, uint column, uint count) {
+  if (B_FORMAT >= 3) return load_packed(b0, row, column, count);
+  const uint at = b0 + row * p.ldb + column;
   vec4 x = vec4(0);
   [[unroll]] for (uint r = 0; r < 4; r++) {
     if (r < count) x[r] = decode(at + r);
@@ -92,8 +112,8 @@ void fetch(uint a0, uint b0, uint m0, uint n0, uint k0, uint k_end) {
   [[unroll]] for (uint t = 0; t < B_PART; t++) {
     const uvec2 at = uvec2(n0, k0) + place(B_BY_K, t * LOCAL + gl_LocalInvocationIndex, BN);
     const bool inside = at.x < p.n && at.y < k_end;
-    part_b[t] = B_BY_K ? load_b(b0 + at.x * p.ldb + at.y, inside ? left(k_end, at.y) : 0)
-                       : load_b(b0 + at.y * p.ldb + at.x, inside ? left(p.n, at.x) : 0);
+    const uvec2 b_at = B_BY_K ? at : at.yx;  // row and column
+    part_b[t] = load_b(b0, b_at.x, b_at.y, inside ? left(B_BY_K ? k_end : p.n, b_at.y) : 0);
   }
 }
 

@@ -6,6 +6,8 @@
 // constant lane. No shared memory, no barriers. Edges: addresses are clamped, stores are predicated.
 //@variant nt FORM=0
 //@variant nt_scalar FORM=0 SCALAR_C=1
+//@variant nt_packed FORM=0 PACKED=1
+//@variant nt_packed_scalar FORM=0 PACKED=1 SCALAR_C=1
 //@variant nn FORM=1
 //@variant tn FORM=2
 #extension GL_GOOGLE_include_directive : require
@@ -26,7 +28,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const int SG = 8;        // subgroup size
 layout(constant_id = 1) const int MA = 4;        // texels of A per step
 layout(constant_id = 2) const int NV = 1;        // column groups (vec4) per lane; even when B is 16-bit and not nt
-layout(constant_id = 3) const int B_FORMAT = 0;  // 0 f32, 1 f16, 2 bf16
+layout(constant_id = 3) const int B_FORMAT = 0;  // shaders/common/weight_format.glsl
 layout(constant_id = 4) const int FLAGS = 0;     // 1 bias, 2 accumulate, 4 also write the pre-activation
 layout(constant_id = 5) const uint ACT = 0;
 layout(constant_id = 6) const int TAIL = 0;  // nn: K is no multiple of 4
@@ -46,7 +48,9 @@ vec4 acc[ROWS][NV];
 
 uint column_group(int j, uint lane) { return gl_WorkGroupID.y * uint(SG * NV) + uint(j / G * SG * G) + lane * uint(G) + uint(j % G); }
 
-#if FORM == 0
+#ifdef PACKED
+#include "matmul_packed.glsl"
+#elif FORM == 0
 void multiply(uint lane, uint a0, uint b0, uint k_begin, uint k_end) {
   int ia[MA], ib[4 * NV];
   [[unroll]] for (int m = 0; m < MA; m++) {

@@ -11,6 +11,7 @@ namespace {
 
 // The weight itself when its rows are dense and its start is aligned, else a copy.
 Tensor usable_weight(const Tensor& w) {
+  if (is_packed(w.dtype())) return w;
   const bool aligned =
       static_cast<uint64_t>(w.offset()) * size_of(w.dtype()) % w.device().caps().buffer_alignment == 0;
   const bool dense_rows =
@@ -92,15 +93,16 @@ struct LinearBackward {
 }  // namespace
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation act) {
-  const bool weight_ok =
-      weight.rank() == 2 &&
-      (weight.dtype() == DType::f32 || weight.dtype() == DType::f16 || weight.dtype() == DType::bf16);
-  expect("linear", weight_ok, "weight must be [N, K] in f32, f16 or bf16", {&x, &weight, &bias});
+  const bool weight_ok = weight.rank() == 2 && weight.dtype() != DType::i32 && weight.dtype() != DType::u8;
+  expect("linear", weight_ok, "weight must be [N, K] in f32, f16, bf16 or a packed type",
+         {&x, &weight, &bias});
   expect("linear",
          x.dtype() == DType::f32 && x.rank() >= 1 && x.dim(-1) == weight.dim(1) && weight.dim(1) > 0,
          "x must be f32 [..., K] with the weight's K", {&x, &weight, &bias});
   expect("linear", !bias.defined() || (bias.dtype() == DType::f32 && bias.shape() == Shape{weight.dim(0)}),
          "bias must be f32 [N]", {&x, &weight, &bias});
+  expect("linear", !is_packed(weight.dtype()) || !Tape::wants({&weight}),
+         "a packed weight is frozen and has no gradient; train it in f32", {&x, &weight, &bias});
   Tape* tape = Tape::wants({&x, &weight, &bias});
   const auto pause =
       Tape::pause();  // copies made here are no values of their own: gradients go to the originals

@@ -3,16 +3,22 @@
 #include <algorithm>
 
 #include "autograd/ops/matmul_tiles.h"
+#include "autograd/packed.h"
 
 namespace vkflux {
-namespace {
 
 bool fits_simd(const Gemm& g) {
+  if (!aligned(g.a, 4, g.batch)) return false;
+  if (b_packed(g)) {
+    return g.form == GemmForm::nt && g.k % std::max<int64_t>(16, block_values(g.b.tensor.dtype())) == 0;
+  }
   const int64_t b_texel = b_format(g) ? 8 : 4;
-  if (!aligned(g.a, 4, g.batch) || !aligned(g.b, b_texel, g.batch)) return false;
+  if (!aligned(g.b, b_texel, g.batch)) return false;
   if (g.form == GemmForm::nt) return g.k % b_texel == 0;
   return vector_c(g);
 }
+
+namespace {
 
 // Rows of a tile in units of `unit`, at most `most` units: least estimated time, where a tile costs its units
 // plus the fetches of B.
@@ -43,11 +49,14 @@ Tile simd_tile(const Caps& caps, const Gemm& g) {
   const int64_t unit = tn ? 4 : sg;
   const uint32_t ma = row_units(g.m, unit, static_cast<uint32_t>(max_rows / unit));
   const uint32_t tail = nn && g.k % 4 != 0;
-  const char* variant = nn ? "nn" : tn ? "tn" : vector_c(g) ? "nt" : "nt_scalar";
+  const char* nt = b_packed(g)   ? vector_c(g) ? "nt_packed" : "nt_packed_scalar"
+                   : vector_c(g) ? "nt"
+                                 : "nt_scalar";
+  const char* variant = nn ? "nn" : tn ? "tn" : nt;
   return {{"matmul_simd", variant, {sg, ma, nv, format, flags(g), static_cast<uint32_t>(g.act), tail}},
           unit * ma,
           4ll * sg * nv,
-          16};
+          b_packed(g) ? 256 : 16};
 }
 
 // Parts of K: more than one when the output has too few tiles for the device and K is long.
@@ -61,7 +70,28 @@ int64_t split_count(DeviceClass cls, const Gemm& g, const Tile& t) {
   return std::clamp<int64_t>(std::min(wanted_tiles / tiles, g.k / least_k), 1, 64);
 }
 
+// B as the kernels bind it: packed rows as bytes, counted in texels or words.
+struct BoundB {
+  Tensor tensor;
+  int64_t ld, offset;
+  double bytes;
+};
+
+BoundB bound_b(const Gemm& g, bool simd) {
+  const double rows = static_cast<double>(g.form == GemmForm::nt ? g.n : g.k);
+  const DType t = g.b.tensor.dtype();
+  if (!b_packed(g)) {
+    const double columns = static_cast<double>(g.form == GemmForm::nt ? g.k : g.n);
+    return {g.b.tensor, g.b.ld, g.b.offset, static_cast<double>(size_of(t)) * rows * columns};
+  }
+  int64_t lead = 0;
+  const Tensor bytes = g.b.tensor.covering(&lead);
+  const auto row = static_cast<int64_t>(row_bytes(t, g.b.ld)), unit = int64_t{simd ? 16 : 4};
+  return {bytes, row / unit, lead / unit, rows * static_cast<double>(row)};
+}
+
 void launch(Device& device, const Gemm& g, const Tile& t, bool simd, int64_t splits) {
+  const BoundB b = bound_b(g, simd);
   const int64_t chunk =
       static_cast<int64_t>(ceil_div(static_cast<uint64_t>(g.k), static_cast<uint64_t>(splits * t.step))) *
       t.step;
@@ -69,10 +99,10 @@ void launch(Device& device, const Gemm& g, const Tile& t, bool simd, int64_t spl
                            u32(g.n),
                            u32(g.k),
                            u32(g.a.ld),
-                           u32(g.b.ld),
+                           u32(b.ld),
                            u32(g.c.ld),
                            u32(g.a.offset),
-                           u32(g.b.offset),
+                           u32(b.offset),
                            u32(g.c.offset),
                            u32(g.a.batch_stride),
                            u32(g.b.batch_stride),
@@ -85,14 +115,13 @@ void launch(Device& device, const Gemm& g, const Tile& t, bool simd, int64_t spl
                       u32(g.batch * splits)};
   const double m = static_cast<double>(g.m), n = static_cast<double>(g.n), k = static_cast<double>(g.k),
                batch = static_cast<double>(g.batch);
-  const Cost cost{2 * batch * m * n * k,
-                  batch * (4 * m * k + static_cast<double>(size_of(g.b.tensor.dtype())) * n * k + 4 * m * n)};
+  const Cost cost{2 * batch * m * n * k, batch * (4 * m * k + b.bytes + 4 * m * n)};
   const Tensor bias = g.bias.defined() ? g.bias : g.a.tensor, pre = g.pre.defined() ? g.pre : g.c.tensor;
   if (simd) {
     const Tensor before = g.accumulate ? g.c.tensor : g.a.tensor;
-    run(device, t.kernel, {g.a.tensor, g.b.tensor, bias, before, g.c.tensor, pre}, a, groups, cost);
+    run(device, t.kernel, {g.a.tensor, b.tensor, bias, before, g.c.tensor, pre}, a, groups, cost);
   } else {
-    run(device, t.kernel, {g.a.tensor, g.b.tensor, bias, g.c.tensor, pre}, a, groups, cost);
+    run(device, t.kernel, {g.a.tensor, b.tensor, bias, g.c.tensor, pre}, a, groups, cost);
   }
 }
 
@@ -153,6 +182,7 @@ void gemm(Device& device, const Gemm& g) {
     }
     return;
   }
+  if (b_packed(g) && !decodes_inside(device, g)) return gemm_by_slabs(device, g);
   const bool simd = use_simd(device, "matmul") && fits_simd(g);
   const Tile t = choose_tile(device, g, simd);
   const int64_t splits = split_count(device.device_class(), g, t);

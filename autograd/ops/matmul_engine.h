@@ -23,8 +23,9 @@ struct GemmMatrix {
   int64_t offset = 0;
 };
 
-/// C = act(alpha op(A) op(B) + bias), or C += when accumulate is set. A and C are f32, B f32, f16 or bf16;
-/// sums are f32. C must not overlap A or B.
+/// C = act(alpha op(A) op(B) + bias), or C += when accumulate is set. A and C are f32, B f32, f16, bf16 or,
+/// not for tn, a packed matrix (autograd/packed.h; batch 1, whole, ld its columns); sums are f32. C must not
+/// overlap A or B.
 ///
 /// Fast on CPU implementations when lda, ldb, the offsets and the batch strides are multiples of 4 (ldb of 8
 /// when B is 16-bit, likewise K for nt); every other shape takes the generic kernel.

@@ -44,7 +44,9 @@ std::span<const SharedTile> shared_tiles(DeviceClass cls) {
 }
 
 const char* shared_variant(const Gemm& g) {
-  if (!aligned(g.a, 4, g.batch) || !aligned(g.b, 4, g.batch) || !vector_c(g)) return "scalar";
+  if (!aligned(g.a, 4, g.batch) || !vector_c(g)) return "scalar";
+  if (b_packed(g)) return "vec4_packed";
+  if (!aligned(g.b, 4, g.batch)) return "scalar";
   return b_format(g) ? "vec4_b16" : "vec4";
 }
 
@@ -113,7 +115,7 @@ std::optional<Tile> coop_tile(Device& device, const Gemm& g) {
   if (forced.empty() ? cls == DeviceClass::cpu : forced != "coop") return std::nullopt;
   const uint32_t format = b_format(g);
   const bool vectors = aligned(g.a, 4, g.batch) && aligned(g.b, 4, g.batch) && vector_c(g);
-  if (format == 0 || !vectors) return std::nullopt;
+  if (format == 0 || b_packed(g) || !vectors) return std::nullopt;
   const Caps& caps = device.caps();
   // bf16 weights keep their type where the device has it; f16 holds all but their smallest values exactly.
   const bool bf16 = format == 2 && device.kernels().available("matmul_coop", "bf16");

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "autograd/ops/matmul_engine.h"
+#include "autograd/ops/packed_weights.h"
 #include "autograd/run.h"
 
 namespace vkflux {
@@ -19,9 +20,11 @@ inline bool aligned(const GemmMatrix& x, int64_t to, int64_t batch) {
   return x.ld % to == 0 && x.offset % to == 0 && (batch == 1 || x.batch_stride % to == 0);
 }
 
-/// Number of B's type in shaders/common/weight_format.glsl.
 inline uint32_t b_format(const Gemm& g) {
-  return g.b.tensor.dtype() == DType::f32 ? 0 : g.b.tensor.dtype() == DType::f16 ? 1 : 2;
+  return weight_format(g.b.tensor.dtype());
+}
+inline bool b_packed(const Gemm& g) {
+  return is_packed(g.b.tensor.dtype());
 }
 
 /// C's rows can be written as vec4.
@@ -38,6 +41,9 @@ inline int64_t tile_count(const Gemm& g, int64_t rows, int64_t columns) {
   return (g.m + rows - 1) / rows * ((g.n + columns - 1) / columns) * g.batch;
 }
 
+/// For the kernels of one lane group per SIMD vector (shaders/matmul_simd.comp).
+bool fits_simd(const Gemm& g);
+
 /// Tiles in shared memory (shaders/matmul.comp): every shape and device.
 Tile shared_tile(Device& device, const Gemm& g);
 
@@ -45,5 +51,10 @@ Tile shared_tile(Device& device, const Gemm& g);
 /// (whose precision isn't given up), when rows aren't aligned, or on a CPU, unless VKFLUX_VARIANT=matmul:coop
 /// asks for it there.
 std::optional<Tile> coop_tile(Device& device, const Gemm& g);
+
+/// Whether the kernels decode packed B themselves in this product; else gemm_by_slabs().
+bool decodes_inside(Device& device, const Gemm& g);
+/// Decodes some rows of packed B at a time into scratch of bounded size and multiplies with those.
+void gemm_by_slabs(Device& device, const Gemm& g);
 
 }  // namespace vkflux

@@ -64,7 +64,7 @@ void place(const Tensor& slice, const Tensor& part, int dim) {
   constexpr int64_t kMaxCopies = 16;
   int64_t outer = 1, inner = 1;
   for (int i = 0; i < part.rank(); ++i) (i < dim ? outer : inner) *= part.dim(i);
-  if (part.is_contiguous() && outer <= kMaxCopies) {
+  if (part.is_contiguous() && outer <= kMaxCopies && !is_packed(part.dtype())) {
     const uint64_t size = size_of(part.dtype()), bytes = static_cast<uint64_t>(inner) * size;
     const BufferRange to = slice.range(), from = part.range();
     // The distance between the outer rows of the slice is the whole's; it has the strides of a contiguous
@@ -76,7 +76,8 @@ void place(const Tensor& slice, const Tensor& part, int dim) {
     }
     return;
   }
-  expect("concat", size_of(part.dtype()) == 4, "only 4-byte elements can be scattered", {&part});
+  expect("concat", !is_packed(part.dtype()) && size_of(part.dtype()) == 4,
+         "only 4-byte elements can be scattered", {&part});
   scatter_copy(slice, part);
 }
 
@@ -87,7 +88,8 @@ Tensor copied(const Tensor& x) {
     x.device().stream().copy(y.range(), x.range());
     return y;
   }
-  expect("contiguous", size_of(x.dtype()) == 4, "only 4-byte elements can be gathered", {&x});
+  expect("contiguous", !is_packed(x.dtype()) && size_of(x.dtype()) == 4,
+         "only 4-byte elements can be gathered", {&x});
   gather_copy(y, x);
   return y;
 }

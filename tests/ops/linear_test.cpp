@@ -6,6 +6,7 @@
 #include "autograd/ops.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
+#include "tests/harness/expect_error.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/op_check.h"
 #include "vk/error.h"
@@ -107,6 +108,86 @@ TEST(Linear, HalfWeights) {
       }
     }
   }
+}
+
+TEST(Linear, PackedWeights) {
+  struct Row {
+    DType dtype;
+    Shape weight;
+    int64_t m;
+  };
+  const std::vector<Row> rows{
+      {DType::f8_e4m3, {40, 64}, 19}, {DType::f8_e5m2, {9, 48}, 3}, {DType::f8_e4m3, {5, 7}, 4},
+      {DType::f8_e5m2, {12, 20}, 9},  {DType::q8_0, {7, 32}, 1},    {DType::q8_0, {36, 96}, 17},
+      {DType::q8_0, {30, 608}, 200},  {DType::q4_k, {12, 256}, 2},  {DType::q4_k, {37, 768}, 18}};
+  for (const auto& [dtype, shape, m] : rows) {
+    const Tensor weight = op::quantize(upload(random(shape, 4, 0.3)), dtype);
+    Host w{shape, {}, true};
+    for (const float v : weight.to_host()) w.data.push_back(static_cast<double>(v));
+    const bool act = m == 3 || m == 200;
+    for (const char* variant : {"simd", "gpu"}) {
+      const VariantOverride force("matmul", variant);
+      CheckOptions options;
+      options.max_probes = 6;
+      check_op(
+          fmt::format("linear {} {} {} rows {}", name(dtype), shape.str(), m, variant),
+          {random({m, shape[1]}, 5), random({shape[0]}, 6)},
+          [&](const std::vector<Tensor>& t) -> std::vector<Tensor> {
+            return {op::linear(t[0], weight, t[1], act ? op::Activation::silu : op::Activation::none)};
+          },
+          [&](const std::vector<Host>& h) {
+            return reference({h[0], w, h[1]}, act ? op::Activation::silu : op::Activation::none);
+          },
+          options);
+    }
+  }
+}
+
+TEST(Linear, PackedWeightsLargerThanASlab) {
+  Device& d = device();
+  constexpr int64_t kRows = 9000, kColumns = 288;  // two slabs of up to 4 MB
+  const Tensor weight = op::quantize(op::affine(op::normal(d, {kRows, kColumns}, 1, 1), 0.1f), DType::q8_0);
+  const Tensor wide = op::dequantize(weight), x = upload(random({200, kColumns}, 2)),
+               bias = upload(random({kRows}, 3));
+  std::vector<std::vector<float>> y, dx;
+  for (const Tensor& w : {weight, wide}) {
+    Tape tape;
+    tape.watch(x);
+    Tensor out;
+    {
+      const auto scope = tape.record();
+      out = op::linear(x, w, bias, op::Activation::silu);
+    }
+    y.push_back(out.to_host());
+    dx.push_back(tape.backward(out).of(x).to_host());
+  }
+  EXPECT_LT(error_of(y[0], {y[1].begin(), y[1].end()}), 1e-5);
+  EXPECT_LT(error_of(dx[0], {dx[1].begin(), dx[1].end()}), 1e-5);
+}
+
+TEST(Linear, RowsOfAPackedWeight) {
+  const Tensor weight = op::quantize(upload(random({50, 96}, 4)), DType::q8_0),
+               x = upload(random({5, 96}, 5));
+  const std::vector<float> all = op::linear(x, weight).to_host();
+  for (const auto& [first, count] : std::vector<std::pair<int64_t, int64_t>>{{0, 16}, {16, 32}, {3, 7}}) {
+    for (const char* variant : {"simd", "gpu"}) {
+      const VariantOverride force("matmul", variant);
+      const std::vector<float> part = op::linear(x, op::narrow(weight, 0, first, count)).to_host();
+      for (int64_t r = 0; r < 5; ++r) {
+        for (int64_t c = 0; c < count; ++c)
+          EXPECT_NEAR(part[static_cast<size_t>(r * count + c)], all[static_cast<size_t>(r * 50 + first + c)],
+                      1e-4);
+      }
+    }
+  }
+}
+
+TEST(Linear, PackedWeightsAreFrozen) {
+  const Tensor weight = op::quantize(upload(random({4, 32}, 4)), DType::q8_0), x = upload(random({2, 32}, 5));
+  Tape tape;
+  tape.watch(weight);
+  const auto scope = tape.record();
+  expect_error(ErrorCode::invalid_argument, {"frozen", "train it in f32"}, [&] { op::linear(x, weight); });
 }
 
 TEST(Linear, WeightView) {  // rows of a wider matrix, starting at an aligned column
