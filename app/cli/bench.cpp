@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 
@@ -33,6 +34,16 @@ std::string full_name(const bench::Case& c) {
   return c.name + " " + c.shape + " " + c.dtype;
 }
 
+/// True when the name contains one of the filter's parts, which commas separate; an empty filter takes all.
+bool matches(const std::string& name, const std::string& filter) {
+  for (size_t at = 0; at <= filter.size();) {
+    const size_t end = std::min(filter.find(',', at), filter.size());
+    if (name.find(filter.substr(at, end - at)) != std::string::npos) return true;
+    at = end + 1;
+  }
+  return false;
+}
+
 std::vector<bench::Case> collect(Device& device, const Options& o) {
   std::vector<bench::Case> cases;
   const auto wanted = [&](const char* suite) { return o.suite == suite || o.suite == "all"; };
@@ -46,9 +57,8 @@ std::vector<bench::Case> collect(Device& device, const Options& o) {
   if (wanted("step")) bench::add_steps(cases, device, model_folder(o));
   if (wanted("train")) bench::add_training(cases, device);
   const bool full = o.full || device.device_class() != DeviceClass::cpu;
-  std::erase_if(cases, [&](const bench::Case& c) {
-    return (c.big && !full) || full_name(c).find(o.filter) == std::string::npos;
-  });
+  std::erase_if(cases,
+                [&](const bench::Case& c) { return (c.big && !full) || !matches(full_name(c), o.filter); });
   if (cases.empty()) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("nothing to measure matches --filter '{}'; --list shows what there is{}",
@@ -156,7 +166,7 @@ void add_bench(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::IsMember({"ops", "blocks", "step", "train", "all"}));
   c->add_option("--filter", o->filter,
-                "only rows whose name, shape and dtype, joined by blanks, contain this");
+                "only rows whose name, shape and dtype, joined by blanks, contain this; several with commas");
   c->add_flag("--full", o->full, "also the large sizes on a CPU (slow)");
   c->add_flag("--list", o->list, "names of the rows, without measuring");
   c->add_option("--model", o->model, fmt::format("checkpoint folder for the suite of steps [{}]", kModel));

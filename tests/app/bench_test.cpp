@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -84,6 +85,8 @@ TEST_F(BenchCommand, ListNamesEverySuite) {
         "copy ", "adamw ", "conv3x3 dx", "group_norm+silu", "double block", "single block", "denoising step",
         "distillation update", "training step"})
     EXPECT_NE(r.out.find(name), std::string::npos) << name;
+  const test::Result some = vkflux("bench --list --filter 'adamw,no such row,copy N'");
+  EXPECT_EQ(std::count(some.out.begin(), some.out.end(), '\n'), 2) << some.out;
   EXPECT_EQ(vkflux("bench --filter 'no such row'").code, kUsage);
   EXPECT_EQ(vkflux("bench --suite none").code, kUsage);
 }
