@@ -4,12 +4,17 @@
 // One workgroup = one subgroup = one tile of C. A lane owns groups of four consecutive columns. Operands come as 128-bit
 // texels, which such devices load several times faster than storage buffers; A's values reach all lanes by shuffles with a
 // constant lane. No shared memory, no barriers. Edges: addresses are clamped, stores are predicated.
+//   panel: both operands as matmul_panel.comp writes them. A fetch then reads consecutive memory, where rows at strides
+// of some KiB fall on the same cache sets, and two texels of K share an update of the accumulators (in a loop each one is
+// loaded, blended by the mask of active lanes and stored).
 //@variant nt FORM=0
 //@variant nt_scalar FORM=0 SCALAR_C=1
 //@variant nt_packed FORM=0 PACKED=1
 //@variant nt_packed_scalar FORM=0 PACKED=1 SCALAR_C=1
 //@variant nn FORM=1
 //@variant tn FORM=2
+//@variant panel FORM=3
+//@variant panel_scalar FORM=3 SCALAR_C=1
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
@@ -78,6 +83,32 @@ void multiply(uint lane, uint a0, uint b0, uint k_begin, uint k_end) {
               acc[m * SG + i][j][r] += s.x * w.x + s.y * w.y + s.z * w.z + s.w * w.w;
             }
           }
+        }
+      }
+    }
+  }
+}
+#elif FORM == 3
+// p.lda, p.ldb: from one block of SG rows to the next. The rows of B's blocks 4 j .. 4 j + 3 are columns of group j.
+void multiply(uint lane, uint a0, uint b0, uint k_begin, uint k_end) {
+  int ia[MA], ib[4 * NV];
+  [[unroll]] for (int m = 0; m < MA; m++) ia[m] = int((a0 + (gl_WorkGroupID.x * uint(MA) + uint(m)) * p.lda) / 4 + lane);
+  [[unroll]] for (int j = 0; j < 4 * NV; j++) ib[j] = int((b0 + (gl_WorkGroupID.y * uint(4 * NV) + uint(j)) * p.ldb) / 4 + lane);
+  const int t_end = int(k_end) / 4;
+  for (int t = int(k_begin) / 4; t < t_end; t += 2) {
+    vec4 b[4 * NV][2];
+    [[unroll]] for (int j = 0; j < 4 * NV; j++) {
+      [[unroll]] for (int u = 0; u < 2; u++) b[j][u] = uintBitsToFloat(texelFetch(B, ib[j] + (t + u) * SG));
+    }
+    [[unroll]] for (int m = 0; m < MA; m++) {
+      const vec4 a = texelFetch(A, ia[m] + t * SG), a1 = texelFetch(A, ia[m] + (t + 1) * SG);
+      [[unroll]] for (int i = 0; i < SG; i++) {
+        const vec4 s = vec4(subgroupShuffle(a.x, i), subgroupShuffle(a.y, i), subgroupShuffle(a.z, i), subgroupShuffle(a.w, i));
+        const vec4 s1 = vec4(subgroupShuffle(a1.x, i), subgroupShuffle(a1.y, i), subgroupShuffle(a1.z, i), subgroupShuffle(a1.w, i));
+        [[unroll]] for (int j = 0; j < 4 * NV; j++) {
+          const vec4 w = b[j][0], w1 = b[j][1];
+          acc[m * SG + i][j / 4][j % 4] += (s.x * w.x + s.y * w.y + s.z * w.z + s.w * w.w) +
+                                           (s1.x * w1.x + s1.y * w1.y + s1.z * w1.z + s1.w * w1.w);
         }
       }
     }

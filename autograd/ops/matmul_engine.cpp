@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "autograd/ops/matmul_panels.h"
 #include "autograd/ops/matmul_tiles.h"
 #include "autograd/packed.h"
 
@@ -19,6 +20,8 @@ bool fits_simd(const Gemm& g) {
 }
 
 namespace {
+
+enum class Structure { tiles, simd, panels };
 
 // Rows of a tile in units of `unit`, at most `most` units: least estimated time, where a tile costs its units
 // plus the fetches of B.
@@ -90,14 +93,15 @@ BoundB bound_b(const Gemm& g, bool simd) {
   return {bytes, row / unit, lead / unit, rows * static_cast<double>(row)};
 }
 
-void launch(Device& device, const Gemm& g, const Tile& t, bool simd, int64_t splits) {
-  const BoundB b = bound_b(g, simd);
-  const int64_t chunk =
-      static_cast<int64_t>(ceil_div(static_cast<uint64_t>(g.k), static_cast<uint64_t>(splits * t.step))) *
-      t.step;
+void launch(Device& device, const Gemm& g, const Tile& t, Structure s, int64_t splits) {
+  const BoundB b = bound_b(g, s != Structure::tiles);
+  const int64_t k_stored = s == Structure::panels ? panel_k(g.k) : g.k;
+  const int64_t chunk = static_cast<int64_t>(ceil_div(static_cast<uint64_t>(k_stored),
+                                                      static_cast<uint64_t>(splits * t.step))) *
+                        t.step;
   const args::MatmulArgs a{u32(g.m),
                            u32(g.n),
-                           u32(g.k),
+                           u32(k_stored),
                            u32(g.a.ld),
                            u32(b.ld),
                            u32(g.c.ld),
@@ -117,7 +121,7 @@ void launch(Device& device, const Gemm& g, const Tile& t, bool simd, int64_t spl
                batch = static_cast<double>(g.batch);
   const Cost cost{2 * batch * m * n * k, batch * (4 * m * k + b.bytes + 4 * m * n)};
   const Tensor bias = g.bias.defined() ? g.bias : g.a.tensor, pre = g.pre.defined() ? g.pre : g.c.tensor;
-  if (simd) {
+  if (s != Structure::tiles) {
     const Tensor before = g.accumulate ? g.c.tensor : g.a.tensor;
     run(device, t.kernel, {g.a.tensor, b.tensor, bias, before, g.c.tensor, pre}, a, groups, cost);
   } else {
@@ -125,26 +129,73 @@ void launch(Device& device, const Gemm& g, const Tile& t, bool simd, int64_t spl
   }
 }
 
-Tile choose_tile(Device& device, const Gemm& g, bool simd) {
-  if (simd) return simd_tile(device.caps(), g);
+Tile choose_tile(Device& device, const Gemm& g, Structure s) {
+  if (s == Structure::panels) return panel_tile(device.caps(), g);
+  if (s == Structure::simd) return simd_tile(device.caps(), g);
   if (const auto coop = coop_tile(device, g)) return *coop;
   return shared_tile(device, g);
 }
 
-void launch_split(Device& device, const Gemm& g, const Tile& plain_tile, bool simd, int64_t splits) {
+void launch_split(Device& device, const Gemm& g, const Tile& plain_tile, Structure s, int64_t splits) {
   const int64_t stride = (g.m * g.n + 3) / 4 * 4;
   const Tensor partial = Tensor::empty(device, {splits, stride}, DType::f32, MemoryClass::scratch);
   Gemm part = g;
   part.c = {partial, g.n, stride, 0};
   part.accumulate = false;
-  const Tile t = g.accumulate ? choose_tile(device, part, simd) : plain_tile;
-  launch(device, part, t, simd, splits);
+  const Tile t = g.accumulate ? choose_tile(device, part, s) : plain_tile;
+  launch(device, part, t, s, splits);
   const uint64_t n4 = static_cast<uint64_t>(stride / 4);
   const double count = static_cast<double>(stride * (splits + 1));
   run(device, {"matmul_reduce", "f32", {256, g.accumulate ? 1u : 0u}},
       {partial, g.accumulate ? g.c.tensor : partial, g.c.tensor},
       args::MatmulReduceArgs{static_cast<uint32_t>(n4), u32(splits), static_cast<uint32_t>(n4)},
       groups_1d(ceil_div(n4, 256)), {count, 4 * count});
+}
+
+void multiply(Device& device, const Gemm& g, Structure s) {
+  const Tile t = choose_tile(device, g, s);
+  const int64_t splits = split_count(device.device_class(), g, t);
+  if (splits > 1) {
+    launch_split(device, g, t, s, splits);
+  } else {
+    launch(device, g, t, s, 1);
+  }
+}
+
+// Matrices [begin, begin + count) of the stack, rows [row, row + rows) and columns [column, ..) of C.
+struct Part {
+  int64_t begin, count, row, rows, column, columns;
+};
+
+Gemm part_of(const Gemm& g, const Part& p) {
+  Gemm q = g;
+  q.batch = p.count, q.m = p.rows, q.n = p.columns;
+  q.a.offset += p.begin * g.a.batch_stride + p.row * (g.form == GemmForm::tn ? 1 : g.a.ld);
+  q.b.offset += p.begin * g.b.batch_stride + p.column * (g.form == GemmForm::nt ? g.b.ld : 1);
+  q.c.offset += p.begin * g.c.batch_stride + p.row * g.c.ld + p.column;
+  if (g.bias.defined()) q.bias = g.bias.slice(0, p.column, p.columns);
+  return q;
+}
+
+// In parts whose copies are of bounded size.
+void gemm_panels(Device& device, const Gemm& g) {
+  const int64_t most = most_panel_rows(device.caps(), g.k);
+  const int64_t rows = std::min(most, g.m), columns = std::min(most, g.n);
+  const int64_t count = std::clamp<int64_t>(most / std::max(rows, columns), 1, g.batch);
+  for (int64_t begin = 0; begin < g.batch; begin += count) {
+    const int64_t batch = std::min(count, g.batch - begin);
+    for (int64_t row = 0; row < g.m; row += rows) {
+      Gemm part = part_of(g, {begin, batch, row, std::min(rows, g.m - row), 0, g.n});
+      const GemmMatrix a = pack_a(device, part);
+      for (int64_t column = 0; column < g.n; column += columns) {
+        part = part_of(
+            g, {begin, batch, row, std::min(rows, g.m - row), column, std::min(columns, g.n - column)});
+        part.b = pack_b(device, part);
+        part.a = a;
+        multiply(device, part, Structure::panels);
+      }
+    }
+  }
 }
 
 // Rows that one binding of C (and of A, whose rows go with C's) can cover; all of them when nothing has to be
@@ -183,13 +234,10 @@ void gemm(Device& device, const Gemm& g) {
     return;
   }
   if (b_packed(g) && !decodes_inside(device, g)) return gemm_by_slabs(device, g);
-  const bool simd = use_simd(device, "matmul") && fits_simd(g);
-  const Tile t = choose_tile(device, g, simd);
-  const int64_t splits = split_count(device.device_class(), g, t);
-  if (splits > 1) {
-    launch_split(device, g, t, simd, splits);
+  if (use_panels(device, g)) {
+    gemm_panels(device, g);
   } else {
-    launch(device, g, t, simd, 1);
+    multiply(device, g, use_simd(device, "matmul") && fits_simd(g) ? Structure::simd : Structure::tiles);
   }
 }
 

@@ -51,7 +51,7 @@ std::vector<Host> reference(const std::vector<Host>& in, op::Activation act) {
 void check(const Shape& x, int64_t n, bool bias, op::Activation act) {
   std::vector<Host> in{random(x, 1), random({n, x[-1]}, 2, 1 / std::sqrt(static_cast<double>(x[-1])))};
   if (bias) in.push_back(random({n}, 3));
-  for (const char* variant : {"simd", "gpu"}) {
+  for (const char* variant : {"simd", "panels", "gpu"}) {
     const VariantOverride force("matmul", variant);
     CheckOptions options;
     options.max_probes = 8;
@@ -97,7 +97,7 @@ TEST(Linear, HalfWeights) {
       }
       const std::vector<float> values(w.data.begin(), w.data.end());
       const Tensor weight = Tensor::from(d, std::span<const float>(values), s, dtype);
-      for (const char* variant : {"simd", "gpu"}) {
+      for (const char* variant : {"simd", "panels", "gpu"}) {
         const VariantOverride force("matmul", variant);
         check_op(
             fmt::format("linear {} {} {}", name(dtype), s.str(), variant), {random({19, s[1]}, 5)},
@@ -197,7 +197,7 @@ TEST(Linear, WeightView) {  // rows of a wider matrix, starting at an aligned co
     for (size_t c = 0; c < 32; ++c) part.data.push_back(wide[r * 96 + 64 + c]);
   }
   const Tensor weight = upload(wide).slice(1, 64, 32);
-  for (const char* variant : {"simd", "gpu"}) {
+  for (const char* variant : {"simd", "panels", "gpu"}) {
     const VariantOverride force("matmul", variant);
     check_op(
         "linear of a weight view", {x},

@@ -34,7 +34,7 @@ std::vector<Host> reference(const std::vector<Host>& in, bool transpose_b) {
 }
 
 void check(const Shape& a, const Shape& b, bool transpose_b) {
-  for (const char* variant : {"simd", "gpu"}) {
+  for (const char* variant : {"simd", "panels", "gpu"}) {
     const VariantOverride force("matmul", variant);
     CheckOptions options;
     options.max_probes = 8;
@@ -62,7 +62,7 @@ TEST(Matmul, TransposedA) {
   const std::pair<Shape, Shape> cases[] = {
       {{1, 1}, {1, 1}}, {{7, 3}, {7, 5}}, {{2, 3, 40, 12}, {2, 3, 40, 8}}, {{5, 33, 36}, {5, 33, 68}}};
   for (const auto& [a, b] : cases) {
-    for (const char* variant : {"simd", "gpu"}) {
+    for (const char* variant : {"simd", "panels", "gpu"}) {
       const VariantOverride force("matmul", variant);
       CheckOptions options;
       options.max_probes = 8;
@@ -134,7 +134,7 @@ void check_engine(const EngineCase& t) {
       }
     }
   }
-  for (const char* variant : {"simd", "gpu"}) {
+  for (const char* variant : {"simd", "panels", "gpu"}) {
     const VariantOverride force("matmul", variant);
     const Tensor out = upload(c);
     Gemm g;
@@ -233,7 +233,7 @@ TEST(Matmul, EngineSplitsLongContractions) {
     for (size_t i = 0; i < want.size(); ++i) {
       for (size_t q = 0; q < static_cast<size_t>(k); ++q) want[i] += a[q * 8 + i / 8] * b[q * 8 + i % 8];
     }
-    for (const char* variant : {"simd", "gpu"}) {
+    for (const char* variant : {"simd", "panels", "gpu"}) {
       const VariantOverride force("matmul", variant);
       const Tensor out = upload(c);
       Gemm g;
