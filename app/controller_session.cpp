@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "app/sweep/prompt_list.h"
+#include "app/weights.h"
 #include "autograd/ops.h"
 #include "model/io/file.h"
 
@@ -116,9 +117,7 @@ void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
       ->check(CLI::IsMember({"latents", "images"}));
   for (auto& [name, weight] : a.reward_weights)
     c.add_option(flag_of(name), weight, "weight of this distance in the reward")->capture_default_str();
-  c.add_option("--weights", a.weights, "storage of the model's weights on the device")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+  add_weights_option(c, a.weights);
 }
 
 std::vector<std::string> read_prompt_file(const std::string& path) {
@@ -146,8 +145,7 @@ ControllerSession::ControllerSession(const cli::Common& common, const Controller
   const std::vector<std::string> texts = read_prompt_file(args.prompts);
   prompts = texts.size();
   device = cli::open_device(common);
-  PipelineOptions options;
-  options.weights = args.weights == "f16" ? DType::f16 : args.weights == "bf16" ? DType::bf16 : DType::f32;
+  const PipelineOptions options = pipeline_options(args.weights);
   pipeline = Pipeline::load(*device, args.model, options);
   const FluxTaskOptions task_settings = task_options(*pipeline, args);
   const FluxCondition conditions = encode(*pipeline, texts);

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "autograd/ops.h"
+#include "model/weight_storage.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -12,6 +14,26 @@ namespace {
 std::vector<int64_t> dims(const Shape& s) {
   return {s.begin(), s.end()};
 }
+
+// f32 values to packed matrices, with a bounded number of bytes on the device in f32.
+class Quantiser {
+ public:
+  explicit Quantiser(Device& device) : device_(device) {}
+
+  Tensor operator()(std::span<const float> values, const Shape& shape, DType dtype) {
+    constexpr size_t kMostWaiting = size_t{256} << 20;
+    if (waiting_ > 0 && waiting_ + values.size_bytes() > kMostWaiting) {
+      device_.stream().sync();
+      waiting_ = 0;
+    }
+    waiting_ += values.size_bytes();
+    return op::quantize(Tensor::from(device_, values, shape, DType::f32, MemoryClass::scratch), dtype);
+  }
+
+ private:
+  Device& device_;
+  size_t waiting_ = 0;  // bytes of f32 values that the device may still hold
+};
 
 }  // namespace
 
@@ -39,6 +61,7 @@ void load(const std::vector<Param>& params, const io::NamedTensors& file, Device
   for (const Param& p : params) expected.emplace_back(p.name, dims(p.shape));
   file.check(expected);
   const ErrorContext context(file.path());
+  Quantiser quantiser(device);
   for (const Param& p : params) {
     const ErrorContext tensor(p.name);
     const std::vector<float> values = file.read_f32(p.name);
@@ -48,8 +71,10 @@ void load(const std::vector<Param>& params, const io::NamedTensors& file, Device
           throw Error(ErrorCode::format, fmt::format("holds {}: the file is damaged", v));
       }
     }
-    const DType dtype = p.shape.rank() == 2 ? matrices : DType::f32;
-    *p.tensor = Tensor::from(device, std::span<const float>(values), p.shape, dtype, MemoryClass::weights);
+    const DType dtype = storage_of(p, matrices, file.dtype(p.name));
+    *p.tensor = is_packed(dtype) ? quantiser(values, p.shape, dtype)
+                                 : Tensor::from(device, std::span<const float>(values), p.shape, dtype,
+                                                MemoryClass::weights);
   }
 }
 

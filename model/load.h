@@ -15,8 +15,8 @@ namespace vkflux {
 std::map<std::string, Shape> shapes_of(const io::NamedTensors& file);
 
 /// Checks that file and parameters agree (names and shapes, error format lists the faults), then gives every
-/// parameter a tensor with the file's values. Matrices become `matrices` (f32, f16 or bf16), everything else
-/// f32. A vector with a value that isn't finite is an error.
+/// parameter a tensor with the file's values. Matrices become `matrices` where model/weight_storage.h lets
+/// them, everything else f32. A value that isn't finite is an error.
 void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
           DType matrices = DType::f32);
 

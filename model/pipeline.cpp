@@ -6,7 +6,8 @@
 #include <cmath>
 #include <filesystem>
 
-#include "model/io/names.h"
+#include "model/load.h"
+#include "model/weight_storage.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -156,12 +157,17 @@ void Pipeline::check_parts() const {
   same("the tokenizer's end token", clip_tokenizer_->eos_id(), "text_encoder's", clip_config_.eos);
 }
 
+void Pipeline::load_weights(const std::vector<Param>& params, const io::NamedTensors& file) {
+  vkflux::load(params, file, device_, options_.weights);
+  const std::string misfit = misfits(params, options_.weights);
+  if (options_.remark && !misfit.empty()) options_.remark(file.path() + ": " + misfit);
+}
+
 std::shared_ptr<Flux1> Pipeline::transformer() {
   if (transformer_) return transformer_;
   auto model = std::make_shared<Flux1>(flux_);
-  with_tensors(dir_, "transformer", io::flux1_names(), [&](const io::NamedTensors& t) {
-    vkflux::load(parameters(*model), t, device_, options_.weights);
-  });
+  with_tensors(dir_, "transformer", io::flux1_names(),
+               [&](const io::NamedTensors& t) { load_weights(parameters(*model), t); });
   if (students_) install(*students_, model->attention());
   if (keep_) transformer_ = model;
   return model;
@@ -179,9 +185,8 @@ std::shared_ptr<AutoencoderKL> Pipeline::autoencoder() {
 std::shared_ptr<ClipText> Pipeline::clip() {
   if (clip_) return clip_;
   auto model = std::make_shared<ClipText>(clip_config_);
-  with_tensors(dir_, "text_encoder", io::clip_names(), [&](const io::NamedTensors& t) {
-    vkflux::load(parameters(*model), t, device_, options_.weights);
-  });
+  with_tensors(dir_, "text_encoder", io::clip_names(),
+               [&](const io::NamedTensors& t) { load_weights(parameters(*model), t); });
   if (keep_) clip_ = model;
   return model;
 }
@@ -189,9 +194,8 @@ std::shared_ptr<ClipText> Pipeline::clip() {
 std::shared_ptr<T5Encoder> Pipeline::t5() {
   if (t5_) return t5_;
   auto model = std::make_shared<T5Encoder>(t5_config_);
-  with_tensors(dir_, "text_encoder_2", io::t5_names(), [&](const io::NamedTensors& t) {
-    vkflux::load(parameters(*model), t, device_, options_.weights);
-  });
+  with_tensors(dir_, "text_encoder_2", io::t5_names(),
+               [&](const io::NamedTensors& t) { load_weights(parameters(*model), t); });
   if (keep_) t5_ = model;
   return model;
 }

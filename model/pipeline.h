@@ -17,6 +17,7 @@
 #include "model/flux/transformer.h"
 #include "model/hkr/router.h"
 #include "model/hkr/students.h"
+#include "model/io/names.h"
 #include "model/sampler/denoise.h"
 #include "model/sampler/noise.h"
 #include "model/sampler/schedule.h"
@@ -28,7 +29,10 @@
 namespace vkflux {
 
 struct PipelineOptions {
-  DType weights = DType::f32;  // of the matrices of the transformer and the text encoders: f32, f16 or bf16
+  /// Of the matrices of the transformer and the text encoders; packed types with the exceptions of
+  /// model/weight_storage.h.
+  DType weights = DType::f32;
+  std::function<void(const std::string&)> remark;  // gets sentences on what was loaded otherwise than wanted
   /// Keep every part on the device between its uses; default: when all files together have at most 2 GiB.
   std::optional<bool> keep_parts;
 };
@@ -189,6 +193,7 @@ class Pipeline {
   void read_tokenizers();
   void read_configs();
   void check_parts() const;
+  void load_weights(const std::vector<Param>& params, const io::NamedTensors& file);
   std::shared_ptr<ClipText> clip();
   std::shared_ptr<T5Encoder> t5();
 

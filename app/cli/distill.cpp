@@ -9,6 +9,7 @@
 #include "app/cli/cli.h"
 #include "app/distill_report.h"
 #include "app/sweep/prompt_list.h"
+#include "app/weights.h"
 #include "model/io/file.h"
 #include "model/pipeline.h"
 #include "train/distill/distiller.h"
@@ -297,8 +298,7 @@ void print_summary(const Common& common, const Options& o, const io::Json& summa
 int run(const Common& common, Options o) {
   const auto device = open_device(common);
   if (o.memory_budget_mb > 0) device->pool().set_budget(static_cast<uint64_t>(o.memory_budget_mb) << 20);
-  PipelineOptions options;
-  options.weights = o.weights == "f16" ? DType::f16 : o.weights == "bf16" ? DType::bf16 : DType::f32;
+  const PipelineOptions options = pipeline_options(o.weights);
   const auto pipeline = Pipeline::load(*device, o.model, options);
   const SamplingPlan plan = sampling_plan(o);
   SamplingRuns runs(*pipeline, plan);
@@ -357,9 +357,7 @@ void add_sampling_options(CLI::App* c, Options& o) {
   c->add_option("--guidance", o.guidance, "distilled guidance (dev models); default: the model's")
       ->check(CLI::NonNegativeNumber);
   c->add_option("--seed", o.seed, "every random choice follows from it")->capture_default_str();
-  c->add_option("--weights", o.weights, "storage of the transformer's weights on the device")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+  add_weights_option(*c, o.weights);
   c->add_option("--memory-budget", o.memory_budget_mb, "MB of device memory at most; 0 = all there is")
       ->check(CLI::NonNegativeNumber);
 }

@@ -8,6 +8,7 @@
 #include "app/cli/sample.h"
 #include "app/frontier.h"
 #include "app/sweep/number_list.h"
+#include "app/weights.h"
 #include "model/io/file.h"
 
 namespace vkflux::cli {
@@ -215,9 +216,7 @@ void add_report(CLI::App& app) {
   c->add_option("--guidance", s.guidance, "distilled guidance; default: the model's")
       ->check(CLI::NonNegativeNumber);
   c->add_option("--size", s.size, "WIDTHxHEIGHT in pixels; default: the model's");
-  c->add_option("--weights", s.weights, "storage of the weights on the device")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+  add_weights_option(*c, s.weights);
   c->add_option("--out", o->out, "the page")->capture_default_str();
 }
 

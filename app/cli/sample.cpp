@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "app/weights.h"
 #include "model/io/file.h"
 #include "train/picture_grid.h"
 
@@ -188,9 +189,7 @@ void add_sample(CLI::App& app) {
       "also write a JSON file with kind, time and FLOPs of every attention, from one more run that waits "
       "for the device before and after each (so its total time means nothing)");
   add_sweep_options(*c, *o);
-  c->add_option("--weights", o->weights, "storage of the weights on the device")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
+  add_weights_option(*c, o->weights);
   c->add_option("--out", o->out, "a .png file (numbered when there are several), or a folder")
       ->capture_default_str();
   c->add_option("--grid", o->grid, "also write one PNG with all pictures in rows of eight");

@@ -31,7 +31,6 @@ struct SampleArgs {
 
 /// Adds --ttr, --controller, --quality-speed, --policy, --policy-temperature and --layers.
 void add_routing_options(CLI::App& command, RoutingArgs& args);
-DType parse_weights(const std::string& text);
 /// "" is {0, 0}: the model's default.
 std::pair<int64_t, int64_t> parse_size(const std::string& text);
 /// Those of --prompt, then those of the file: a .json array of texts, or one prompt a line.

@@ -7,6 +7,7 @@
 
 #include "app/cli/sample.h"
 #include "app/sweep/prompt_list.h"
+#include "app/weights.h"
 #include "model/io/file.h"
 #include "model/io/png.h"
 
@@ -52,10 +53,6 @@ void add_routing_options(CLI::App& c, RoutingArgs& a) {
                "without a controller: single blocks that use their students, 0,2,3 say");
 }
 
-DType parse_weights(const std::string& text) {
-  return text == "f16" ? DType::f16 : text == "bf16" ? DType::bf16 : DType::f32;
-}
-
 std::pair<int64_t, int64_t> parse_size(const std::string& text) {
   if (text.empty()) return {0, 0};
   int w = 0, h = 0;
@@ -87,9 +84,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
                 "--controller, --quality-speed, --layers and --compare need the students' file: give --ttr");
   }
   device = open_device(common);
-  PipelineOptions options;
-  options.weights = parse_weights(args.weights);
-  pipeline = Pipeline::load(*device, args.model, options);
+  pipeline = Pipeline::load(*device, args.model, pipeline_options(args.weights));
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
 }
 

@@ -9,8 +9,10 @@ namespace {
 
 // Scratch for decoded rows: what a CPU's caches hold; on GPUs enough rows to fill the device.
 constexpr int64_t kSlabBytesSimd = 4 << 20, kSlabBytesGpu = 32 << 20;
-// Above so many rows of C decoding once costs less than decoding in every tile (measured on lavapipe).
-constexpr int64_t kMostRowsSimd = 192, kMostRowsGpu = 128;
+// Above so many rows of C decoding once costs less than decoding in every tile: measured on lavapipe; on GPUs
+// where the product without cooperative matrices takes as long as writing and reading the slab (estimated for
+// an H200).
+constexpr int64_t kMostRowsSimd = 192, kMostRowsGpu = 32;
 
 // Cooperative matrices take slabs in f16: exact for fp8, 11 bits of the others' values.
 bool coop_takes_slabs(Device& device, const Gemm& g) {

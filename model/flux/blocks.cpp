@@ -77,8 +77,10 @@ Tensor SingleBlock::operator()(const Tensor& x, const BlockContext& context, int
   const std::string name = "single." + std::to_string(index);
   const Tensor o = attend(op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads), context,
                           first + index, name);
-  const Tensor y = op::add(op::linear(o, op::narrow(linear2.weight, 1, 0, hidden), linear2.bias),
-                           op::linear(mlp, op::narrow(linear2.weight, 1, hidden, mlp_hidden)));
+  const Tensor y = is_packed(linear2.weight.dtype())
+                       ? linear2(op::concat({o, mlp}, 2))  // packed rows can't be cut
+                       : op::add(op::linear(o, op::narrow(linear2.weight, 1, 0, hidden), linear2.bias),
+                                 op::linear(mlp, op::narrow(linear2.weight, 1, hidden, mlp_hidden)));
   const Tensor out = op::gate_residual(x, m[2], y);
   observe(context.trace, name, out);
   return out;
