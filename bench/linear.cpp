@@ -27,7 +27,7 @@ struct Operands {
   Operands(Device& device, const Product& product, DType dtype) : p(product) {
     x = noise(device, {p.m, p.k});
     const Tensor dense = noise(device, {p.n, p.k}, 1);
-    w = dtype == DType::f32 ? dense : op::cast(dense, dtype);
+    w = dtype == DType::f32 ? dense : is_packed(dtype) ? op::quantize(dense, dtype) : op::cast(dense, dtype);
     b = noise(device, {p.n}, 2);
     dy = noise(device, {p.m, p.n}, 3);
   }
@@ -108,9 +108,17 @@ void add_linear(std::vector<Case>& cases, Device& device) {
       if (p.m == 512 || p.big) cases.push_back(product_case(device, "linear dx", p, dtype, 0, &Operands::dx));
     }
   }
+  for (const DType dtype : {DType::f8_e4m3, DType::q8_0, DType::q4_k}) {
+    for (const Product& p : products) {
+      if (p.m == 1024 || (p.big && p.m < 512)) continue;
+      cases.push_back(product_case(device, "linear", p, dtype, -1, &Operands::forward));
+      if (p.m == 512) cases.push_back(product_case(device, "linear dx", p, dtype, 0, &Operands::dx));
+    }
+  }
   const Product gelu{512, 4096, 1024, false, op::Activation::gelu_tanh}, row{1, 9216, 3072, false};
   cases.push_back(product_case(device, "linear+gelu", gelu, DType::f32, -1, &Operands::forward));
-  cases.push_back(product_case(device, "linear", row, DType::f32, -1, &Operands::forward));
+  for (const DType dtype : {DType::f32, DType::q8_0, DType::q4_k})
+    cases.push_back(product_case(device, "linear", row, dtype, -1, &Operands::forward));
 }
 
 }  // namespace vkflux::bench

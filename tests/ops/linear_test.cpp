@@ -165,6 +165,20 @@ TEST(Linear, PackedWeightsLargerThanASlab) {
   EXPECT_LT(error_of(dx[0], {dx[1].begin(), dx[1].end()}), 1e-5);
 }
 
+// With more rows than kernels decode for, slabs go to cooperative matrices in 16 bits where there are any.
+TEST(Linear, PackedWeightsOnCooperativeMatrices) {
+  const VariantOverride force("matmul", "coop");
+  for (const auto& [dtype, k] :
+       std::vector<std::pair<DType, int64_t>>{{DType::f8_e5m2, 48}, {DType::q8_0, 320}, {DType::q4_k, 256}}) {
+    const Tensor weight = op::quantize(upload(random({68, k}, 4, 0.3)), dtype);
+    const Host x = random({70, k}, 5);
+    Host w{{68, k}, {}, true};
+    for (const float v : weight.to_host()) w.data.push_back(static_cast<double>(v));
+    const std::vector<float> y = op::linear(upload(x), weight).to_host();
+    EXPECT_LT(error_of(y, reference({x, w}, op::Activation::none)[0].data), 2e-3) << name(dtype);
+  }
+}
+
 TEST(Linear, RowsOfAPackedWeight) {
   const Tensor weight = op::quantize(upload(random({50, 96}, 4)), DType::q8_0),
                x = upload(random({5, 96}, 5));
