@@ -68,11 +68,16 @@ def main():
     p.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
     p.add_argument("--seconds", type=float, default=0.3, help="of repeats of a row")
     p.add_argument("--full", action="store_true", help="also our large sizes on a CPU")
-    p.add_argument("--only", help="groups whose filter or suite contains this")
+    p.add_argument("--only", help="groups whose suite and filter, joined by a blank, contain this; other rows of --out stay")
     args = p.parse_args()
     peers = dict(peer.split("=", 1) for peer in args.peer)
     record = {"started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "cores": os.cpu_count(), "rows": [],
               "peers": {name: {"command": command} for name, command in peers.items()}}
+    if args.only and os.path.exists(args.out):
+        with open(args.out) as f:
+            record = json.load(f)
+        for name, command in peers.items():
+            record["peers"].setdefault(name, {"command": command})
     for suite, names in GROUPS:
         if args.only and args.only not in suite + " " + names:
             continue
@@ -97,6 +102,8 @@ def main():
             record[key] = first[key]
         old = record.get("peaks", {"gflops": 0, "gbs": 0})
         record["peaks"] = {k: max(old[k], first["peaks"][k]) for k in old}
+        again = set(rows + quantised(rows))
+        record["rows"] = [r for r in record["rows"] if (r["name"], r["shape"], r["dtype"]) not in again]
         for r in first["rows"]:
             key = (r["name"], r["shape"], r["dtype"])
             both = sorted((r["ms"], second[key]["ms"]))
