@@ -74,8 +74,9 @@ inline Tensor silu(const Tensor& x) {
 Tensor swiglu(const Tensor& x);
 /// gelu_tanh(a) * b, both [..., C]: the T5 feed-forward gate.
 Tensor geglu(const Tensor& a, const Tensor& b);
-/// x[B, N, C] + gate[B, C] * y[B, N, C]
-Tensor gate_residual(const Tensor& x, const Tensor& gate, const Tensor& y);
+/// x[B, N, C] + gate[B, C] * y[B, N, C]. out: where to put it (bindable; x itself updates x in place), only
+/// without a tape.
+Tensor gate_residual(const Tensor& x, const Tensor& gate, const Tensor& y, const Tensor& out = {});
 /// x[B, N, C] * (1 + scale[B, C]) + shift[B, C]
 Tensor modulate(const Tensor& x, const Tensor& shift, const Tensor& scale);
 

@@ -29,22 +29,25 @@ std::vector<std::pair<std::string, std::string>>& overrides() {
 
 }  // namespace
 
-void run_bytes(Device& device, const KernelId& kernel, std::span<const Tensor> bindings,
+void run_bytes(Device& device, const KernelId& kernel, std::span<const TensorRef> bindings,
                std::span<const std::byte> args, Groups groups, Cost cost) {
   if (groups.x == 0 || groups.y == 0 || groups.z == 0) return;
-  std::vector<BufferRange> ranges;
-  ranges.reserve(bindings.size());
-  for (const Tensor& t : bindings) {
-    ranges.push_back(t.range());
-    if (ranges.back().offset % device.caps().buffer_alignment != 0) {
+  constexpr size_t kMax = 16;
+  if (bindings.size() > kMax)
+    throw Error(ErrorCode::internal, fmt::format("{}: over {} bindings", kernel.shader, kMax));
+  std::array<Binding, kMax> ranges;
+  const uint64_t alignment = device.caps().buffer_alignment;
+  for (size_t i = 0; i < bindings.size(); ++i) {
+    ranges[i] = bindings[i]->binding();
+    if (ranges[i].offset % alignment != 0) {
       throw Error(ErrorCode::internal,
                   fmt::format("{}: a binding starts at byte {}, the device needs multiples of {}",
-                              kernel.shader, ranges.back().offset, device.caps().buffer_alignment));
+                              kernel.shader, ranges[i].offset, alignment));
     }
   }
   device.stream().dispatch(
-      device.kernels().get(kernel.shader, kernel.variant, kernel.spec, kernel.subgroup_size), ranges, args,
-      groups, cost);
+      device.kernels().get(kernel.shader, kernel.variant, kernel.spec, kernel.subgroup_size),
+      {ranges.data(), bindings.size()}, args, groups, cost);
 }
 
 Groups groups_1d(uint64_t n) {
@@ -70,6 +73,7 @@ VariantOverride::~VariantOverride() {
 
 std::string forced_variant(const char* op) {
   const auto& list = overrides();
+  if (list.empty()) return {};
   const auto it = std::find_if(list.rbegin(), list.rend(),
                                [&](const auto& o) { return o.first == op || o.first == "*"; });
   return it == list.rend() ? std::string() : it->second;

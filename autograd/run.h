@@ -19,17 +19,27 @@ namespace vkflux {
 struct KernelId {
   const char* shader;
   const char* variant = "f32";
-  std::vector<uint32_t> spec = {};  // values of constant_id 0, 1, ...
-  uint32_t subgroup_size = 0;       // that the kernel needs, every subgroup full; 0: any
+  SpecValues spec = {};
+  uint32_t subgroup_size = 0;  // that the kernel needs, every subgroup full; 0: any
 };
 
-void run_bytes(Device& device, const KernelId& kernel, std::span<const Tensor> bindings,
+/// A tensor of the caller's for the length of a call: lists of tensors copy them.
+class TensorRef {
+ public:
+  TensorRef(const Tensor& tensor) : tensor_(&tensor) {}
+  const Tensor* operator->() const { return tensor_; }
+
+ private:
+  const Tensor* tensor_;
+};
+
+void run_bytes(Device& device, const KernelId& kernel, std::span<const TensorRef> bindings,
                std::span<const std::byte> args, Groups groups, Cost cost);
 
 /// Every tensor must be is_bindable() (contiguous and aligned: op::contiguous makes it so), or a strided view
 /// whose first element is aligned, with its strides in args.
 template <class Args>
-void run(Device& device, const KernelId& kernel, std::initializer_list<Tensor> bindings, const Args& args,
+void run(Device& device, const KernelId& kernel, std::initializer_list<TensorRef> bindings, const Args& args,
          Groups groups, Cost cost) {
   static_assert(std::is_trivially_copyable_v<Args> && sizeof(Args) <= 128 && sizeof(Args) % 4 == 0);
   run_bytes(device, kernel, {bindings.begin(), bindings.size()}, std::as_bytes(std::span(&args, 1)), groups,

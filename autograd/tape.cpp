@@ -17,6 +17,10 @@ Tape*& current() {
 
 }  // namespace
 
+bool Tape::recording() {
+  return current() != nullptr;
+}
+
 Tape::Scope::Scope(Tape* tape) : previous_(current()) {
   current() = tape;
 }

@@ -80,6 +80,8 @@ class Tape {
 
   /// The recording tape when any input is upstream of a leaf, else null. Undefined tensors are allowed.
   static Tape* wants(std::initializer_list<const Tensor*> inputs);
+  /// A scope of record() is open on this thread.
+  static bool recording();
   bool active(const Tensor& x) const { return x.id() != 0 && active_.count(x.id()) != 0; }
 
   /// Adds a node: `backward` reads gradients of the outputs and adds to those of the inputs. It must not

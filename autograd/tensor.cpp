@@ -120,6 +120,8 @@ Tensor Tensor::full(Device& device, Shape shape, float value) {
 
 Tensor Tensor::from_bytes(Device& device, std::span<const std::byte> bytes, Shape shape, DType dtype,
                           MemoryClass cls) {
+  // What came from the host may outlive the work that asked for it (vk/recording.h).
+  const RegionScope common(device.pool(), 0);
   Tensor t = empty(device, shape, dtype, cls);
   if (bytes.size() != t.bytes()) {
     throw Error(ErrorCode::invalid_argument,
@@ -158,6 +160,20 @@ uint64_t Tensor::byte_offset() const {
   return offset_ == 0 ? 0 : static_cast<uint64_t>(offset_ / shape_[1]) * row_bytes(dtype_, shape_[1]);
 }
 
+Tensor Tensor::constant(Device& device, std::span<const float> values, Shape shape) {
+  Tensor t;
+  t.device_ = &device;
+  t.shape_ = shape;
+  t.strides_ = contiguous_strides(shape);
+  if (static_cast<int64_t>(values.size()) != shape.numel()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} values given for a constant {}", values.size(), shape.str()));
+  }
+  t.buffer_ = device.constant(std::as_bytes(values));
+  t.id_ = next_id();
+  return t;
+}
+
 bool Tensor::is_contiguous() const {
   int64_t step = 1;
   for (int i = rank() - 1; i >= 0; --i) {
@@ -171,12 +187,21 @@ bool Tensor::is_bindable() const {
   return is_contiguous() && byte_offset() % device_->caps().buffer_alignment == 0;
 }
 
-BufferRange Tensor::range() const {
-  if (is_packed(dtype_)) return {buffer_, byte_offset(), bytes()};
+Binding Tensor::binding() const {
+  if (is_packed(dtype_)) return {buffer_.get(), byte_offset(), bytes()};
   int64_t last = 0;
-  for (int i = 0; i < rank(); ++i) last += (shape_[i] - 1) * strides_[i];
-  const uint64_t count = numel() == 0 ? 0 : static_cast<uint64_t>(last + 1);
-  return {buffer_, byte_offset(), count * size_of(dtype_)};
+  bool empty = false;
+  for (int i = 0; i < rank(); ++i) {
+    last += (shape_[i] - 1) * strides_[i];
+    empty = empty || shape_[i] == 0;
+  }
+  const uint64_t count = empty ? 0 : static_cast<uint64_t>(last + 1);
+  return {buffer_.get(), byte_offset(), count * size_of(dtype_)};
+}
+
+BufferRange Tensor::range() const {
+  const Binding b = binding();
+  return {buffer_, b.offset, b.size};
 }
 
 Tensor Tensor::view(Shape shape) const {

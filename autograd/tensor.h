@@ -63,6 +63,9 @@ class Tensor {
   static Tensor from_bytes(Device& device, std::span<const std::byte> bytes, Shape shape, DType dtype,
                            MemoryClass cls = MemoryClass::activations);
 
+  /// The same memory for equal values on a device (Device::constant): read only.
+  static Tensor constant(Device& device, std::span<const float> values, Shape shape);
+
   bool defined() const { return buffer_ != nullptr; }
   explicit operator bool() const { return defined(); }
   Device& device() const { return *device_; }
@@ -81,6 +84,7 @@ class Tensor {
   /// Contiguous, and starts where the device can bind a buffer: what run() needs.
   bool is_bindable() const;
   BufferRange range() const;
+  Binding binding() const;  // the same range, without owning it
 
   // Untaped views (op::reshape, op::narrow and op::permute are the taped ones). Of a packed tensor only whole
   // rows: slice() of dimension 0.

@@ -196,6 +196,7 @@ void GenerateJob::begin() {
   options.width = result_.width;
   options.height = result_.height;
   options.plans = plan_routes();
+  options.replay = request_.replay;
   Tensor x = initial_noise(device, images_, latent, request_.seed, request_.noise);
   if (request_.init) {
     options.start = image_to_image_start(result_.steps, request_.strength);

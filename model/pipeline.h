@@ -69,6 +69,7 @@ struct GenerateRequest {
   std::optional<uint64_t> route_seed;  // of the router's draws; default: `seed`
   /// Wait for the device after every step, so that StepReport::ms is that step's time and nothing else's.
   bool time_steps = false;
+  bool replay = true;           // see DenoiseOptions
   AttentionTap* tap = nullptr;  // watches the run's attention; not owned
 };
 

@@ -66,6 +66,8 @@ void Trainer::adopt(const std::vector<Trainable>& parameters) {
 }
 
 void Trainer::step() {
+  Profiler& profiler = device_.profiler();
+  const ProfileScope whole(profiler, "step", step_);
   state_.grad->flat().fill_zero();
   std::map<std::string, Tensor> report;
   for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
@@ -78,9 +80,11 @@ void Trainer::step() {
     std::map<std::string, Tensor> extra;
     Tensor value;
     {
+      const ProfileScope part(profiler, "forward");
       const auto scope = tape.record();
       value = loss(step_, micro, extra);
     }
+    const ProfileScope part(profiler, "backward");
     const float share = 1.0f / static_cast<float>(options_.accumulate);
     tape.backward({{value, Tensor::full(device_, value.shape(), share)}}, grads);
     extra["loss"] = value;
@@ -89,6 +93,7 @@ void Trainer::step() {
       report[name] = report.count(name) ? op::add(report[name], part) : part;
     }
   }
+  const ProfileScope part(profiler, "optimiser");
   const Tensor norm = global_norm(state_.grad->flat());
   report["grad_norm"] = norm;
   const AdamWOptions adam{learning_rate(step_), options_.beta1, options_.beta2, options_.eps,

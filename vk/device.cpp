@@ -265,10 +265,26 @@ void Device::start(uint64_t budget) {
   stream_ = std::make_unique<Stream>(*this);
 }
 
+BufferPtr Device::constant(std::span<const std::byte> bytes) {
+  constexpr uint64_t kMaxBytes = 4 << 20;  // of all tables together; then the cache starts anew
+  std::string key(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (const auto it = constants_.find(key); it != constants_.end()) return it->second;
+  if (constant_bytes_ + bytes.size() > kMaxBytes) {
+    constants_.clear();
+    constant_bytes_ = 0;
+  }
+  BufferPtr buffer = pool_->allocate(bytes.size(), MemoryClass::weights);
+  if (!bytes.empty()) stream_->upload({buffer, 0, bytes.size()}, bytes);
+  constant_bytes_ += bytes.size();
+  constants_.emplace(std::move(key), buffer);
+  return buffer;
+}
+
 Device::~Device() {
   if (device_ && vk_.vkDeviceWaitIdle && owned_) vk_.vkDeviceWaitIdle(device_);
   stream_.reset();
   kernels_.reset();
+  constants_.clear();
   pool_.reset();
   if (owned_ && device_) vk_.vkDestroyDevice(device_, nullptr);
   if (messenger_) instance_->vk.vkDestroyDebugUtilsMessengerEXT(instance_->handle, messenger_, nullptr);

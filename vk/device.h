@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -62,6 +64,10 @@ class Device {
   Stream& stream() { return *stream_; }
   Profiler& profiler() { return profiler_; }
 
+  /// These bytes on the device, the same buffer for everybody who asks for the same bytes: for small tables
+  /// that are computed on the host. Read only.
+  BufferPtr constant(std::span<const std::byte> bytes);
+
   /// The class whose kernels are used; tests set it to run another class's structures on this device.
   DeviceClass device_class() const { return class_; }
   void set_device_class(DeviceClass c) { class_ = c; }
@@ -101,6 +107,8 @@ class Device {
   DeviceFunctions vk_;
   Profiler profiler_;
   std::unique_ptr<Pool> pool_;
+  std::map<std::string, BufferPtr> constants_;  // by their bytes
+  uint64_t constant_bytes_ = 0;
   std::unique_ptr<KernelCache> kernels_;
   std::unique_ptr<Stream> stream_;
 };

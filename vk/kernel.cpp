@@ -1,13 +1,16 @@
 #include "vk/kernel.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <tuple>
 
 #include "vk/device.h"
 #include "vk/error.h"
@@ -78,6 +81,24 @@ std::vector<KernelStatistics> read_statistics(Device& device, VkPipeline pipelin
   return out;
 }
 
+// Whole or not at all: a temporary file, synced, renamed.
+bool write_synced(const std::string& path, std::string_view data) {
+  const std::string temporary = fmt::format("{}.{}", path, getpid());
+  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) return false;
+  bool good = true;
+  while (good && !data.empty()) {
+    const ssize_t n = ::write(file, data.data(), data.size());
+    good = n > 0;
+    if (good) data.remove_prefix(static_cast<size_t>(n));
+  }
+  good = good && fsync(file) == 0;
+  good = close(file) == 0 && good;
+  good = good && std::rename(temporary.c_str(), path.c_str()) == 0;
+  if (!good) unlink(temporary.c_str());
+  return good;
+}
+
 }  // namespace
 
 const SpirvModule* find_spirv(std::string_view shader, std::string_view variant) {
@@ -87,12 +108,26 @@ const SpirvModule* find_spirv(std::string_view shader, std::string_view variant)
   return nullptr;
 }
 
+SpecValues::SpecValues(std::span<const uint32_t> values) {
+  for (uint32_t v : values) push_back(v);
+}
+
+void SpecValues::push_back(uint32_t value) {
+  if (size_ == kMax) throw Error(ErrorCode::internal, fmt::format("over {} specialisation constants", kMax));
+  values_[size_++] = value;
+}
+
+size_t KernelCache::KeyHash::operator()(const Key& k) const {
+  const std::hash<std::string_view> hash;
+  return hash(k.shader) ^ hash(k.variant) * 3 ^ hash(k.spec.bytes()) * 5 ^ k.subgroup_size;
+}
+
 KernelCache::KernelCache(Device& device) : device_(device), cache_path_(cache_file(device.caps())) {
-  load_cache();
+  load();
 }
 
 KernelCache::~KernelCache() {
-  save_cache();
+  save();
   const DeviceFunctions& vk = device_.vk();
   for (auto& [key, k] : kernels_) {
     vk.vkDestroyPipeline(device_.handle(), k.pipeline, nullptr);
@@ -102,43 +137,40 @@ KernelCache::~KernelCache() {
   vk.vkDestroyPipelineCache(device_.handle(), cache_, nullptr);
 }
 
-void KernelCache::load_cache() {
+void KernelCache::load() {
+  const DeviceFunctions& vk = device_.vk();
   std::vector<char> data;
   std::ifstream in(cache_path_, std::ios::binary);
   // The driver checks the header itself and ignores what isn't its own.
   if (in) data.assign(std::istreambuf_iterator<char>(in), {});
-  loaded_bytes_ = data.size();
   VkPipelineCacheCreateInfo info{};
   info.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO;
   info.initialDataSize = data.size();
   info.pInitialData = data.data();
-  if (device_.vk().vkCreatePipelineCache(device_.handle(), &info, nullptr, &cache_) == VK_SUCCESS) return;
-  info.initialDataSize = 0;
-  check(device_.vk().vkCreatePipelineCache(device_.handle(), &info, nullptr, &cache_),
-        "vkCreatePipelineCache");
+  if (vk.vkCreatePipelineCache(device_.handle(), &info, nullptr, &cache_) != VK_SUCCESS) {
+    info.initialDataSize = 0;
+    check(vk.vkCreatePipelineCache(device_.handle(), &info, nullptr, &cache_), "vkCreatePipelineCache");
+  }
+  // What the driver took of the file; a file of another driver is replaced by the first new pipeline.
+  if (data.empty() ||
+      vk.vkGetPipelineCacheData(device_.handle(), cache_, &saved_bytes_, nullptr) != VK_SUCCESS) {
+    saved_bytes_ = 0;
+  }
 }
 
 // Losing the cache costs a second next time, so a failure here is no error.
-void KernelCache::save_cache() noexcept {
+void KernelCache::save() noexcept {
+  if (saved_kernels_ == kernels_.size() || cache_path_.empty()) return;
+  saved_kernels_ = kernels_.size();
   try {
     size_t n = 0;
-    if (cache_path_.empty() ||
-        device_.vk().vkGetPipelineCacheData(device_.handle(), cache_, &n, nullptr) != VK_SUCCESS) {
-      return;
-    }
-    if (n <= loaded_bytes_) return;
+    const DeviceFunctions& vk = device_.vk();
+    if (vk.vkGetPipelineCacheData(device_.handle(), cache_, &n, nullptr) != VK_SUCCESS) return;
+    if (n <= saved_bytes_) return;
     std::vector<char> data(n);
-    device_.vk().vkGetPipelineCacheData(device_.handle(), cache_, &n, data.data());
+    if (vk.vkGetPipelineCacheData(device_.handle(), cache_, &n, data.data()) != VK_SUCCESS) return;
     std::filesystem::create_directories(std::filesystem::path(cache_path_).parent_path());
-    const std::string temporary = fmt::format("{}.{}", cache_path_, getpid());
-    std::ofstream out(temporary, std::ios::binary);
-    out.write(data.data(), static_cast<std::streamsize>(n));
-    out.close();
-    if (out) {
-      std::filesystem::rename(temporary, cache_path_);
-    } else {
-      std::filesystem::remove(temporary);
-    }
+    if (write_synced(cache_path_, {data.data(), n})) saved_bytes_ = n;
   } catch (const std::exception&) {
     return;
   }
@@ -147,6 +179,9 @@ void KernelCache::save_cache() noexcept {
 std::vector<const Kernel*> KernelCache::list() const {
   std::vector<const Kernel*> out;
   for (const auto& [key, kernel] : kernels_) out.push_back(&kernel);
+  std::sort(out.begin(), out.end(), [](const Kernel* a, const Kernel* b) {
+    return std::tie(a->name, a->spec) < std::tie(b->name, b->spec);
+  });
   return out;
 }
 
@@ -155,10 +190,19 @@ bool KernelCache::available(std::string_view shader, std::string_view variant) c
   return m && device_.caps().has(m->requires_);
 }
 
-const Kernel& KernelCache::get(std::string_view shader, std::string_view variant,
-                               const std::vector<uint32_t>& spec, uint32_t subgroup_size) {
-  auto key = std::make_tuple(std::string(shader), std::string(variant), spec, subgroup_size);
-  if (auto it = kernels_.find(key); it != kernels_.end()) return it->second;
+const Kernel& KernelCache::get(std::string_view shader, std::string_view variant, const SpecValues& spec,
+                               uint32_t subgroup_size) {
+  Key key{shader, variant, spec, subgroup_size};
+  if (const auto it = kernels_.find(key); it != kernels_.end()) return it->second;
+  Kernel kernel = make(key);
+  const SpirvModule* m = find_spirv(shader, variant);
+  key.shader = m->shader;
+  key.variant = m->variant;
+  return kernels_.emplace(key, std::move(kernel)).first->second;
+}
+
+Kernel KernelCache::make(const Key& key) {
+  const auto& [shader, variant, spec, subgroup_size] = key;
   const SpirvModule* m = find_spirv(shader, variant);
   if (!m || !device_.caps().has(m->requires_)) {
     throw Error(ErrorCode::unsupported, fmt::format("kernel {}:{} is not {}", shader, variant,
@@ -167,7 +211,7 @@ const Kernel& KernelCache::get(std::string_view shader, std::string_view variant
   const DeviceFunctions& vk = device_.vk();
   Kernel k;
   k.name = fmt::format("{}:{}", shader, variant);
-  k.spec = spec;
+  k.spec.assign(spec.data(), spec.data() + spec.size());
   k.interface = reflect(k.name, m->words, m->count);
 
   std::vector<VkDescriptorSetLayoutBinding> bindings;
@@ -225,7 +269,7 @@ const Kernel& KernelCache::get(std::string_view shader, std::string_view variant
   vk.vkDestroyShaderModule(device_.handle(), module, nullptr);
   check(made, k.name.c_str());
   if (device_.captures_statistics()) k.statistics = read_statistics(device_, k.pipeline);
-  return kernels_.emplace(std::move(key), std::move(k)).first->second;
+  return k;
 }
 
 }  // namespace vkflux

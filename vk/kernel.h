@@ -4,11 +4,13 @@
 // and the number of specialisation constants are reflected from the SPIR-V.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <map>
+#include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -38,6 +40,25 @@ struct KernelStatistics {
   std::vector<std::pair<std::string, double>> values;
 };
 
+/// The values of constant_id 0, 1, ...; kept inline, since one is made for every dispatch.
+class SpecValues {
+ public:
+  static constexpr size_t kMax = 24;
+  SpecValues() = default;
+  SpecValues(std::initializer_list<uint32_t> values) : SpecValues(std::span(values.begin(), values.size())) {}
+  SpecValues(const std::vector<uint32_t>& values) : SpecValues(std::span(values)) {}
+  explicit SpecValues(std::span<const uint32_t> values);
+
+  void push_back(uint32_t value);
+  uint32_t size() const { return size_; }
+  const uint32_t* data() const { return values_.data(); }
+  std::string_view bytes() const { return {reinterpret_cast<const char*>(values_.data()), size_ * 4ul}; }
+
+ private:
+  std::array<uint32_t, kMax> values_{};
+  uint32_t size_ = 0;
+};
+
 struct Kernel {
   std::string name;  // "matmul:simd"
   std::vector<uint32_t> spec;
@@ -57,26 +78,42 @@ class KernelCache {
   explicit KernelCache(Device& device);
   ~KernelCache();
 
-  /// spec: the values of constant_id 0, 1, ...; Error unsupported when the build has no such variant or the
-  /// device lacks what it needs.
   /// subgroup_size: the size that the kernel is written for, every subgroup full; 0: the device's choice.
-  const Kernel& get(std::string_view shader, std::string_view variant, const std::vector<uint32_t>& spec,
+  /// Error unsupported when the build has no such variant or the device lacks what it needs.
+  const Kernel& get(std::string_view shader, std::string_view variant, const SpecValues& spec,
                     uint32_t subgroup_size = 0);
   /// Compiled in, and the device has what it needs.
   bool available(std::string_view shader, std::string_view variant) const;
   size_t size() const { return kernels_.size(); }
   /// Every kernel made so far, by name.
   std::vector<const Kernel*> list() const;
+  /// Writes the driver's pipelines to disk when there are new ones since the last time. Long-running programs
+  /// call it when they are warm, so that being killed doesn't cost the next start; the destructor does too.
+  void save() noexcept;
 
  private:
-  void load_cache();
-  void save_cache() noexcept;
+  struct Key {
+    std::string_view shader, variant;
+    SpecValues spec;
+    uint32_t subgroup_size;
+    bool operator==(const Key& o) const {
+      return shader == o.shader && variant == o.variant && spec.bytes() == o.spec.bytes() &&
+             subgroup_size == o.subgroup_size;
+    }
+  };
+  struct KeyHash {
+    size_t operator()(const Key& k) const;
+  };
+
+  void load();
+  Kernel make(const Key& key);
 
   Device& device_;
   VkPipelineCache cache_ = VK_NULL_HANDLE;
   std::string cache_path_;
-  size_t loaded_bytes_ = 0;
-  std::map<std::tuple<std::string, std::string, std::vector<uint32_t>, uint32_t>, Kernel> kernels_;
+  size_t saved_kernels_ = 0, saved_bytes_ = 0;
+  // Keys point to the names of the module table, which lives as long as the program.
+  std::unordered_map<Key, Kernel, KeyHash> kernels_;
 };
 
 }  // namespace vkflux

@@ -11,6 +11,7 @@ namespace vkflux {
 namespace {
 
 constexpr uint64_t kBlockBytes = 64ull << 20;
+constexpr uint64_t kRegionBlockBytes = 16ull << 20;
 
 uint64_t round_up(uint64_t n, uint64_t to) {
   return (n + to - 1) / to * to;
@@ -50,13 +51,14 @@ uint32_t Pool::memory_type(uint32_t allowed, VkMemoryPropertyFlags wanted,
   throw Error(ErrorCode::unsupported, "no memory type of the device fits a storage buffer");
 }
 
-Block* Pool::add_block(uint64_t bytes, bool host) {
+Block* Pool::add_block(uint64_t bytes, bool host, uint32_t region) {
   if (budget_ && usage_.reserved + bytes > budget_) return nullptr;
   if (bytes > device_.caps().max_allocation) return nullptr;
   const DeviceFunctions& vk = device_.vk();
   auto block = std::make_unique<Block>();
   block->size = bytes;
   block->host = host;
+  block->region = region;
   VkBufferCreateInfo info{};
   info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;
   info.size = bytes;
@@ -81,7 +83,8 @@ Block* Pool::add_block(uint64_t bytes, bool host) {
   if (host)
     check(vk.vkMapMemory(device_.handle(), block->memory, 0, VK_WHOLE_SIZE, 0, &block->mapped),
           "vkMapMemory");
-  block->free[0] = bytes;
+  block->free = {{0, bytes}};
+  ++counters_.blocks;
   usage_.reserved += bytes;
   blocks_.push_back(std::move(block));
   return blocks_.back().get();
@@ -96,31 +99,37 @@ void Pool::destroy(Block& block) {
 }
 
 BufferPtr Pool::take_from(Block& block, uint64_t bytes, uint64_t reserved, MemoryClass cls) {
-  for (auto it = block.free.begin(); it != block.free.end(); ++it) {
-    if (it->second < reserved) continue;
-    const uint64_t offset = it->first, left = it->second - reserved;
+  const auto it = std::find_if(block.free.begin(), block.free.end(),
+                               [&](const auto& range) { return range.second >= reserved; });
+  if (it == block.free.end()) return nullptr;
+  const uint64_t offset = it->first;
+  if (it->second == reserved) {
     block.free.erase(it);
-    if (left) block.free[offset + reserved] = left;
-    block.used += reserved;
-    usage_.used += reserved;
-    usage_.by_class[static_cast<size_t>(cls)] += reserved;
-    usage_.peak = std::max(usage_.peak, usage_.used);
-    return std::make_shared<Buffer>(*this, block, offset, bytes, reserved, cls);
+  } else {
+    *it = {offset + reserved, it->second - reserved};
   }
-  return nullptr;
+  block.used += reserved;
+  usage_.used += reserved;
+  usage_.by_class[static_cast<size_t>(cls)] += reserved;
+  usage_.peak = std::max(usage_.peak, usage_.used);
+  ++counters_.allocations;
+  return std::make_shared<Buffer>(*this, block, offset, bytes, reserved, cls);
 }
 
 BufferPtr Pool::take(uint64_t bytes, MemoryClass cls, bool host) {
   // Every binding offset must be aligned; 16 more bytes let vector loads round a range up.
   const uint64_t reserved =
       round_up(std::max<uint64_t>(bytes, 16), std::max<uint64_t>(device_.caps().buffer_alignment, 256));
+  const bool lasting = cls == MemoryClass::weights || cls == MemoryClass::staging;
+  const uint32_t region = lasting ? 0 : region_;
+  const uint64_t block_bytes = region ? kRegionBlockBytes : kBlockBytes;
   for (int attempt = 0; attempt < 2; ++attempt) {
     for (auto& block : blocks_) {
-      if (block->host != host || block->size - block->used < reserved) continue;
+      if (block->host != host || block->region != region || block->size - block->used < reserved) continue;
       if (auto b = take_from(*block, bytes, reserved, cls)) return b;
     }
-    Block* block = add_block(std::max(kBlockBytes, reserved), host);
-    if (!block && reserved < kBlockBytes) block = add_block(reserved, host);
+    Block* block = add_block(std::max(block_bytes, reserved), host, region);
+    if (!block && reserved < block_bytes) block = add_block(reserved, host, region);
     if (block) return take_from(*block, bytes, reserved, cls);
     if (attempt == 0) trim();
   }
@@ -138,30 +147,27 @@ BufferPtr Pool::allocate_host(uint64_t bytes) {
 
 void Pool::give_back(const Buffer& buffer) {
   Block& block = buffer.block_;
-  uint64_t offset = buffer.offset_, size = buffer.reserved_;
-  auto next = block.free.lower_bound(offset);
-  if (next != block.free.end() && offset + size == next->first) {
-    size += next->second;
-    next = block.free.erase(next);
+  const uint64_t offset = buffer.offset_, size = buffer.reserved_;
+  auto next = std::lower_bound(block.free.begin(), block.free.end(), std::pair{offset, uint64_t{0}});
+  const bool joins_next = next != block.free.end() && offset + size == next->first;
+  const bool joins_previous =
+      next != block.free.begin() && std::prev(next)->first + std::prev(next)->second == offset;
+  if (joins_previous) {
+    std::prev(next)->second += size + (joins_next ? next->second : 0);
+    if (joins_next) block.free.erase(next);
+  } else if (joins_next) {
+    *next = {offset, size + next->second};
+  } else {
+    block.free.insert(next, {offset, size});
   }
-  if (next != block.free.begin()) {
-    auto prev = std::prev(next);
-    if (prev->first + prev->second == offset) {
-      offset = prev->first;
-      size += prev->second;
-      block.free.erase(prev);
-    }
-  }
-  block.free[offset] = size;
-  block.used -= buffer.reserved_;
-  usage_.used -= buffer.reserved_;
-  usage_.by_class[static_cast<size_t>(buffer.class_)] -= buffer.reserved_;
+  block.used -= size;
+  usage_.used -= size;
+  usage_.by_class[static_cast<size_t>(buffer.class_)] -= size;
 }
 
 VkBufferView Pool::view(Block& block, uint64_t offset, uint64_t size, VkFormat format) {
-  const std::array<uint64_t, 3> key{offset, size, static_cast<uint64_t>(format)};
-  auto it = block.views.find(key);
-  if (it != block.views.end()) return it->second;
+  const auto [it, made] = block.views.try_emplace({offset, size, format}, VK_NULL_HANDLE);
+  if (!made) return it->second;
   VkBufferViewCreateInfo info{};
   info.sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO;
   info.buffer = block.buffer;
@@ -169,9 +175,11 @@ VkBufferView Pool::view(Block& block, uint64_t offset, uint64_t size, VkFormat f
   info.offset = offset;
   info.range = size;
   VkBufferView view = VK_NULL_HANDLE;
-  check(device_.vk().vkCreateBufferView(device_.handle(), &info, nullptr, &view), "vkCreateBufferView");
-  block.views[key] = view;
-  return view;
+  const VkResult result = device_.vk().vkCreateBufferView(device_.handle(), &info, nullptr, &view);
+  if (result != VK_SUCCESS) block.views.erase(it);
+  check(result, "vkCreateBufferView");
+  ++counters_.views;
+  return it->second = view;
 }
 
 void Pool::limit_views(Block& block) {
@@ -179,6 +187,23 @@ void Pool::limit_views(Block& block) {
   device_.stream().sync();
   for (auto& [k, v] : block.views) device_.vk().vkDestroyBufferView(device_.handle(), v, nullptr);
   block.views.clear();
+  ++views_generation_;
+}
+
+void Pool::close_region(uint32_t region) {
+  for (auto& block : blocks_) {
+    if (block->region == region) block->region = 0;
+  }
+}
+
+MemoryUsage Pool::region_usage(uint32_t region) const {
+  MemoryUsage u;
+  for (const auto& block : blocks_) {
+    if (block->region != region) continue;
+    u.reserved += block->size;
+    u.used += block->used;
+  }
+  return u;
 }
 
 MemoryUsage Pool::usage() const {
@@ -202,7 +227,7 @@ std::string Pool::usage_table() const {
 void Pool::trim() {
   device_.stream().sync();
   std::erase_if(blocks_, [&](auto& block) {
-    if (block->used) return false;
+    if (block->used || block->region) return false;
     destroy(*block);
     return true;
   });

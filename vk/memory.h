@@ -6,9 +6,10 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "vk/functions.h"
@@ -25,7 +26,7 @@ std::string_view name(MemoryClass c);
 struct Block;
 
 /// A range of a VkBuffer; returns itself to its pool when the last owner lets go.
-class Buffer {
+class Buffer : public std::enable_shared_from_this<Buffer> {
  public:
   Buffer(Pool& pool, Block& block, uint64_t offset, uint64_t size, uint64_t reserved, MemoryClass cls)
       : pool_(pool), block_(block), offset_(offset), size_(size), reserved_(reserved), class_(cls) {}
@@ -49,20 +50,41 @@ class Buffer {
 
 using BufferPtr = std::shared_ptr<Buffer>;
 
+struct ViewKey {
+  uint64_t offset, range;
+  VkFormat format;
+  bool operator==(const ViewKey&) const = default;
+};
+struct ViewKeyHash {
+  size_t operator()(const ViewKey& k) const {
+    uint64_t h = (k.offset >> 4) * 0x9e3779b97f4a7c15u;
+    h = (h ^ (h >> 32) ^ (k.range >> 4)) * 0x9e3779b97f4a7c15u;
+    return static_cast<size_t>(h ^ (h >> 29) ^ static_cast<uint64_t>(k.format));
+  }
+};
+
 struct Block {
   VkBuffer buffer = VK_NULL_HANDLE;
   VkDeviceMemory memory = VK_NULL_HANDLE;
   uint64_t size = 0, used = 0;
   void* mapped = nullptr;
   bool host = false;
-  std::map<uint64_t, uint64_t> free;                      // offset -> size
-  std::map<std::array<uint64_t, 3>, VkBufferView> views;  // (offset, range, format)
+  uint32_t region = 0;                              // 0: for everybody
+  std::vector<std::pair<uint64_t, uint64_t>> free;  // (offset, size), ascending, never adjacent
+  std::unordered_map<ViewKey, VkBufferView, ViewKeyHash> views;
 };
 
 /// Bytes in use, per class and in all.
 struct MemoryUsage {
   std::array<uint64_t, kMemoryClasses> by_class{};
   uint64_t used = 0, reserved = 0, peak = 0, budget = 0;
+};
+
+/// What a pool did since it was made. A steady step makes no blocks.
+struct PoolCounters {
+  uint64_t allocations = 0;  // ranges handed out
+  uint64_t blocks = 0;       // vkAllocateMemory
+  uint64_t views = 0;        // vkCreateBufferView
 };
 
 class Pool {
@@ -84,8 +106,21 @@ class Pool {
   /// recording what uses new ones.
   void limit_views(Block& block);
   void set_max_views(size_t per_block) { max_views_ = per_block; }
+  /// Changes whenever views were dropped: what was recorded with them can't run any more.
+  uint64_t views_generation() const { return views_generation_; }
+
+  /// Activations and scratch memory of one user, apart from everybody else's: its freed ranges are handed out
+  /// again within the region alone. Recorded work needs that (vk/recording.h). The number names the region.
+  uint32_t open_region() { return ++last_region_; }
+  /// Its blocks become everybody's; what still uses them keeps its range.
+  void close_region(uint32_t region);
+  /// Bytes of its blocks, and of the ranges in use.
+  MemoryUsage region_usage(uint32_t region) const;
+  /// Where allocations come from (0: common blocks) -> the previous one; see RegionScope.
+  uint32_t use_region(uint32_t region) { return std::exchange(region_, region); }
 
   MemoryUsage usage() const;
+  const PoolCounters& counters() const { return counters_; }
   std::string usage_table() const;
   void set_budget(uint64_t bytes) { budget_ = bytes; }
   /// Frees empty blocks. Waits for the device.
@@ -95,7 +130,7 @@ class Pool {
   friend class Buffer;
   BufferPtr take(uint64_t bytes, MemoryClass cls, bool host);
   BufferPtr take_from(Block& block, uint64_t bytes, uint64_t reserved, MemoryClass cls);
-  Block* add_block(uint64_t bytes, bool host);
+  Block* add_block(uint64_t bytes, bool host, uint32_t region);
   void destroy(Block& block);
   void give_back(const Buffer& buffer);
   uint32_t memory_type(uint32_t allowed, VkMemoryPropertyFlags wanted, VkMemoryPropertyFlags needed) const;
@@ -105,6 +140,22 @@ class Pool {
   size_t max_views_ = 32768;
   std::vector<std::unique_ptr<Block>> blocks_;
   MemoryUsage usage_;
+  PoolCounters counters_;
+  uint64_t views_generation_ = 0;
+  uint32_t region_ = 0, last_region_ = 0;
+};
+
+/// While it lives, activations and scratch memory come from a region of the pool.
+class RegionScope {
+ public:
+  RegionScope(Pool& pool, uint32_t region) : pool_(pool), previous_(pool.use_region(region)) {}
+  ~RegionScope() { pool_.use_region(previous_); }
+  RegionScope(const RegionScope&) = delete;
+  RegionScope& operator=(const RegionScope&) = delete;
+
+ private:
+  Pool& pool_;
+  uint32_t previous_;
 };
 
 }  // namespace vkflux

@@ -8,32 +8,40 @@
 #include <cstdint>
 #include <deque>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "vk/functions.h"
+#include "vk/hazards.h"
 #include "vk/kernel.h"
 #include "vk/memory.h"
+#include "vk/recording.h"
 
 namespace vkflux {
-
-/// Counted work of a dispatch: what the kernel must do, not what an implementation happens to do.
-struct Cost {
-  double flops = 0, bytes = 0;
-};
 
 struct Groups {
   uint32_t x = 1, y = 1, z = 1;
 };
 
-/// Bytes [offset, offset + size) of a buffer, bound to one binding of a kernel.
+/// Bytes [offset, offset + size) of a buffer.
 struct BufferRange {
   BufferPtr buffer;
   uint64_t offset = 0, size = 0;
 };
 
+/// The same without owning it: one binding of a kernel. Memory that is freed after the call stays valid for
+/// it, since it is handed out again in stream order only.
+struct Binding {
+  Buffer* buffer = nullptr;
+  uint64_t offset = 0, size = 0;
+};
+
+/// What a stream did since it was made. A steady step uploads nothing and downloads nothing but what its
+/// caller asked for.
 struct StreamCounters {
   uint64_t dispatches = 0, barriers = 0, submits = 0, uploads = 0, downloads = 0, copies = 0;
+  uint64_t relayouts = 0;       // copies that an op made because its input had the wrong layout
+  uint64_t replays = 0;         // of recordings; what they contain is counted above
   double flops = 0, bytes = 0;  // sums of the dispatches' costs
 };
 
@@ -43,7 +51,7 @@ class Stream {
   ~Stream();
 
   /// Records one dispatch. args: the push constants (exactly the reflected size, or empty).
-  void dispatch(const Kernel& kernel, std::span<const BufferRange> bindings, std::span<const std::byte> args,
+  void dispatch(const Kernel& kernel, std::span<const Binding> bindings, std::span<const std::byte> args,
                 Groups groups, Cost cost);
   void copy(const BufferRange& dst, const BufferRange& src);
   void fill(const BufferRange& dst, uint32_t word);
@@ -51,6 +59,9 @@ class Stream {
   void upload(const BufferRange& dst, std::span<const std::byte> src);
   /// Device to host; waits for everything recorded so far.
   void download(std::span<std::byte> dst, const BufferRange& src);
+  /// Runs recorded work again; it must be replayable().
+  void replay(Recording& recording);
+  bool is_recording() const { return target_ != nullptr; }
 
   /// Hands what is recorded to the queue; returns the timeline value that marks its end.
   uint64_t submit();
@@ -58,10 +69,17 @@ class Stream {
   void sync() { wait(submit()); }
 
   const StreamCounters& counters() const { return counters_; }
+  void count_relayout() { ++counters_.relayouts; }
   /// Longest estimated time of one submit.
   void set_time_slice_ms(double ms) { slice_ms_ = ms; }
 
  private:
+  friend class RecordingScope;
+  struct Timed {
+    std::string_view name;
+    uint32_t scope;
+    Cost cost;
+  };
   struct Batch {  // one command buffer and what must live until it has run
     VkCommandPool pool = VK_NULL_HANDLE;
     VkCommandBuffer commands = VK_NULL_HANDLE;
@@ -70,26 +88,29 @@ class Stream {
     VkQueryPool queries = VK_NULL_HANDLE;
     uint64_t value = 0;
     double estimated_ms = 0;
-    struct Timed {
-      const Kernel* kernel;
-      Cost cost;
-    };
     std::vector<Timed> timed;
     std::vector<BufferPtr> keep;
   };
-  struct Touched {
-    VkBuffer buffer;
-    uint64_t begin, end;
-    bool written;
-  };
 
   Batch& recording();
-  void guard(std::span<const Touched> next);
-  void bind(Batch& batch, const Kernel& kernel, std::span<const BufferRange> bindings);
-  void issue(Batch& batch, const Kernel& kernel, Groups groups, Cost cost);
+  /// Where commands go now: the open batch, or the recording's open piece.
+  VkCommandBuffer commands();
+  void make_room(double ms);
+  void barrier(VkCommandBuffer commands);
+  void guard(std::span<const Hazards::Range> next);
+  void bind(const Kernel& kernel, std::span<const Binding> bindings);
+  VkDescriptorSet allocate_set(const Kernel& kernel);
+  /// After each command: its estimated time, and its timestamp when profiling.
+  void issued(std::string_view name, Cost cost);
+  void keep(Buffer* buffer);
   double estimate_ms(Cost cost) const;
   void retire(Batch& batch);
   void make_batch(Batch& batch);
+  uint64_t submit_open();
+
+  void begin(Recording& recording);
+  void end(bool complete);
+  void run_piece(Recording& recording, const Recording::Piece& piece);
 
   Device& device_;
   VkSemaphore timeline_ = VK_NULL_HANDLE;
@@ -98,7 +119,9 @@ class Stream {
   std::vector<Batch> idle_;
   Batch current_;
   bool open_ = false;
-  std::vector<Touched> touched_;
+  Recording* target_ = nullptr;
+  StreamCounters before_;  // when the recording began
+  Hazards hazards_;
   StreamCounters counters_;
   double slice_ms_ = 20;
   double gflops_ = 20, gbs_ = 4;  // calibrated by timestamps

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "app/cli/cli.h"
+#include "app/cli/profile.h"
 #include "app/distill_report.h"
 #include "app/sweep/prompt_list.h"
 #include "app/weights.h"
@@ -28,6 +29,7 @@ struct Options {
   std::string model, prompts_file, negative, out, init, holdout, weights = "f32", export_dtype = "f16",
                                                                  schedule = "round-robin";
   std::vector<std::string> prompts, sizes;
+  ProfileArgs profile;
   int64_t updates = -1, sampling_steps = 0, replay_max_mb = 768, save_every = 200, stop_after = 0,
           holdout_runs = 8, memory_budget_mb = 0;
   float cfg = -1, guidance = -1;
@@ -297,6 +299,7 @@ void print_summary(const Common& common, const Options& o, const io::Json& summa
 
 int run(const Common& common, Options o) {
   const auto device = open_device(common);
+  const ProfileSession profile(*device, o.profile);
   if (o.memory_budget_mb > 0) device->pool().set_budget(static_cast<uint64_t>(o.memory_budget_mb) << 20);
   const PipelineOptions options = pipeline_options(o.weights);
   const auto pipeline = Pipeline::load(*device, o.model, options);
@@ -469,6 +472,7 @@ void add_distill(CLI::App& app) {
   add_student_options(c, *o);
   add_training_options(c, *o);
   add_run_options(c, *o);
+  add_profile_options(*c, o->profile);
 }
 
 }  // namespace vkflux::cli

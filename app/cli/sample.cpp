@@ -188,6 +188,10 @@ void add_sample(CLI::App& app) {
       "--trace", o->trace,
       "also write a JSON file with kind, time and FLOPs of every attention, from one more run that waits "
       "for the device before and after each (so its total time means nothing)");
+  c->add_flag("--no-replay", o->no_replay,
+              "record every step's commands anew instead of replaying those of the second pass: the same "
+              "picture, for comparing the two (VKFLUX_REPLAY=0 does it for every command)");
+  add_profile_options(*c, o->profile);
   add_sweep_options(*c, *o);
   add_weights_option(*c, o->weights);
   c->add_option("--out", o->out, "a .png file (numbered when there are several), or a folder")

@@ -9,6 +9,7 @@
 
 #include "app/attention_trace.h"
 #include "app/cli/cli.h"
+#include "app/cli/profile.h"
 #include "app/gallery.h"
 #include "app/picture_metrics.h"
 #include "app/routing.h"
@@ -25,7 +26,8 @@ struct SampleArgs {
   int64_t steps = 0, batch = 1;
   float guidance = -1, cfg = -1;
   double strength = 0.6;
-  bool compare = false;
+  bool compare = false, no_replay = false;
+  ProfileArgs profile;
   RoutingArgs routing;
 };
 
@@ -60,6 +62,7 @@ struct SampleSession {
   std::unique_ptr<Device> device;
   std::unique_ptr<Pipeline> pipeline;
   std::unique_ptr<RouterSource> routing;  // null: full attention only
+  std::unique_ptr<ProfileSession> profile;
 
   SampleSession(const Common& common, const SampleArgs& args);
   int64_t single_blocks() const { return pipeline->transformer_config().depth_single; }

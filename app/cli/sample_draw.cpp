@@ -84,6 +84,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
                 "--controller, --quality-speed, --layers and --compare need the students' file: give --ttr");
   }
   device = open_device(common);
+  profile = std::make_unique<ProfileSession>(*device, args.profile);
   pipeline = Pipeline::load(*device, args.model, pipeline_options(args.weights));
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
 }
@@ -97,6 +98,7 @@ GenerateRequest base_request(const SampleArgs& args) {
   if (args.guidance >= 0) request.guidance = args.guidance;
   if (args.cfg >= 0) request.cfg = args.cfg;
   request.seed = args.seed;
+  request.replay = !args.no_replay;
   request.noise = parse_noise_mode(args.noise);
   if (!args.init.empty()) {
     request.init = read_init(args.init);

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "app/cli/cli.h"
+#include "app/cli/profile.h"
 #include "autograd/ops.h"
 #include "model/io/file.h"
 #include "model/io/json.h"
@@ -23,9 +24,11 @@ struct RunOptions {
   std::string data, out;
   bool fresh = false;
   int64_t stop_after = 0;
+  ProfileArgs profile;
 };
 
 void add_train_options(CLI::App* c, RunOptions& run, TrainOptions& t) {
+  add_profile_options(*c, run.profile);
   c->add_option("--data", run.data, "data set folder: pictures NAME.png with captions NAME.txt")->required();
   c->add_option("--out", run.out, "run folder: checkpoint, metrics, samples and the exported model")
       ->required();
@@ -124,6 +127,7 @@ AutoencoderKL autoencoder_to_train(Device& device, const AutoencoderRun& r) {
 
 int train_autoencoder(const Common& common, const AutoencoderRun& r) {
   const auto device = open_device(common);
+  const ProfileSession profile(*device, r.run.profile);
   const Dataset data = Dataset::open(r.run.data);
   AutoencoderKL model = autoencoder_to_train(*device, r);
   AutoencoderTrainer trainer(*device, model, data, r.options);
@@ -291,6 +295,7 @@ void export_model(const FlowRun& r, FlowModel& m) {
 
 int train_flow(const Common& common, const FlowRun& r) {
   const auto device = open_device(common);
+  const ProfileSession profile(*device, r.run.profile);
   const Dataset data = Dataset::open(r.run.data);
   const AutoencoderKL vae = load_autoencoder(*device, r.vae);
   FlowModel model = make_flow_model(r, vae.config().latent_channels);

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "app/cli/cli.h"
+#include "app/cli/profile.h"
 #include "app/controller_report.h"
 #include "app/controller_session.h"
 #include "model/hkr/controller.h"
@@ -19,6 +20,7 @@ namespace fs = std::filesystem;
 struct Options {
   ControllerSessionArgs session;
   ControllerTrainOptions train;
+  ProfileArgs profile;
   ControllerConfig net;
   std::string out, noise = "logistic", floor_on = "quality";
   bool fresh = false, whole_run = false;
@@ -154,6 +156,7 @@ int run(const Common& common, Options o) {
   if (o.whole_run) o.train.plans = 1;
   check(o);
   ControllerSession session(common, o.session);
+  const ProfileSession profile(*session.device, o.profile);
   spdlog::info("{} of {} layers may use their student; {} pictures in groups of {}",
                session.eligible_layers(), session.eligible.size(), session.task->pictures(),
                o.session.images);
@@ -220,6 +223,7 @@ void add_train_controller(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   add_policy_options(*c, *o);
+  add_profile_options(*c, o->profile);
   c->add_option("--seed", o->train.seed, "of the controller's start and of every decision")
       ->capture_default_str();
   c->add_flag("--fresh", o->fresh, "start over even when the run folder holds a checkpoint");

@@ -6,8 +6,8 @@
 namespace vkflux {
 
 Tensor scale_columns(const Tensor& x, const RowView& scale, bool add_one, const RowView& shift,
-                     const Tensor& residual) {
-  const Tensor y = Tensor::empty(x.device(), x.shape());
+                     const Tensor& residual, const Tensor& out) {
+  const Tensor y = out.defined() ? out : Tensor::empty(x.device(), x.shape());
   const ColumnShape s = column_shape(x.device(), x.dim(0), x.dim(1), x.dim(2));
   const double n = static_cast<double>(x.numel());
   run(x.device(),
@@ -18,7 +18,7 @@ Tensor scale_columns(const Tensor& x, const RowView& scale, bool add_one, const 
   return y;
 }
 
-Tensor op::gate_residual(const Tensor& x_in, const Tensor& gate_in, const Tensor& y_in) {
+Tensor op::gate_residual(const Tensor& x_in, const Tensor& gate_in, const Tensor& y_in, const Tensor& out) {
   expect("gate_residual",
          x_in.defined() && gate_in.defined() && y_in.defined() && x_in.rank() == 3 &&
              x_in.dtype() == DType::f32 && gate_in.dtype() == DType::f32 && y_in.dtype() == DType::f32 &&
@@ -26,7 +26,11 @@ Tensor op::gate_residual(const Tensor& x_in, const Tensor& gate_in, const Tensor
          "needs f32 x[B, N, C], gate[B, C] and y[B, N, C]", {&x_in, &gate_in, &y_in});
   const Tensor y = dense(y_in);
   const RowView gate = row_view(gate_in);
-  const Tensor z = scale_columns(y, gate, false, {}, dense(x_in));
+  expect("gate_residual",
+         !out.defined() || (out.shape() == x_in.shape() && out.dtype() == DType::f32 && out.is_bindable() &&
+                            !Tape::wants({&x_in, &gate_in, &y_in})),
+         "out must be a dense f32 tensor of x's shape, and can't be taped", {&x_in, &out});
+  const Tensor z = scale_columns(y, gate, false, {}, dense(x_in), out);
   if (Tape* t = Tape::wants({&x_in, &gate_in, &y_in})) {
     t->push("gate_residual", {z}, [=, id = z.id()](Grads& g) {
       const Tensor dz = dense(g.of(id));

@@ -7,8 +7,8 @@
 namespace vkflux {
 
 /// x[B, N, C] * (scale[B, C] (+ 1 with add_one)) + shift[B, C] + residual[B, N, C]; the latter two may be
-/// undefined. x and residual are dense.
+/// undefined. x and residual are dense. out: where to put it, or undefined.
 Tensor scale_columns(const Tensor& x, const RowView& scale, bool add_one, const RowView& shift,
-                     const Tensor& residual);
+                     const Tensor& residual, const Tensor& out = {});
 
 }  // namespace vkflux

@@ -105,6 +105,7 @@ int axis(const char* op, const Tensor& x, int dim) {
 Tensor contiguous(const Tensor& x) {
   if (x.is_bindable()) return x;
   const Tensor y = copied(x);
+  x.device().stream().count_relayout();
   if (Tape* tape = Tape::wants({&x})) {
     tape->push("contiguous", {y}, [x = x.key(), id = y.id()](Grads& g) { g.add(x, g.of(id)); });
   }
@@ -113,6 +114,7 @@ Tensor contiguous(const Tensor& x) {
 
 Tensor reshape(const Tensor& x, const Shape& shape) {
   expect("reshape", shape.numel() == x.numel(), "the new shape " + shape.str() + " has another size", {&x});
+  if (!x.is_bindable()) x.device().stream().count_relayout();
   const Tensor y = (x.is_bindable() ? x : copied(x)).view(shape);
   if (Tape* tape = Tape::wants({&x})) {
     tape->push("reshape", {y}, [x = x.key(), id = y.id()](Grads& g) { g.add(x, g.of(id).view(x.shape())); });

@@ -6,7 +6,7 @@
 namespace vkflux {
 namespace {
 
-void launch(const char* shader, std::initializer_list<Tensor> bindings, const Tensor& like) {
+void launch(const char* shader, std::initializer_list<TensorRef> bindings, const Tensor& like) {
   const int64_t cols = like.dim(-1), rows = like.numel() / cols;
   const RowShape s = row_shape(like.device(), "softmax", cols);
   const double n = static_cast<double>(like.numel());

@@ -16,7 +16,7 @@ Tensor frequencies(Device& device, int64_t half, float max_period) {
   for (size_t k = 0; k < w.size(); ++k) {
     w[k] = std::exp(-log_period * static_cast<float>(k) / static_cast<float>(half));
   }
-  return Tensor::from(device, std::span<const float>(w), {half});
+  return Tensor::constant(device, w, {half});
 }
 
 }  // namespace

@@ -47,6 +47,7 @@ AttentionShape shape_of(const AttentionCall& call) {
 void AttentionBank::set(int layer, AttentionKind kind, std::shared_ptr<Attention> strategy) {
   if (kind == AttentionKind::full)
     throw Error(ErrorCode::invalid_argument, "full attention can't be replaced");
+  ++version_;
   if (strategy) {
     strategies_[{layer, kind}] = std::move(strategy);
   } else {
@@ -91,6 +92,28 @@ void AttentionBank::remove_tap(AttentionTap* tap) {
   taps_.erase(std::remove(taps_.begin(), taps_.end(), tap), taps_.end());
 }
 
+AttentionKind AttentionBank::planned(const AttentionCall& call) {
+  admit(call);
+  return served_[static_cast<size_t>(call.layer)].kind;
+}
+
+void AttentionBank::replayed(int layer) {
+  if (served_[static_cast<size_t>(layer)].kind != AttentionKind::full) unsettled_.push_back(layer);
+}
+
+Tensor AttentionBank::check_slot(Device& device, int layer) {
+  constexpr int64_t kSlot = 64;  // floats: where a tensor may begin
+  const int64_t last = std::max(layer, strategies_.empty() ? 0 : strategies_.rbegin()->first.first);
+  if (!checks_.defined() || checks_.dim(0) <= layer || &checks_.device() != &device) {
+    const RegionScope common(device.pool(), 0);
+    const Tensor old = checks_;
+    checks_ = Tensor::zeros(device, {last + 1, kSlot});
+    if (old.defined() && &old.device() == &device) op::accumulate(checks_.slice(0, 0, old.dim(0)), old);
+    ++version_;
+  }
+  return checks_.slice(0, layer, 1).slice(1, 0, 1).view({1});
+}
+
 Tensor AttentionBank::forward(const AttentionCall& call) {
   {
     const auto untaped = Tape::pause();
@@ -99,21 +122,23 @@ Tensor AttentionBank::forward(const AttentionCall& call) {
   Attention& strategy = admit(call);
   const Tensor out = strategy.forward(call);
   const auto untaped = Tape::pause();
-  // A sum is finite only if every term is.
-  if (&strategy != &full_) unsettled_.emplace_back(call.layer, op::reshape(op::sum_all(out), {1}));
+  if (&strategy != &full_) {
+    // A sum is finite only if every term is.
+    op::accumulate(check_slot(out.device(), call.layer), op::reshape(op::sum_all(out), {1}));
+    unsettled_.push_back(call.layer);
+  }
   for (AttentionTap* tap : taps_) tap->observe(call, out);
   return out;
 }
 
 bool AttentionBank::settle() {
   if (unsettled_.empty()) return true;
-  std::vector<Tensor> sums;
-  for (const auto& [layer, sum] : unsettled_) sums.push_back(sum);
-  const std::vector<float> host = op::concat(sums, 0).to_host();
+  const std::vector<float> host = checks_.to_host();
+  checks_.fill_zero();
   bool good = true;
-  for (size_t i = 0; i < host.size(); ++i) {
-    if (std::isfinite(host[i])) continue;
-    barred_[unsettled_[i].first] = "its output wasn't finite";
+  for (const int layer : unsettled_) {
+    if (std::isfinite(host[static_cast<size_t>(layer * checks_.dim(1))])) continue;
+    barred_[layer] = "its output wasn't finite";
     good = false;
   }
   unsettled_.clear();

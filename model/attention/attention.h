@@ -27,6 +27,8 @@ struct StepInfo {
   int index = 0, count = 1;
   float sigma = 0, guidance = 0, cfg_scale = 1;
   int64_t width = 0, height = 0;  // of the image, in pixels
+  /// hkr_scalars() of sigma and cfg_scale on the device, [1, 64]; undefined: who needs them makes them.
+  Tensor scalars = {};
 };
 
 /// Layers are counted over the whole transformer: double blocks first, then single blocks.
@@ -50,6 +52,9 @@ class Attention {
   virtual Tensor forward(const AttentionCall& call) = 0;
   /// Why it must not serve this call now, for people ("not ready: ..."); empty: it may.
   virtual std::string refusal(const AttentionCall& /*call*/) const { return {}; }
+  /// True when one recording of forward() serves every step: nothing but tensors depends on the step, nothing
+  /// waits for the device.
+  virtual bool recordable(const AttentionCall& /*call*/) const { return false; }
   /// Bytes of device memory it needs besides q, k, v and the result.
   virtual uint64_t scratch(const AttentionShape& shape) const = 0;
   /// Flops and bytes of one forward pass.
@@ -61,6 +66,7 @@ class FullAttention final : public Attention {
  public:
   const char* name() const override { return "full"; }
   Tensor forward(const AttentionCall& call) override;
+  bool recordable(const AttentionCall& /*call*/) const override { return true; }
   uint64_t scratch(const AttentionShape& shape) const override;
   Cost cost(const AttentionShape& shape) const override;
 };
@@ -99,6 +105,15 @@ class AttentionBank {
   const RoutePlan& plan() const { return plan_; }
 
   Tensor forward(const AttentionCall& call);
+  /// Decides as forward() does, without computing anything; only the shapes of q, k and v count. Whoever then
+  /// runs a recording of that kind instead of forward() says so with replayed().
+  AttentionKind planned(const AttentionCall& call);
+  void replayed(int layer);
+  /// Makes what settle() reads now, instead of with a student's first call.
+  void prepare(Device& device) { check_slot(device, 0); }
+  /// Changes with set(): recordings made before are of other strategies.
+  uint64_t version() const { return version_; }
+  bool tapped() const { return !taps_.empty(); }
   /// After the passes of a step: waits for the students' outputs and bars every layer whose output wasn't
   /// finite (it uses full attention from now on, until pardon()). False: some were barred just now, so the
   /// step's result must be thrown away and made again. Returns at once when no student was used.
@@ -119,8 +134,13 @@ class AttentionBank {
   std::map<std::pair<int, AttentionKind>, std::shared_ptr<Attention>> strategies_;
   RoutePlan plan_;
   std::vector<ServedLayer> served_;
-  std::map<int, std::string> barred_;              // layer -> why
-  std::vector<std::pair<int, Tensor>> unsettled_;  // sums of the students' outputs, [1] each
+  std::map<int, std::string> barred_;  // layer -> why
+  Tensor check_slot(Device& device, int layer);
+
+  uint64_t version_ = 0;
+  Tensor
+      checks_;  // [layers, slot]: sums of the students' outputs since settle(), in each row's first element
+  std::vector<int> unsettled_;  // layers that students served since then
   std::vector<AttentionTap*> taps_;
 };
 

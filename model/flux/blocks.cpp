@@ -5,11 +5,12 @@ namespace {
 
 constexpr float kEps = 1e-6f;
 
+/// [B, H, N, D]
 Tensor attend(const op::Qkv& joint, const BlockContext& context, int layer, const std::string& trace_name) {
   observe(context.trace, trace_name + ".q_rope", joint.q);
   observe(context.trace, trace_name + ".k_rope", joint.k);
   const AttentionCall call{joint.q, joint.k, joint.v, context.tokens, layer, context.step};
-  return op::merge_heads(context.attention->forward(call));  // [B, N, H]
+  return context.attention->forward(call);
 }
 
 }  // namespace
@@ -31,10 +32,11 @@ DoubleStream::DoubleStream(const Flux1Config& c)
       mlp_out{c.mlp_hidden, c.hidden},
       norm{c.head_dim} {}
 
-Tensor DoubleStream::finish(const Tensor& x, const Tensor& o, const std::vector<Tensor>& m) const {
+Tensor DoubleStream::finish(const Tensor& x, const Tensor& o, const std::vector<Tensor>& m,
+                            bool in_place) const {
   const Tensor y = op::gate_residual(x, m[2], proj(o));
   const Tensor a = op::layer_norm_modulate(y, m[3], m[4], kEps);
-  return op::gate_residual(y, m[5], mlp_out(mlp_in(a, op::Activation::gelu_tanh)));
+  return op::gate_residual(y, m[5], mlp_out(mlp_in(a, op::Activation::gelu_tanh)), in_place ? x : Tensor());
 }
 
 DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContext& context, int layer) const {
@@ -47,10 +49,16 @@ DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContex
                        context.rope, heads);
   const std::string name = "double." + std::to_string(layer);
   const Tensor o = attend(joint, context, layer, name);
+  // A part of one picture's tokens is dense where it lies; of several it is made dense by merging it alone.
+  const bool one = o.dim(0) == 1;
+  const Tensor all = one ? op::merge_heads(o) : Tensor();
+  const auto part = [&](int64_t start, int64_t n) {
+    return one ? op::narrow(all, 1, start, n) : op::merge_heads(op::narrow(o, 2, start, n));
+  };
   const int64_t text = x.txt.dim(1);
   Streams y;
-  y.img = img.finish(x.img, op::narrow(o, 1, text, x.img.dim(1)), mi);
-  y.txt = txt.finish(x.txt, op::narrow(o, 1, 0, text), mt);
+  y.img = img.finish(x.img, part(text, x.img.dim(1)), mi, context.in_place);
+  y.txt = txt.finish(x.txt, part(0, text), mt, context.in_place);
   observe(context.trace, name + ".img", y.img);
   observe(context.trace, name + ".txt", y.txt);
   return y;
@@ -75,13 +83,13 @@ Tensor SingleBlock::operator()(const Tensor& x, const BlockContext& context, int
       op::linear(a, op::narrow(linear1.weight, 0, 3 * hidden, mlp_hidden),
                  op::narrow(linear1.bias, 0, 3 * hidden, mlp_hidden), op::Activation::gelu_tanh);
   const std::string name = "single." + std::to_string(index);
-  const Tensor o = attend(op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads), context,
-                          first + index, name);
+  const Tensor o = op::merge_heads(attend(
+      op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads), context, first + index, name));
   const Tensor y = is_packed(linear2.weight.dtype())
                        ? linear2(op::concat({o, mlp}, 2))  // packed rows can't be cut
                        : op::add(op::linear(o, op::narrow(linear2.weight, 1, 0, hidden), linear2.bias),
                                  op::linear(mlp, op::narrow(linear2.weight, 1, hidden, mlp_hidden)));
-  const Tensor out = op::gate_residual(x, m[2], y);
+  const Tensor out = op::gate_residual(x, m[2], y, context.in_place ? x : Tensor());
   observe(context.trace, name, out);
   return out;
 }

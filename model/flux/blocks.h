@@ -49,6 +49,8 @@ struct BlockContext {
   StepInfo step;
   AttentionBank* attention;
   Trace* trace = nullptr;
+  /// Blocks write their result over their input (recorded passes, whose addresses are fixed; never taped).
+  bool in_place = false;
 };
 
 /// Text or image half of a double block.
@@ -68,7 +70,7 @@ struct DoubleStream {
     v.child(prefix + "mlp.2.", mlp_out);
   }
   /// The second half of the block: x[B, n, H], attention output o[B, n, H], mod the six vectors.
-  Tensor finish(const Tensor& x, const Tensor& o, const std::vector<Tensor>& mod) const;
+  Tensor finish(const Tensor& x, const Tensor& o, const std::vector<Tensor>& mod, bool in_place) const;
 };
 
 struct DoubleBlock {

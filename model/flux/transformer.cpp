@@ -91,23 +91,51 @@ Tensor Flux1::run_single(size_t i, const Tensor& x, const BlockContext& context)
   return checkpoint(fn, {x, context.silu_vec}, tensors(parameters(block)))[0];
 }
 
-Tensor Flux1::forward(const Flux1Inputs& in, Trace* trace) {
+Flux1::Pass Flux1::begin(const Flux1Inputs& in, Trace* trace) {
   check(in);
-  BlockContext context{op::silu(conditioning(in, trace)), in.rope, in.tokens, in.step, &attention_, trace};
-  context.tokens.text = in.txt.dim(1);
-  context.tokens.image = in.img.dim(1);
-  DoubleBlock::Streams streams{img_in_(in.img), txt_in_(in.txt)};
-  observe(trace, "img_in", streams.img);
-  observe(trace, "txt_in", streams.txt);
-  for (size_t i = 0; i < double_.size(); ++i) streams = run_double(i, streams, context);
-  Tensor img = streams.img;
-  if (!single_.empty()) {
-    Tensor x = op::concat({streams.txt, streams.img}, 1);  // [B, T + I, H]
-    streams = {};
-    for (size_t i = 0; i < single_.size(); ++i) x = run_single(i, x, context);
-    img = op::narrow(x, 1, context.tokens.text, context.tokens.image);
+  const ProfileScope scope(in.img.device().profiler(), "embeddings");
+  Pass p{{op::silu(conditioning(in, trace)), in.rope, in.tokens, in.step, &attention_, trace},
+         {img_in_(in.img), txt_in_(in.txt)},
+         {}};
+  p.context.tokens.text = in.txt.dim(1);
+  p.context.tokens.image = in.img.dim(1);
+  observe(trace, "img_in", p.streams.img);
+  observe(trace, "txt_in", p.streams.txt);
+  return p;
+}
+
+void Flux1::join(Pass& p) const {
+  p.x = op::concat({p.streams.txt, p.streams.img}, 1);
+  if (!p.context.in_place) p.streams = {};
+}
+
+void Flux1::layer(int index, Pass& p) {
+  Profiler& profiler = p.context.silu_vec.device().profiler();
+  const int single = index - double_layers();
+  const ProfileScope scope(profiler, single < 0 ? "double_blocks" : "single_blocks",
+                           single < 0 ? index : single);
+  if (single < 0) {
+    p.streams = run_double(static_cast<size_t>(index), p.streams, p.context);
+  } else {
+    p.x = run_single(static_cast<size_t>(single), p.x, p.context);
   }
-  return final_(img, context.silu_vec);
+}
+
+Tensor Flux1::finish(const Pass& p) const {
+  const Tensor& any = p.context.silu_vec;
+  const ProfileScope scope(any.device().profiler(), "final_layer");
+  const Tensor img =
+      single_.empty() ? p.streams.img : op::narrow(p.x, 1, p.context.tokens.text, p.context.tokens.image);
+  return final_(img, p.context.silu_vec);
+}
+
+Tensor Flux1::forward(const Flux1Inputs& in, Trace* trace) {
+  Pass pass = begin(in, trace);
+  for (int i = 0; i < layers(); ++i) {
+    if (i == double_layers()) join(pass);
+    layer(i, pass);
+  }
+  return finish(pass);
 }
 
 InitRule flux1_init() {

@@ -47,6 +47,20 @@ class Flux1 {
     v.child("final_layer.", final_);
   }
 
+  /// A forward pass between two of its parts.
+  struct Pass {
+    BlockContext context;
+    DoubleBlock::Streams streams;  // through the double blocks
+    Tensor x;                      // [B, T + I, H] through the single blocks
+  };
+  /// The parts of forward(), in order: begin, every layer, join before the first single block, finish.
+  Pass begin(const Flux1Inputs& in, Trace* trace = nullptr);
+  void join(Pass& pass) const;
+  void layer(int index, Pass& pass);
+  Tensor finish(const Pass& pass) const;
+  int double_layers() const { return static_cast<int>(double_.size()); }
+  int layers() const { return static_cast<int>(double_.size() + single_.size()); }
+
   /// [B, I, out_channels]. Error invalid_argument names the input whose shape doesn't fit.
   Tensor forward(const Flux1Inputs& in, Trace* trace = nullptr);
 

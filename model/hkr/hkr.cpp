@@ -20,6 +20,13 @@ bool usable(const std::optional<float>& x) {
 
 }  // namespace
 
+std::vector<float> hkr_scalars(float sigma, float cfg) {
+  std::vector<float> e = scalar_embedding(sigma, kEmbedding);
+  const std::vector<float> second = scalar_embedding(cfg, kEmbedding);
+  e.insert(e.end(), second.begin(), second.end());
+  return e;
+}
+
 HkrFeatures::HkrFeatures(const HkrConfig& c) {
   c.check();
   int64_t in = c.head_dim;
@@ -60,12 +67,11 @@ Landmarks HkrLayer::landmarks(const HkrCall& call) const {
 }
 
 Tensor HkrLayer::embedded(const HkrCall& call) const {
+  if (call.scalars.defined()) return call.scalars;
   const float sigma = *call.sigma, cfg = usable(call.cfg) ? *call.cfg : 1.0f;
   Cache& c = cache_;
   if (c.embedding.defined() && c.sigma == sigma && c.cfg == cfg) return c.embedding;
-  std::vector<float> e = scalar_embedding(sigma, kEmbedding);
-  const std::vector<float> second = scalar_embedding(cfg, kEmbedding);
-  e.insert(e.end(), second.begin(), second.end());
+  const std::vector<float> e = hkr_scalars(sigma, cfg);
   c.embedding = Tensor::from(call.q.device(), std::span<const float>(e), {1, 2 * kEmbedding});
   c.sigma = sigma, c.cfg = cfg;
   return c.embedding;

@@ -59,7 +59,11 @@ struct HkrCall {
   Tensor key_mask;  // u8 [B, Nk], 1 = keep; undefined: all. A row without any keeps key 0
   std::optional<int64_t> conditioning, text;  // tokens in front: conditioning wins, then text, then the guess
   std::optional<float> sigma, cfg;            // sigma absent or not finite: no conditioner; cfg likewise: 1
+  Tensor scalars = {};                        // hkr_scalars() of them, [1, 64]; undefined: made here
 };
+
+/// The conditioner's input: embeddings of sigma and cfg, 32 numbers each.
+std::vector<float> hkr_scalars(float sigma, float cfg);
 
 struct HkrResult {
   Tensor out;                   // [B, H, Nq, D]

@@ -369,6 +369,7 @@ Tensor HkrAttention::forward(const AttentionCall& call) {
   c.conditioning = call.tokens.text;
   c.sigma = call.step.sigma;
   c.cfg = call.step.cfg_scale;
+  c.scalars = call.step.scalars;
   return student_->layer->forward(c).out;
 }
 

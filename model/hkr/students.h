@@ -66,6 +66,10 @@ class HkrAttention final : public Attention {
   const char* name() const override { return "hkr"; }
   Tensor forward(const AttentionCall& call) override;
   std::string refusal(const AttentionCall& call) const override;
+  /// Landmarks of a masked call are chosen on the host.
+  bool recordable(const AttentionCall& call) const override {
+    return call.step.scalars.defined() && !call.tokens.key_mask.defined();
+  }
   uint64_t scratch(const AttentionShape& shape) const override;
   Cost cost(const AttentionShape& shape) const override;
 

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
-#include "model/flux/transformer.h"
+#include "model/flux/replay.h"
 
 namespace vkflux {
 
@@ -26,6 +27,9 @@ struct DenoiseOptions {
   std::vector<float> ids;
   /// The attention of every step of `levels`, all known before the first; empty: the bank's plan as it is.
   std::vector<RoutePlan> plans;
+  /// Record the passes' commands once and replay them (model/flux/replay.h): the same bits with less work on
+  /// the host. VKFLUX_REPLAY=0 in the environment switches it off, too.
+  bool replay = true;
 };
 
 class FluxDenoiser {
@@ -39,6 +43,8 @@ class FluxDenoiser {
   int64_t steps() const { return static_cast<int64_t>(options_.levels.size()) - 1; }
   /// One Euler step; recorded, not waited for.
   void step();
+  /// Device memory that recorded passes keep; 0: none are recorded.
+  uint64_t recorded_bytes() const { return replay_ ? replay_->recorded_bytes() : 0; }
   const Tensor& x() const { return x_; }
   const Tensor& velocity() const { return velocity_; }  // of the last step
   /// Waits, and throws verification_failed naming the first step after which x held a value that isn't
@@ -46,12 +52,15 @@ class FluxDenoiser {
   void check_finite() const;
 
  private:
-  Tensor predict(const FluxCondition& condition, double level) const;
+  void make_step_table();
+  Tensor predict(const FluxCondition& condition, double level);
 
   Flux1& model_;
   FluxCondition positive_;
   std::optional<FluxCondition> negative_;
-  Tensor x_, velocity_, rope_;
+  Tensor x_, velocity_, rope_, guidance_;
+  Tensor step_table_;  // [steps, row]: hkr_scalars() of every step, then its noise level for each picture
+  std::unique_ptr<Flux1Replay> replay_;
   DenoiseOptions options_;
   int64_t step_;
   std::vector<Tensor> sums_;  // of |x| after each step

@@ -96,6 +96,7 @@ std::vector<std::pair<std::string, Tensor>> PolicyTrainer::gradients() const {
 double PolicyTrainer::descend(std::span<const RouteInput> inputs, const std::vector<float>& seed) {
   arenas_.grad->flat().fill_zero();
   Device& device = arenas_.grad->flat().device();
+  const ProfileScope whole(device.profiler(), "update");
   Tape tape;
   Grads grads;
   for (size_t i = 0; i < names_.size(); ++i) {

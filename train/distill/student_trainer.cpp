@@ -88,6 +88,8 @@ StudentTrainer::Terms StudentTrainer::forward(const TeacherSample& s, const Loss
 }
 
 UpdateResult StudentTrainer::update(const TeacherSample& sample, LossWeights& weights) {
+  Profiler& profiler = sample.q.device().profiler();
+  const ProfileScope whole(profiler, "update");
   state_.grad.flat().fill_zero();
   weights.state().grad.flat().fill_zero();
   Tape tape;
@@ -102,10 +104,15 @@ UpdateResult StudentTrainer::update(const TeacherSample& sample, LossWeights& we
   watch(weights.state());
   Terms terms;
   {
+    const ProfileScope part(profiler, "forward");
     const auto scope = tape.record();
     terms = forward(sample, weights);
   }
-  tape.backward({{terms.loss, Tensor()}}, grads);
+  {
+    const ProfileScope part(profiler, "backward");
+    tape.backward({{terms.loss, Tensor()}}, grads);
+  }
+  const ProfileScope part(profiler, "optimiser");
   const auto untaped = Tape::pause();
   const Tensor norm = global_norm(state_.grad.flat());
   const Tensor power = op::mean_all(op::unary(sample.teacher, op::Unary::square));

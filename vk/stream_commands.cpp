@@ -1,0 +1,295 @@
+// What a stream records: dispatches, copies, fills, and the transfers made of them.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "vk/device.h"
+#include "vk/error.h"
+#include "vk/stream.h"
+#include "vk/stream_limits.h"
+
+namespace vkflux {
+namespace {
+
+constexpr uint64_t kMaxStagingInFlight = 64ull << 20;
+
+// Vector accesses may touch the padding behind the last element: ranges are rounded up to 16 bytes, which
+// every buffer has room for.
+uint64_t padded(uint64_t bytes) {
+  return (bytes + 15) / 16 * 16;
+}
+
+Hazards::Range touched(const BufferRange& r, uint64_t size, bool written) {
+  const uint64_t begin = r.buffer->offset() + r.offset;
+  return {r.buffer->handle(), begin, begin + size, written};
+}
+
+void check_call(const Caps& caps, const Kernel& kernel, size_t bindings, size_t arg_bytes, Groups groups) {
+  const size_t declared = kernel.interface.bindings.size();
+  if (bindings != declared || bindings > 16 || arg_bytes != kernel.interface.push_bytes) {
+    throw Error(ErrorCode::internal,
+                fmt::format("{}: {} bindings and {} argument bytes given, {} and {} declared", kernel.name,
+                            bindings, arg_bytes, declared, kernel.interface.push_bytes));
+  }
+  if (groups.x > caps.max_group_count[0] || groups.y > caps.max_group_count[1] ||
+      groups.z > caps.max_group_count[2]) {
+    throw Error(ErrorCode::unsupported, fmt::format("{}: {}x{}x{} workgroups are more than the device allows",
+                                                    kernel.name, groups.x, groups.y, groups.z));
+  }
+}
+
+void check_size(const Caps& caps, const Kernel& kernel, size_t i, bool storage, uint64_t bytes) {
+  if (storage && bytes > caps.max_storage_buffer_range) {
+    throw Error(
+        ErrorCode::unsupported,
+        fmt::format("{}: binding {} has {} bytes, the device binds at most {} (maxStorageBufferRange)",
+                    kernel.name, i, bytes, caps.max_storage_buffer_range));
+  }
+  if (!storage && bytes / 16 > caps.max_texel_elements) {
+    throw Error(ErrorCode::unsupported, fmt::format("{}: binding {} has {} texels, the device allows {}",
+                                                    kernel.name, i, bytes / 16, caps.max_texel_elements));
+  }
+}
+
+}  // namespace
+
+VkCommandBuffer Stream::commands() {
+  return target_ ? target_->pieces_.back().commands : recording().commands;
+}
+
+// A new submit, when the open one would take too long or has no room for one more command.
+void Stream::make_room(double ms) {
+  const Batch& batch = recording();
+  const double waiting = target_ ? target_->pieces_.back().estimated_ms : batch.estimated_ms;
+  const bool full = (batch.descriptors && batch.descriptor_sets + 1 >= kSetsPerPool) ||
+                    (device_.profiler().enabled() && batch.timed.size() + 3 >= kQueries);
+  if (full || (waiting > 0 && waiting + ms > slice_ms_)) submit();
+}
+
+void Stream::barrier(VkCommandBuffer commands) {
+  VkMemoryBarrier barrier{};
+  barrier.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
+  barrier.srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
+  barrier.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
+                          VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
+  constexpr VkPipelineStageFlags kStages =
+      VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+  device_.vk().vkCmdPipelineBarrier(commands, kStages, kStages, 0, 1, &barrier, 0, nullptr, 0, nullptr);
+  hazards_.clear();
+  ++counters_.barriers;
+}
+
+void Stream::guard(std::span<const Hazards::Range> next) {
+  if (hazards_.conflict(next)) barrier(commands());
+  hazards_.add(next);
+}
+
+VkDescriptorSet Stream::allocate_set(const Kernel& kernel) {
+  Batch& batch = recording();
+  VkDescriptorSetAllocateInfo alloc{};
+  alloc.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO;
+  alloc.descriptorPool = batch.descriptors;
+  alloc.descriptorSetCount = 1;
+  alloc.pSetLayouts = &kernel.set_layout;
+  VkDescriptorSet set = VK_NULL_HANDLE;
+  check(device_.vk().vkAllocateDescriptorSets(device_.handle(), &alloc, &set), "vkAllocateDescriptorSets");
+  ++batch.descriptor_sets;
+  return set;
+}
+
+void Stream::bind(const Kernel& kernel, std::span<const Binding> bindings) {
+  const auto n = static_cast<uint32_t>(bindings.size());
+  std::array<VkDescriptorBufferInfo, 16> buffers;
+  std::array<VkBufferView, 16> views;
+  std::array<VkWriteDescriptorSet, 16> writes;
+  const VkDescriptorSet set = device_.caps().push_descriptor ? VK_NULL_HANDLE : allocate_set(kernel);
+  for (size_t i = 0; i < n; ++i) {
+    const KernelBinding& b = kernel.interface.bindings[i];
+    const Binding& r = bindings[i];
+    const uint64_t offset = r.buffer->offset() + r.offset;
+    writes[i] = VkWriteDescriptorSet{};
+    writes[i].sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET;
+    writes[i].dstSet = set;
+    writes[i].dstBinding = b.binding;
+    writes[i].descriptorCount = 1;
+    if (b.type == KernelBinding::Type::storage) {
+      writes[i].descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER;
+      buffers[i] = {r.buffer->handle(), offset, padded(r.size)};
+      writes[i].pBufferInfo = &buffers[i];
+    } else {
+      writes[i].descriptorType = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER;
+      views[i] = device_.pool().view(r.buffer->block(), offset, padded(r.size), b.format);
+      writes[i].pTexelBufferView = &views[i];
+    }
+  }
+  const DeviceFunctions& vk = device_.vk();
+  if (set) {
+    vk.vkUpdateDescriptorSets(device_.handle(), n, writes.data(), 0, nullptr);
+    vk.vkCmdBindDescriptorSets(commands(), VK_PIPELINE_BIND_POINT_COMPUTE, kernel.layout, 0, 1, &set, 0,
+                               nullptr);
+  } else {
+    vk.vkCmdPushDescriptorSetKHR(commands(), VK_PIPELINE_BIND_POINT_COMPUTE, kernel.layout, 0, n,
+                                 writes.data());
+  }
+}
+
+void Stream::issued(std::string_view name, Cost cost) {
+  const double ms = estimate_ms(cost);
+  (target_ ? target_->pieces_.back().estimated_ms : current_.estimated_ms) += ms;
+  const Profiler& profiler = device_.profiler();
+  if (!profiler.enabled() || !current_.queries) return;
+  current_.timed.push_back({name, profiler.scope(), cost});
+  device_.vk().vkCmdWriteTimestamp(current_.commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, current_.queries,
+                                   static_cast<uint32_t>(current_.timed.size()));
+}
+
+void Stream::keep(Buffer* buffer) {
+  if (!target_ || buffer->block().region) return;
+  if (const auto [it, made] = target_->keep_.try_emplace(buffer); made)
+    it->second = buffer->shared_from_this();
+}
+
+void Stream::dispatch(const Kernel& kernel, std::span<const Binding> bindings,
+                      std::span<const std::byte> args, Groups groups, Cost cost) {
+  const Caps& caps = device_.caps();
+  check_call(caps, kernel, bindings.size(), args.size(), groups);
+  std::array<Hazards::Range, 16> next;
+  for (size_t i = 0; i < bindings.size(); ++i) {
+    const Binding& r = bindings[i];
+    const KernelBinding& declared = kernel.interface.bindings[i];
+    const bool storage = declared.type == KernelBinding::Type::storage;
+    check_size(caps, kernel, i, storage, r.size);
+    if (!storage) device_.pool().limit_views(r.buffer->block());
+    const uint64_t begin = r.buffer->offset() + r.offset;
+    next[i] = {r.buffer->handle(), begin, begin + padded(r.size), storage && declared.written};
+    keep(r.buffer);
+  }
+  make_room(estimate_ms(cost));
+  guard({next.data(), bindings.size()});
+  bind(kernel, bindings);
+  const VkCommandBuffer to = commands();
+  const DeviceFunctions& vk = device_.vk();
+  if (!args.empty()) {
+    vk.vkCmdPushConstants(to, kernel.layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
+                          static_cast<uint32_t>(args.size()), args.data());
+  }
+  vk.vkCmdBindPipeline(to, VK_PIPELINE_BIND_POINT_COMPUTE, kernel.pipeline);
+  vk.vkCmdDispatchBase(to, 0, 0, 0, groups.x, groups.y, groups.z);
+  issued(kernel.name, cost);
+  ++counters_.dispatches;
+  counters_.flops += cost.flops;
+  counters_.bytes += cost.bytes;
+}
+
+void Stream::copy(const BufferRange& dst, const BufferRange& src) {
+  if (src.size == 0) return;
+  make_room(0);
+  const VkBufferCopy region{src.buffer->offset() + src.offset, dst.buffer->offset() + dst.offset, src.size};
+  guard(std::array{touched(src, src.size, false), touched(dst, src.size, true)});
+  device_.vk().vkCmdCopyBuffer(commands(), src.buffer->handle(), dst.buffer->handle(), 1, &region);
+  keep(src.buffer.get());
+  keep(dst.buffer.get());
+  issued("copy", {0, 2.0 * static_cast<double>(src.size)});
+  ++counters_.copies;
+}
+
+void Stream::fill(const BufferRange& dst, uint32_t word) {
+  if (dst.size == 0) return;
+  make_room(0);
+  const uint64_t size = (dst.size + 3) / 4 * 4;
+  const Hazards::Range next = touched(dst, size, true);
+  guard({&next, 1});
+  device_.vk().vkCmdFillBuffer(commands(), dst.buffer->handle(), next.begin, size, word);
+  keep(dst.buffer.get());
+  issued("fill", {0, static_cast<double>(size)});
+}
+
+void Stream::upload(const BufferRange& dst, std::span<const std::byte> src) {
+  if (target_) target_->host_data_ = true;
+  for (size_t at = 0; at < src.size();) {
+    const size_t n = std::min<size_t>(src.size() - at, kMaxStagingInFlight);
+    BufferPtr staging = device_.pool().allocate_host(n);
+    std::memcpy(staging->mapped(), src.data() + at, n);
+    copy({dst.buffer, dst.offset + at, n}, {staging, 0, n});
+    if (!target_) recording().keep.push_back(std::move(staging));
+    at += n;
+    if (at < src.size()) sync();
+  }
+  ++counters_.uploads;
+}
+
+void Stream::download(std::span<std::byte> dst, const BufferRange& src) {
+  if (target_) target_->host_data_ = true;
+  for (size_t at = 0; at < dst.size();) {
+    const size_t n = std::min<size_t>(dst.size() - at, kMaxStagingInFlight);
+    const BufferPtr staging = device_.pool().allocate_host(n);
+    copy({staging, 0, n}, {src.buffer, src.offset + at, n});
+    // The host's read of the copy must be ordered too.
+    VkMemoryBarrier barrier{};
+    barrier.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
+    barrier.srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT;
+    barrier.dstAccessMask = VK_ACCESS_HOST_READ_BIT;
+    device_.vk().vkCmdPipelineBarrier(commands(), VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT,
+                                      0, 1, &barrier, 0, nullptr, 0, nullptr);
+    sync();
+    std::memcpy(dst.data() + at, staging->mapped(), n);
+    at += n;
+  }
+  ++counters_.downloads;
+}
+
+void Stream::begin(Recording& recording) {
+  if (target_) throw Error(ErrorCode::internal, "a recording has begun inside of another one");
+  if (device_.profiler().enabled())
+    throw Error(ErrorCode::internal, "recorded work has no timestamps: switch the profiler off");
+  this->recording();
+  if (!hazards_.empty()) barrier(current_.commands);
+  recording.begin_piece();
+  recording.views_generation_ = device_.pool().views_generation();
+  before_ = counters_;
+  target_ = &recording;
+}
+
+// complete: the work was recorded to its end.
+void Stream::end(bool complete) {
+  Recording& r = *std::exchange(target_, nullptr);
+  r.end_piece();
+  run_piece(r, r.pieces_.back());
+  r.tail_ = hazards_;
+  r.dispatches_ = counters_.dispatches - before_.dispatches;
+  r.barriers_ = counters_.barriers - before_.barriers;
+  r.copies_ = counters_.copies - before_.copies;
+  r.cost_ = {counters_.flops - before_.flops, counters_.bytes - before_.bytes};
+  r.complete_ = complete;
+}
+
+void Stream::run_piece(Recording& recording, const Recording::Piece& piece) {
+  Batch* batch = &this->recording();
+  if (batch->estimated_ms > 0 && batch->estimated_ms + piece.estimated_ms > slice_ms_) {
+    submit_open();
+    batch = &this->recording();
+  }
+  device_.vk().vkCmdExecuteCommands(batch->commands, 1, &piece.commands);
+  batch->estimated_ms += piece.estimated_ms;
+  recording.last_use_ = next_value_;
+}
+
+void Stream::replay(Recording& recording) {
+  if (!recording.replayable() || target_)
+    throw Error(ErrorCode::internal, "this recording can't be replayed now");
+  this->recording();
+  if (!hazards_.empty()) barrier(current_.commands);
+  for (const Recording::Piece& piece : recording.pieces_) run_piece(recording, piece);
+  hazards_ = recording.tail_;
+  counters_.dispatches += recording.dispatches_;
+  counters_.barriers += recording.barriers_;
+  counters_.copies += recording.copies_;
+  counters_.flops += recording.cost_.flops;
+  counters_.bytes += recording.cost_.bytes;
+  ++counters_.replays;
+}
+
+}  // namespace vkflux
