@@ -252,6 +252,7 @@ void GenerateJob::decode() {
     const Tensor z = autoencoder->from_latent(op::narrow(result_.latents, 0, b, 1));
     for (RgbImage& image : to_rgb8(autoencoder->decode(z))) result_.images.push_back(std::move(image));
   }
+  pipeline_.device().kernels().save();
 }
 
 }  // namespace vkflux

@@ -133,6 +133,7 @@ void Trainer::flush_metrics() {
     }
   }
   pending_.clear();
+  device_.kernels().save();
 }
 
 void Trainer::save(const std::string& path) {

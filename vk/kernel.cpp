@@ -151,11 +151,15 @@ void KernelCache::load() {
     info.initialDataSize = 0;
     check(vk.vkCreatePipelineCache(device_.handle(), &info, nullptr, &cache_), "vkCreatePipelineCache");
   }
-  // What the driver took of the file; a file of another driver is replaced by the first new pipeline.
-  if (data.empty() ||
-      vk.vkGetPipelineCacheData(device_.handle(), cache_, &saved_bytes_, nullptr) != VK_SUCCESS) {
-    saved_bytes_ = 0;
-  }
+  // What the driver took of the file. A file that isn't its own is replaced by the first new pipeline.
+  size_t n = 0;
+  if (vk.vkGetPipelineCacheData(device_.handle(), cache_, &n, nullptr) != VK_SUCCESS) return;
+  std::vector<char> own(n);
+  if (vk.vkGetPipelineCacheData(device_.handle(), cache_, &n, own.data()) != VK_SUCCESS) return;
+  const size_t header = std::min(n, sizeof(VkPipelineCacheHeaderVersionOne));
+  if (data.size() >= header &&
+      std::equal(data.begin(), data.begin() + static_cast<ptrdiff_t>(header), own.begin()))
+    saved_bytes_ = n;
 }
 
 // Losing the cache costs a second next time, so a failure here is no error.

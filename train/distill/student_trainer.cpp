@@ -137,6 +137,7 @@ UpdateResult StudentTrainer::update(const TeacherSample& sample, LossWeights& we
   r.alpha = after[0];
   r.log_var_huber = after[1];
   r.log_var_cosine = after[2];
+  sample.q.device().kernels().save();
   return r;
 }
 
