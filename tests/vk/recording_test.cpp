@@ -121,7 +121,9 @@ TEST_F(RecordingTest, HostDataIsDoneButNotReplayable) {
     EXPECT_FALSE(r.replayable());
     EXPECT_THROW(device().stream().replay(r), Error);
     EXPECT_EQ(y.to_host(), Floats(8, 126));
-    if (!up) EXPECT_EQ(seen, Floats(8, 126));
+    if (!up) {
+      EXPECT_EQ(seen, Floats(8, 126));
+    }
   }
 }
 
