@@ -161,6 +161,18 @@ Tensor Flux1Replay::forward(const Flux1Inputs& in) {
     warm_ = true;
     return model_.forward(in);
   }
+  try {
+    return recorded(in);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::out_of_device_memory) throw;
+  }
+  // Eager passes share their memory with everything else.
+  failures_ = kMaxFailures;
+  reset();
+  return model_.forward(in);
+}
+
+Tensor Flux1Replay::recorded(const Flux1Inputs& in) {
   if (!current(in)) start(in);
   feed(in);
   bool good = record_or_replay(begin_, [&] {

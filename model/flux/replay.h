@@ -28,7 +28,7 @@ class Flux1Replay {
   Flux1Replay& operator=(const Flux1Replay&) = delete;
 
   /// model.forward(in); eager where it can't be recorded (taps, a tape, the profiler, drivers without push
-  /// descriptors), and for layers whose strategy isn't recordable().
+  /// descriptors, too little memory), and for layers whose strategy isn't recordable().
   Tensor forward(const Flux1Inputs& in);
   /// Device memory that is kept for the recordings.
   uint64_t recorded_bytes() const;
@@ -40,6 +40,7 @@ class Flux1Replay {
     std::unique_ptr<Recording> recording;
     int failures = 0;  // it held host data; a strategy's first call may, the second may not
   };
+  Tensor recorded(const Flux1Inputs& in);
   bool possible(const Flux1Inputs& in) const;
   bool current(const Flux1Inputs& in) const;
   void start(const Flux1Inputs& in);
