@@ -148,6 +148,8 @@ uint64_t Stream::submit_open() {
 void Stream::wait(uint64_t value) {
   if (value == next_value_ && open_) submit();
   if (value > done_) {
+    // What failed to be submitted never signals.
+    if (lost_) throw Error(ErrorCode::device_lost, "the device was lost earlier");
     VkSemaphoreWaitInfo info{};
     info.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO;
     info.semaphoreCount = 1;
