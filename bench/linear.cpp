@@ -117,7 +117,7 @@ void add_linear(std::vector<Case>& cases, Device& device) {
   }
   const Product gelu{512, 4096, 1024, false, op::Activation::gelu_tanh}, row{1, 9216, 3072, false};
   cases.push_back(product_case(device, "linear+gelu", gelu, DType::f32, -1, &Operands::forward));
-  for (const DType dtype : {DType::f32, DType::q8_0, DType::q4_k})
+  for (const DType dtype : {DType::f32, DType::bf16, DType::q8_0, DType::q4_k})
     cases.push_back(product_case(device, "linear", row, dtype, -1, &Operands::forward));
 }
 

@@ -4,9 +4,7 @@
 // One workgroup = one subgroup = one tile of C. A lane owns groups of four consecutive columns. Operands come as 128-bit
 // texels, which such devices load several times faster than storage buffers; A's values reach all lanes by shuffles with a
 // constant lane. No shared memory, no barriers. Edges: addresses are clamped, stores are predicated.
-//   panel: both operands as matmul_panel.comp writes them. A fetch then reads consecutive memory, where rows at strides
-// of some KiB fall on the same cache sets, and two texels of K share an update of the accumulators (in a loop each one is
-// loaded, blended by the mask of active lanes and stored).
+//   panel: both operands as matmul_panel.comp writes them (panel_product.glsl).
 //@variant nt FORM=0
 //@variant nt_scalar FORM=0 SCALAR_C=1
 //@variant nt_packed FORM=0 PACKED=1
@@ -37,6 +35,7 @@ layout(constant_id = 3) const int B_FORMAT = 0;  // shaders/common/weight_format
 layout(constant_id = 4) const int FLAGS = 0;     // 1 bias, 2 accumulate, 4 also write the pre-activation
 layout(constant_id = 5) const uint ACT = 0;
 layout(constant_id = 6) const int TAIL = 0;  // nn: K is no multiple of 4
+layout(constant_id = 7) const int KU = 1;    // nt: texels of B's rows per step
 
 layout(set = 0, binding = 0) uniform samplerBuffer A;
 layout(set = 0, binding = 1) uniform usamplerBuffer B;
@@ -67,52 +66,44 @@ void multiply(uint lane, uint a0, uint b0, uint k_begin, uint k_end) {
     ib[j] = int((b0 + row * p.ldb) / uint(4 * PER));
   }
   const int t_end = int(k_end) / (4 * PER);
-  for (int t = int(k_begin) / (4 * PER); t < t_end; t++) {
-    uvec4 raw[4 * NV];
-    [[unroll]] for (int j = 0; j < 4 * NV; j++) raw[j] = texelFetch(B, ib[j] + t);
-    [[unroll]] for (int g = 0; g < PER; g++) {
-      vec4 b[4 * NV];
-      [[unroll]] for (int j = 0; j < 4 * NV; j++) b[j] = decode_weights(B_FORMAT, raw[j], g);
-      [[unroll]] for (int m = 0; m < MA; m++) {
-        const vec4 a = texelFetch(A, ia[m] + t * PER + g);
-        [[unroll]] for (int i = 0; i < SG; i++) {
-          const vec4 s = vec4(subgroupShuffle(a.x, i), subgroupShuffle(a.y, i), subgroupShuffle(a.z, i), subgroupShuffle(a.w, i));
-          [[unroll]] for (int j = 0; j < NV; j++) {
-            [[unroll]] for (int r = 0; r < 4; r++) {
-              const vec4 w = b[4 * j + r];
-              acc[m * SG + i][j][r] += s.x * w.x + s.y * w.y + s.z * w.z + s.w * w.w;
-            }
+  for (int t = int(k_begin) / (4 * PER); t < t_end; t += KU) {
+    vec4 b[4 * NV][KU * PER];
+    [[unroll]] for (int j = 0; j < 4 * NV; j++) {
+      [[unroll]] for (int u = 0; u < KU; u++) {
+        const uvec4 raw = texelFetch(B, ib[j] + t + u);
+        [[unroll]] for (int g = 0; g < PER; g++) b[j][u * PER + g] = decode_weights(B_FORMAT, raw, g);
+      }
+    }
+    [[unroll]] for (int m = 0; m < MA; m++) {
+      vec4 a[KU * PER];
+      [[unroll]] for (int u = 0; u < KU * PER; u++) a[u] = texelFetch(A, ia[m] + t * PER + u);
+      [[unroll]] for (int i = 0; i < SG; i++) {
+        vec4 s[KU * PER];
+        [[unroll]] for (int u = 0; u < KU * PER; u++) {
+          s[u] = vec4(subgroupShuffle(a[u].x, i), subgroupShuffle(a[u].y, i), subgroupShuffle(a[u].z, i), subgroupShuffle(a[u].w, i));
+        }
+        [[unroll]] for (int j = 0; j < 4 * NV; j++) {
+          float sum = 0;
+          [[unroll]] for (int u = 0; u < KU * PER; u++) {
+            const vec4 w = b[j][u];
+            sum += s[u].x * w.x + s[u].y * w.y + s[u].z * w.z + s[u].w * w.w;
           }
+          acc[m * SG + i][j / 4][j % 4] += sum;
         }
       }
     }
   }
 }
 #elif FORM == 3
-// p.lda, p.ldb: from one block of SG rows to the next. The rows of B's blocks 4 j .. 4 j + 3 are columns of group j.
+vec4 panel_a(int m, int texel) { return texelFetch(A, texel); }
+vec4 panel_b(int texel) { return uintBitsToFloat(texelFetch(B, texel)); }
+#include "panel_product.glsl"
+
+// p.lda, p.ldb: from one block of SG rows to the next.
 void multiply(uint lane, uint a0, uint b0, uint k_begin, uint k_end) {
-  int ia[MA], ib[4 * NV];
-  [[unroll]] for (int m = 0; m < MA; m++) ia[m] = int((a0 + (gl_WorkGroupID.x * uint(MA) + uint(m)) * p.lda) / 4 + lane);
-  [[unroll]] for (int j = 0; j < 4 * NV; j++) ib[j] = int((b0 + (gl_WorkGroupID.y * uint(4 * NV) + uint(j)) * p.ldb) / 4 + lane);
-  const int t_end = int(k_end) / 4;
-  for (int t = int(k_begin) / 4; t < t_end; t += 2) {
-    vec4 b[4 * NV][2];
-    [[unroll]] for (int j = 0; j < 4 * NV; j++) {
-      [[unroll]] for (int u = 0; u < 2; u++) b[j][u] = uintBitsToFloat(texelFetch(B, ib[j] + (t + u) * SG));
-    }
-    [[unroll]] for (int m = 0; m < MA; m++) {
-      const vec4 a = texelFetch(A, ia[m] + t * SG), a1 = texelFetch(A, ia[m] + (t + 1) * SG);
-      [[unroll]] for (int i = 0; i < SG; i++) {
-        const vec4 s = vec4(subgroupShuffle(a.x, i), subgroupShuffle(a.y, i), subgroupShuffle(a.z, i), subgroupShuffle(a.w, i));
-        const vec4 s1 = vec4(subgroupShuffle(a1.x, i), subgroupShuffle(a1.y, i), subgroupShuffle(a1.z, i), subgroupShuffle(a1.w, i));
-        [[unroll]] for (int j = 0; j < 4 * NV; j++) {
-          const vec4 w = b[j][0], w1 = b[j][1];
-          acc[m * SG + i][j / 4][j % 4] += (s.x * w.x + s.y * w.y + s.z * w.z + s.w * w.w) +
-                                           (s1.x * w1.x + s1.y * w1.y + s1.z * w1.z + s1.w * w1.w);
-        }
-      }
-    }
-  }
+  const uint skip = k_begin * uint(SG);
+  panel_product(int((a0 + gl_WorkGroupID.x * uint(MA) * p.lda + skip) / 4 + lane), int(p.lda / 4),
+                int((b0 + gl_WorkGroupID.y * uint(4 * NV) * p.ldb + skip) / 4 + lane), int(p.ldb / 4), int(k_end - k_begin) / 4);
 }
 #else
 int ib[NV];  // B's texel in row 0

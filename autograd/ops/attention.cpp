@@ -12,7 +12,7 @@ namespace vkflux::op {
 namespace {
 
 // The first row that fits is used; the last fits always.
-const std::array kForms{&kFlashAttention, &kComposedAttention};
+const std::array kForms{&kFlashAttention, &kPanelAttention, &kComposedAttention};
 
 const AttentionForm& choose(const AttentionProblem& p) {
   const std::string forced = forced_variant("attention");

@@ -41,6 +41,8 @@ Tensor attention_delta(const AttentionProblem& p, const AttentionGradients& g);
 
 /// Online softmax over tiles in shared memory, for GPUs: no matrix of scores, whatever the sequence length.
 extern const AttentionForm kFlashAttention;
+/// The same products of slabs of scores on panels, with the softmax inside them, for CPUs.
+extern const AttentionForm kPanelAttention;
 /// Matrix products over slabs of scores; fits every call.
 extern const AttentionForm kComposedAttention;
 

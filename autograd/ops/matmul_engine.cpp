@@ -51,12 +51,15 @@ Tile simd_tile(const Caps& caps, const Gemm& g) {
   const int64_t max_rows = wide_nn ? 16 : 32;  // more accumulators spill too many registers
   const int64_t unit = tn ? 4 : sg;
   const uint32_t ma = row_units(g.m, unit, static_cast<uint32_t>(max_rows / unit));
+  // nt, f32: several texels of a row of B at once, since the later ones are still in the nearest cache then.
+  const uint32_t wanted = g.form == GemmForm::nt && !format ? (ma == 1 ? 4 : 2) : 1;
+  const uint32_t ku = g.k % (4 * wanted) == 0 ? wanted : 1;
   const uint32_t tail = nn && g.k % 4 != 0;
   const char* nt = b_packed(g)   ? vector_c(g) ? "nt_packed" : "nt_packed_scalar"
                    : vector_c(g) ? "nt"
                                  : "nt_scalar";
   const char* variant = nn ? "nn" : tn ? "tn" : nt;
-  return {{"matmul_simd", variant, {sg, ma, nv, format, flags(g), static_cast<uint32_t>(g.act), tail}},
+  return {{"matmul_simd", variant, {sg, ma, nv, format, flags(g), static_cast<uint32_t>(g.act), tail, ku}},
           unit * ma,
           4ll * sg * nv,
           b_packed(g) ? 256 : 16};
@@ -192,7 +195,7 @@ void gemm_panels(Device& device, const Gemm& g) {
             g, {begin, batch, row, std::min(rows, g.m - row), column, std::min(columns, g.n - column)});
         part.b = pack_b(device, part);
         part.a = a;
-        multiply(device, part, Structure::panels);
+        multiply_panels(device, part);
       }
     }
   }
@@ -215,6 +218,10 @@ Tensor rows_of(const GemmMatrix& x, int64_t begin, int64_t rows) {
 }
 
 }  // namespace
+
+void multiply_panels(Device& device, const Gemm& g) {
+  multiply(device, g, Structure::panels);
+}
 
 void gemm(Device& device, const Gemm& g) {
   if (g.m == 0 || g.n == 0 || g.batch == 0) return;

@@ -5,14 +5,11 @@
 namespace vkflux {
 namespace {
 
-// 16 x 64 of C per subgroup, in blocks of subgroup_size rows of A and four times as many columns.
-constexpr int64_t kRows = 16, kColumns = 64;
-
 // each: 1 for A, 4 for B. by_k: K is the contiguous dimension.
 GemmMatrix pack(Device& device, const GemmMatrix& x, int64_t batch, int64_t rows, int64_t k, bool by_k,
                 uint32_t each, uint32_t format) {
-  const int64_t sg = device.caps().subgroup_size, tile = each == 1 ? kRows : kColumns;
-  const int64_t blocks = (rows + tile - 1) / tile * tile / sg, k4 = panel_k(k) / 4;
+  const int64_t sg = device.caps().subgroup_size, tile = each == 1 ? kPanelRows : kPanelColumns;
+  const int64_t blocks = panel_blocks(device.caps(), rows, tile), k4 = panel_k(k) / 4;
   const int64_t per_texel = format == 0 ? 4 : 8;
   const Tensor y = Tensor::empty(device, {batch, blocks, k4 * sg * 4}, DType::f32, MemoryClass::scratch);
   const args::MatmulPanelArgs a{u32(rows),           u32(k),  u32(x.ld),   u32(x.offset),
@@ -40,7 +37,7 @@ int64_t most_panel_rows(const Caps& caps, int64_t k) {
 
 bool use_panels(Device& device, const Gemm& g) {
   const int64_t sg = device.caps().subgroup_size;
-  if (!device.caps().simd() || sg > kRows || b_packed(g) || !aligned(g.a, 4, g.batch) ||
+  if (!device.caps().simd() || sg > kPanelRows || b_packed(g) || !aligned(g.a, 4, g.batch) ||
       !aligned(g.b, b_format(g) ? 8 : 4, g.batch) || most_panel_rows(device.caps(), g.k) == 0) {
     return false;
   }
@@ -48,8 +45,8 @@ bool use_panels(Device& device, const Gemm& g) {
   if (!forced.empty()) return forced == "panels";
   if (device.device_class() != DeviceClass::cpu) return false;
   // Copying an element costs about as much as the panel kernel saves on this many multiplications with it
-  // (measured): nt's rows are further apart than the others', so it gains more.
-  const int64_t pays = g.form == GemmForm::nt ? 48 : 80;
+  // (measured): 16-bit rows are cheaper to read, so it gains more.
+  const int64_t pays = g.form == GemmForm::nt && b_format(g) ? 48 : 80;
   return g.m * g.n >= pays * (g.m + g.n) && g.k >= 32;
 }
 
@@ -57,10 +54,10 @@ Tile panel_tile(const Caps& caps, const Gemm& g) {
   const uint32_t sg = caps.subgroup_size;
   return {{"matmul_simd",
            vector_c(g) ? "panel" : "panel_scalar",
-           {sg, static_cast<uint32_t>(kRows) / sg, static_cast<uint32_t>(kColumns) / 4 / sg, 0, flags(g),
-            static_cast<uint32_t>(g.act), 0}},
-          kRows,
-          kColumns,
+           {sg, static_cast<uint32_t>(kPanelRows) / sg, static_cast<uint32_t>(kPanelColumns) / 4 / sg, 0,
+            flags(g), static_cast<uint32_t>(g.act), 0}},
+          kPanelRows,
+          kPanelColumns,
           16};
 }
 

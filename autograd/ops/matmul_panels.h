@@ -19,6 +19,17 @@ inline int64_t panel_k(int64_t k) {
   return (k + 7) / 8 * 8;
 }
 
+/// Rows of C per subgroup; panels of A, and those of B, end with whole tiles.
+constexpr int64_t kPanelRows = 16, kPanelColumns = 64;
+
+/// Blocks of subgroup_size rows in a panel of so many rows that end with whole tiles.
+inline int64_t panel_blocks(const Caps& caps, int64_t rows, int64_t tile) {
+  return (rows + tile - 1) / tile * tile / caps.subgroup_size;
+}
+
+/// Runs g, whose operands are panels.
+void multiply_panels(Device& device, const Gemm& g);
+
 /// Copies of op(A) and op(B); ld is from one block of subgroup_size rows to the next.
 GemmMatrix pack_a(Device& device, const Gemm& g);
 GemmMatrix pack_b(Device& device, const Gemm& g);

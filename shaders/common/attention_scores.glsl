@@ -3,8 +3,7 @@
 #ifndef VKFLUX_ATTENTION_SCORES_GLSL
 #define VKFLUX_ATTENTION_SCORES_GLSL
 
-const float kDropped = -3.0e38;      // the score of a key that is masked
-const float kDroppedBelow = -1.0e38;
+#include "attention_weights.glsl"
 
 struct Row {
   uint s;  // first texel of the row in the slab
@@ -36,7 +35,4 @@ vec4 scores(Row row, uint k4) {
   if ((FLAGS & 2) != 0) x = mix(x, vec4(kDropped), greaterThan(k + a.nq, uvec4(row.q + a.nk)));
   return mix(max(x, kDropped), vec4(kDropped), drop);
 }
-
-// exp(x - m) for kept keys, 0 for the others; bounded below, since values near the denormal range are slow on CPUs.
-vec4 weights(vec4 x, float m) { return mix(exp(max(x - m, -80.0)), vec4(0), lessThan(x, vec4(kDroppedBelow))); }
 #endif

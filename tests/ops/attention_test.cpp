@@ -56,7 +56,8 @@ std::vector<Host> reference(const Case& c, const std::vector<Host>& in) {
 struct FormCase {
   std::string_view form, products;  // of attention; of the matrix products in it
 };
-constexpr FormCase kForms[] = {{"composed", "simd"}, {"composed", "gpu"}, {"flash", "gpu"}};
+constexpr FormCase kForms[] = {
+    {"composed", "simd"}, {"composed", "gpu"}, {"flash", "gpu"}, {"panels", "simd"}};
 
 void check(const Case& c) {
   std::vector<Host> in{random({c.batch, c.heads, c.nq, c.d}, 1), random({c.batch, c.heads, c.nk, c.d}, 2),
@@ -157,19 +158,21 @@ TEST(Attention, SlabsMatchParts) {
     const Grads g = tape.backward(o, seed);
     return std::array{o.to_host(), g.of(x).to_host(), g.of(k).to_host(), g.of(v).to_host()};
   };
-  const VariantOverride form("attention", "composed");
-  const auto whole = run(0, n);
-  std::array<std::vector<double>, 4> want;
-  want[2].resize(whole[2].size());
-  want[3].resize(whole[3].size());
-  for (int64_t begin = 0; begin < n; begin += part) {
-    const auto r = run(begin, part);
-    for (size_t i : {0u, 1u}) want[i].insert(want[i].end(), r[i].begin(), r[i].end());
-    for (size_t i : {2u, 3u}) {
-      for (size_t j = 0; j < r[i].size(); ++j) want[i][j] += static_cast<double>(r[i][j]);
+  for (const char* form : {"composed", "panels"}) {
+    const VariantOverride force("attention", form);
+    const auto whole = run(0, n);
+    std::array<std::vector<double>, 4> want;
+    want[2].resize(whole[2].size());
+    want[3].resize(whole[3].size());
+    for (int64_t begin = 0; begin < n; begin += part) {
+      const auto r = run(begin, part);
+      for (size_t i : {0u, 1u}) want[i].insert(want[i].end(), r[i].begin(), r[i].end());
+      for (size_t i : {2u, 3u}) {
+        for (size_t j = 0; j < r[i].size(); ++j) want[i][j] += static_cast<double>(r[i][j]);
+      }
     }
+    for (size_t i = 0; i < 4; ++i) EXPECT_LE(error_of(whole[i], want[i]), 2e-5) << form << i;
   }
-  for (size_t i = 0; i < 4; ++i) EXPECT_LE(error_of(whole[i], want[i]), 2e-5) << i;
 }
 
 // Result and gradients of q, k, v in one form.
@@ -220,6 +223,19 @@ TEST(Attention, FlashMatchesComposed) {
     }
   }
   d.set_device_class(actual);
+}
+
+// Several tiles of queries and of keys, and panels that end within a tile.
+TEST(Attention, PanelsMatchComposed) {
+  for (const Case& c : {Case{1, 2, 70, 131, 64}, Case{2, 1, 65, 97, 40, every_third_dropped(2 * 97)},
+                        Case{1, 1, 129, 66, 132, every_third_dropped(66)}}) {
+    const auto got = results("panels", c), want = results("composed", c);
+    EXPECT_EQ(got, results("panels", c)) << "two runs differ";
+    for (size_t i = 0; i < got.size(); ++i) {
+      EXPECT_LE(error_of(got[i], {want[i].begin(), want[i].end()}), 2e-5)
+          << "result " << i << " Nq " << c.nq << " Nk " << c.nk << " D " << c.d;
+    }
+  }
 }
 
 // Gradients that nobody wants are not made, and don't change the others.
