@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "autograd/ops/flat.h"
 #include "autograd/ops/rows.h"
 #include "autograd/run.h"
 #include "vk/error.h"
@@ -13,7 +14,6 @@ namespace vkflux {
 namespace {
 
 constexpr int64_t kSlot = 64;  // elements: 256 bytes
-constexpr uint32_t kLocal = 256;
 
 uint64_t units_of(const Tensor& x) {
   return ceil_div(static_cast<uint64_t>(x.numel()), 4);
@@ -35,8 +35,9 @@ void expect_one(const char* op, const Tensor& x) {
 void blend(const Tensor& y, const Tensor& x, bool by_tensor, float keep, float take) {
   const uint64_t n = units_of(y);
   const double numel = static_cast<double>(y.numel());
-  run(y.device(), {"blend_inplace", "f32", {kLocal, by_tensor ? 1u : 0u}}, {y, x, y},
-      args::BlendInplaceArgs{static_cast<uint32_t>(n), keep, take}, groups_1d(ceil_div(n, kLocal)),
+  const FlatLaunch l = flat_launch(y.device(), "blend_inplace", y.numel());
+  run(y.device(), {"blend_inplace", l.variant, {l.local, by_tensor ? 1u : 0u}}, {y, x, y},
+      args::BlendInplaceArgs{static_cast<uint32_t>(n), keep, take}, l.groups,
       {(by_tensor ? 1 : 3) * numel, (by_tensor ? 8 : 12) * numel});
 }
 
@@ -84,11 +85,12 @@ void adamw(const Tensor& param, const Tensor& grad, const Tensor& m, const Tenso
   a.inv_sqrt_correction2 = static_cast<float>(1 / std::sqrt(correction2));
   a.decay = static_cast<float>(1 - options.lr * options.weight_decay);
   const double n = static_cast<double>(param.numel());
+  const FlatLaunch l = flat_launch(param.device(), "adamw", param.numel());
   run(param.device(),
-      {"adamw", "f32", {kLocal, grad_scale.defined() ? 1u : 0u, decay_mask.defined() ? 1u : 0u}},
+      {"adamw", l.variant, {l.local, grad_scale.defined() ? 1u : 0u, decay_mask.defined() ? 1u : 0u}},
       {param, grad, m, v, grad_scale.defined() ? grad_scale : grad, decay_mask.defined() ? decay_mask : grad,
        param, m, v},
-      a, groups_1d(ceil_div(a.units, kLocal)), {14 * n, 28 * n});
+      a, l.groups, {14 * n, 28 * n});
 }
 
 void ema_update(const Tensor& ema, const Tensor& param, float decay) {

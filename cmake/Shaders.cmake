@@ -3,7 +3,7 @@
 # A shader's head declares the modules it is built into, one per line:
 #     //@variant NAME [requirement,...] [DEFINE=VALUE ...]
 # No such line means one module named "f32". A requirement names a capability of the *compiler* (probed below) and of the
-# *device* (checked when the kernel is made): fp16 int8 coopmat bf16 dot.
+# *device* (checked when the kernel is made): fp16 int8 int64 coopmat bf16 dot.
 # A module whose requirement the compiler lacks is taken from shaders/prebuilt, or left out, which is said once.
 include("${CMAKE_CURRENT_LIST_DIR}/ShaderVariants.cmake")
 
@@ -33,6 +33,7 @@ endfunction()
 
 vkflux_probe_glsl(fp16 "#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require" HAVE_fp16)
 vkflux_probe_glsl(int8 "#extension GL_EXT_shader_explicit_arithmetic_types_int8 : require" HAVE_int8)
+vkflux_probe_glsl(int64 "#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require" HAVE_int64)
 vkflux_probe_glsl(coopmat "#extension GL_KHR_cooperative_matrix : require" HAVE_coopmat)
 vkflux_probe_glsl(bf16 "#extension GL_EXT_bfloat16 : require" HAVE_bf16)
 vkflux_probe_glsl(dot "#extension GL_EXT_integer_dot_product : require" HAVE_dot)

@@ -1,4 +1,6 @@
 #version 450
+//@variant f32
+//@variant wide int64 WIDE=1
 // dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy * weight; without CENTER the mean of g is not removed.
 #extension GL_GOOGLE_include_directive : require
 #include "row.glsl"
@@ -10,29 +12,35 @@ layout(set = 0, binding = 0) uniform samplerBuffer X;
 layout(set = 0, binding = 1) uniform samplerBuffer W;
 layout(set = 0, binding = 2) uniform samplerBuffer DY;
 layout(set = 0, binding = 3) readonly buffer Stats { vec2 stats[]; };
-layout(set = 0, binding = 4) writeonly buffer DX { vec4 dx[]; };
+layout(set = 0, binding = 4) writeonly buffer DX { WIDE_VEC dx[]; };
 layout(push_constant) uniform Push { RowNormBwdArgs a; };
 
 void main() {
   const uint row = group_1d();
   if (row >= a.rows) return;
-  const uint units = UNITS(a.cols), base = row * units;
+  const uint groups = UNITS(a.cols) / WIDTH, base = row * groups;
   const uint weight_base = UNITS(row / a.rows_per_vector * a.weight_stride);
   const vec2 t = stats[row];
   vec4 sum_g = vec4(0), sum_gx = vec4(0);
-  for (uint c = row_lane(); c < units; c += LANES) {
-    vec4 g = LOAD(DY, base + c);
-    if (HAS_WEIGHT != 0) g *= LOAD(W, weight_base + c) + float(ADD_ONE);
-    sum_g += g;
-    sum_gx += g * ((LOAD(X, base + c) - t.x) * t.y);
+  for (uint c = row_lane(); c < groups; c += LANES) {
+    [[unroll]] for (uint k = 0; k < WIDTH; ++k) {
+      vec4 g = LOAD(DY, (base + c) * WIDTH + k);
+      if (HAS_WEIGHT != 0) g *= LOAD(W, weight_base + c * WIDTH + k) + float(ADD_ONE);
+      sum_g += g;
+      sum_gx += g * ((LOAD(X, (base + c) * WIDTH + k) - t.x) * t.y);
+    }
   }
   const float n = float(a.cols);
   const float mean_gx = row_sum(sum_gx) / n;
   const float mean_g = CENTER != 0 ? row_sum(sum_g) / n : 0.0;
-  for (uint c = row_lane(); c < units; c += LANES) {
-    vec4 g = LOAD(DY, base + c);
-    if (HAS_WEIGHT != 0) g *= LOAD(W, weight_base + c) + float(ADD_ONE);
-    const vec4 xhat = (LOAD(X, base + c) - t.x) * t.y;
-    STORE(dx, base + c, t.y * (g - mean_g - xhat * mean_gx));
+  for (uint c = row_lane(); c < groups; c += LANES) {
+    vec4 v[WIDTH];
+    [[unroll]] for (uint k = 0; k < WIDTH; ++k) {
+      vec4 g = LOAD(DY, (base + c) * WIDTH + k);
+      if (HAS_WEIGHT != 0) g *= LOAD(W, weight_base + c * WIDTH + k) + float(ADD_ONE);
+      const vec4 xhat = (LOAD(X, (base + c) * WIDTH + k) - t.x) * t.y;
+      v[k] = t.y * (g - mean_g - xhat * mean_gx);
+    }
+    STORE_GROUP(dx, base + c, v);
   }
 }

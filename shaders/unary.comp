@@ -1,24 +1,24 @@
-// y = f(x), or with BACKWARD: y = g f'(x), four elements an invocation. p: the parameter of kinds that have one.
+// y = f(x), or with BACKWARD: y = g f'(x). p: the parameter of kinds that have one.
+//@variant f32
+//@variant wide int64 WIDE=1
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "unary.args.h"
-#include "index.glsl"
+#include "flat.glsl"
 
-layout(local_size_x_id = 0) in;
-layout(constant_id = 0) const uint LOCAL = 256;
 layout(constant_id = 1) const uint KIND = 0;
 layout(constant_id = 2) const uint BACKWARD = 0;
 layout(set = 0, binding = 0) uniform samplerBuffer X;
 layout(set = 0, binding = 1) uniform samplerBuffer G;
-layout(set = 0, binding = 2, std430) writeonly buffer Y { vec4 y[]; };
+layout(set = 0, binding = 2, std430) writeonly buffer Y { WIDE_VEC y[]; };
 layout(push_constant) uniform Push { UnaryArgs a; };
 
 const float kSqrt2OverPi = 0.7978845608028654, kCubic = 0.044715, kInvSqrt2 = 0.7071067811865476;
 const float kInvSqrt2Pi = 0.3989422804014327;
 
-// Some drivers' tanh overflows in its exponentials.
+vec4 sigmoid(vec4 x) { return 1.0 / (1.0 + exp(min(-x, 80.0))); }
+// Some drivers' tanh overflows in its exponentials, and some compute two of them.
 vec4 safe_tanh(vec4 x) { return tanh(clamp(x, -15.0, 15.0)); }
-vec4 sigmoid(vec4 x) { return 1.0 / (1.0 + exp(-clamp(x, -80.0, 80.0))); }
 
 // Abramowitz and Stegun 7.1.26: absolute error below 1.5e-7.
 vec4 erf(vec4 x) {
@@ -27,11 +27,12 @@ vec4 erf(vec4 x) {
   return sign(x) * (1.0 - poly * exp(max(-x * x, -80.0)));
 }
 
-vec4 gelu_inner(vec4 x) { return kSqrt2OverPi * (x + kCubic * x * x * x); }
+// (1 + tanh(u)) / 2 = sigmoid(2 u), one exponential
+vec4 gelu_gate(vec4 x) { return sigmoid(2.0 * kSqrt2OverPi * (x + kCubic * x * x * x)); }
 
 vec4 forward(vec4 x) {
   switch (KIND) {
-    case 0: return 0.5 * x * (1.0 + safe_tanh(gelu_inner(x)));
+    case 0: return x * gelu_gate(x);
     case 1: return 0.5 * x * (1.0 + erf(x * kInvSqrt2));
     case 2: return x * sigmoid(1.702 * x);
     case 3: return x * sigmoid(x);
@@ -53,8 +54,8 @@ vec4 forward(vec4 x) {
 vec4 derivative(vec4 x) {
   switch (KIND) {
     case 0: {
-      vec4 t = safe_tanh(gelu_inner(x));
-      return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * kSqrt2OverPi * (1.0 + 3.0 * kCubic * x * x);
+      vec4 s = gelu_gate(x);
+      return s + 2.0 * x * s * (1.0 - s) * kSqrt2OverPi * (1.0 + 3.0 * kCubic * x * x);
     }
     case 1: return 0.5 * (1.0 + erf(x * kInvSqrt2)) + x * kInvSqrt2Pi * exp(max(-0.5 * x * x, -80.0));
     case 2: {
@@ -87,12 +88,13 @@ vec4 derivative(vec4 x) {
 }
 
 void main() {
-  uint i = group_1d() * LOCAL + gl_LocalInvocationIndex;
-  if (i >= a.n4) return;
-  vec4 x = texelFetch(X, int(i));
-  if (BACKWARD == 0) {
-    y[i] = forward(x);
-  } else {
-    y[i] = texelFetch(G, int(i)) * derivative(x);
+  EACH(i, a.n4 / WIDTH) {
+    vec4 v[WIDTH];
+    [[unroll]] for (uint k = 0; k < WIDTH; ++k) {
+      const int at = int(i * WIDTH + k);
+      const vec4 x = texelFetch(X, at);
+      v[k] = BACKWARD == 0 ? forward(x) : texelFetch(G, at) * derivative(x);
+    }
+    STORE_WIDE(y, i, v);
   }
 }

@@ -112,6 +112,7 @@ bool Caps::has(std::string_view features) const {
     features.remove_prefix(std::min(comma + 1, features.size()));
     const bool present = f == "fp16"      ? fp16
                          : f == "int8"    ? int8
+                         : f == "int64"   ? int64
                          : f == "coopmat" ? coopmat
                          : f == "bf16"    ? bf16
                          : f == "dot"     ? dot
@@ -177,6 +178,7 @@ Caps query_caps(const InstanceFunctions& vk, VkPhysicalDevice physical) {
   c.push_descriptor = extensions.has(VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME);
   c.fp16 = f12.shaderFloat16;
   c.int8 = f12.shaderInt8;
+  c.int64 = features.features.shaderInt64;
   c.memory_budget = extensions.has("VK_EXT_memory_budget");
   c.pipeline_statistics = extensions.has(VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
   if (extensions.has(VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME)) query_subgroup_sizes(vk, physical, c);

@@ -41,7 +41,7 @@ struct Caps {
 
   // features
   bool push_descriptor = false, subgroup_shuffle = false, subgroup_arithmetic = false;
-  bool fp16 = false, int8 = false;                   // shader arithmetic
+  bool fp16 = false, int8 = false, int64 = false;    // shader arithmetic
   bool coopmat = false, bf16 = false, dot = false;   // bf16: as the type of cooperative matrices
   std::vector<MatrixShape> f16_shapes, bf16_shapes;  // in the driver's order
   bool pipeline_statistics = false;

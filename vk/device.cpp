@@ -242,6 +242,7 @@ std::unique_ptr<Device> Device::adopt(const HostDevice& host, uint64_t memory_bu
   d->caps_.push_descriptor = enabled(VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME);
   d->caps_.fp16 = host.float16 && host.storage_16bit;
   d->caps_.int8 = host.int8 && host.storage_8bit;
+  d->caps_.int64 = host.int64;
   d->caps_.coopmat = d->caps_.bf16 = false;  // hosts don't state these features
   d->caps_.min_subgroup_size = d->caps_.max_subgroup_size = 0;
   VkPhysicalDeviceMemoryProperties2 memory{};

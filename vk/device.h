@@ -44,6 +44,7 @@ struct HostDevice {
   std::vector<std::string> extensions;  // enabled on the device
   bool timeline_semaphore = false;      // enabled features
   bool storage_8bit = false, storage_16bit = false, float16 = false, int8 = false;
+  bool int64 = false;
   std::function<void()> lock, unlock;  // around queue submissions, when the queue is shared between threads
 };
 

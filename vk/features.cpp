@@ -23,6 +23,9 @@ DeviceFeatures::DeviceFeatures(const InstanceFunctions& vk, VkPhysicalDevice phy
 
   storage_.sType = have16.sType;
   storage_.storageBuffer16BitAccess = have16.storageBuffer16BitAccess;
+  all_.sType = query.sType;
+  all_.pNext = &core_;
+  all_.features.shaderInt64 = query.features.shaderInt64;
   core_.sType = have.sType;
   core_.pNext = &storage_;
   core_.timelineSemaphore = VK_TRUE;

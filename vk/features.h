@@ -15,13 +15,14 @@ class DeviceFeatures {
   DeviceFeatures(const DeviceFeatures&) = delete;
   DeviceFeatures& operator=(const DeviceFeatures&) = delete;
 
-  const void* chain() const { return &core_; }  // for VkDeviceCreateInfo::pNext
+  const void* chain() const { return &all_; }  // for VkDeviceCreateInfo::pNext
   const std::vector<const char*>& extensions() const { return extensions_; }
 
  private:
   template <class T>
   void add(T& feature, const char* extension);
 
+  VkPhysicalDeviceFeatures2 all_{};
   VkPhysicalDeviceVulkan12Features core_{};
   VkPhysicalDevice16BitStorageFeatures storage_{};
   VkPhysicalDeviceSubgroupSizeControlFeatures subgroup_size_{};

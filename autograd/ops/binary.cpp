@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "autograd/ops.h"
+#include "autograd/ops/flat.h"
 #include "autograd/ops/strided.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
@@ -28,18 +29,19 @@ Tensor compute(const char* name, Binary kind, const Tensor& a, const Tensor& b) 
   set_divisors(s, divisors(loop, unit));
   set_strides(s.a_stride, loop.strides[0], unit);
   set_strides(s.b_stride, loop.strides[1], unit);
-  const KernelId kernel{"binary",
-                        "f32",
-                        {kLocal, static_cast<uint32_t>(kind), static_cast<uint32_t>(loop.rank),
-                         static_cast<uint32_t>(a_mode), static_cast<uint32_t>(b_mode), whole ? 1u : 0u}};
   const Tensor flat = y.view(Shape{y.numel()});
   const double read = static_cast<double>(a.bytes() + b.bytes()) / static_cast<double>(y.bytes());
   for_pieces(y.device(), y.numel(), 4, [&](int64_t first, int64_t count) {
     s.first = u32(first / unit);
     s.count = u32((count + unit - 1) / unit);
     const auto n = static_cast<double>(count);
-    run(y.device(), kernel, {u, v, flat.slice(0, first, count)}, s,
-        groups_1d(ceil_div(static_cast<uint64_t>(count), 4 * kLocal)), {n, 4 * n * (1 + read)});
+    const FlatLaunch l = flat_launch(y.device(), "binary", count);
+    run(y.device(),
+        {"binary",
+         l.variant,
+         {l.local, static_cast<uint32_t>(kind), static_cast<uint32_t>(loop.rank),
+          static_cast<uint32_t>(a_mode), static_cast<uint32_t>(b_mode), whole ? 1u : 0u}},
+        {u, v, flat.slice(0, first, count)}, s, l.groups, {n, 4 * n * (1 + read)});
   });
   return y;
 }
@@ -108,9 +110,10 @@ Tensor affine(const Tensor& x, float scale, float shift) {
   const Tensor from = source.view(Shape{x.numel()}), to = y.view(Shape{x.numel()});
   for_pieces(x.device(), x.numel(), 4, [&](int64_t first, int64_t count) {
     const auto n = static_cast<double>(count);
-    run(x.device(), {"affine", "f32", {kLocal}}, {from.slice(0, first, count), to.slice(0, first, count)},
-        args::AffineArgs{u32(count), scale, shift},
-        groups_1d(ceil_div(static_cast<uint64_t>(count), 4 * kLocal)), {2 * n, 8 * n});
+    const FlatLaunch l = flat_launch(x.device(), "affine", count);
+    run(x.device(), {"affine", l.variant, {l.local}},
+        {from.slice(0, first, count), to.slice(0, first, count)}, args::AffineArgs{u32(count), scale, shift},
+        l.groups, {2 * n, 8 * n});
   });
   if (Tape* tape = Tape::wants({&x})) {
     tape->push("affine", {y}, [x = x.key(), id = y.id(), scale](Grads& g) {
@@ -131,8 +134,9 @@ void accumulate(const Tensor& dst, const Tensor& x) {
     for_pieces(dst.device(), dst.numel(), 4, [&](int64_t first, int64_t count) {
       a.count = u32(count);
       const Tensor piece = flat.slice(0, first, count);
-      run(dst.device(), {"accumulate", "f32", {kLocal, 1}}, {source.slice(0, first, count), piece, piece}, a,
-          groups_1d(ceil_div(static_cast<uint64_t>(count), 4 * kLocal)),
+      const FlatLaunch l = flat_launch(dst.device(), "accumulate", count);
+      run(dst.device(), {"accumulate", l.variant, {l.local, 1}},
+          {source.slice(0, first, count), piece, piece}, a, l.groups,
           {static_cast<double>(count), 12.0 * static_cast<double>(count)});
     });
     return;

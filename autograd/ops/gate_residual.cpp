@@ -8,10 +8,10 @@ namespace vkflux {
 Tensor scale_columns(const Tensor& x, const RowView& scale, bool add_one, const RowView& shift,
                      const Tensor& residual, const Tensor& out) {
   const Tensor y = out.defined() ? out : Tensor::empty(x.device(), x.shape());
-  const ColumnShape s = column_shape(x.device(), x.dim(0), x.dim(1), x.dim(2));
+  const ColumnShape s = wide_column_shape(x.device(), "scale_columns", x.dim(0), x.dim(1), x.dim(2));
   const double n = static_cast<double>(x.numel());
   run(x.device(),
-      {"scale_columns", "f32", {s.local, s.vec4, add_one, shift.tensor.defined(), residual.defined()}},
+      {"scale_columns", s.variant, {s.local, s.vec4, add_one, shift.tensor.defined(), residual.defined()}},
       {x, scale.tensor, shift.tensor.defined() ? shift.tensor : x, residual.defined() ? residual : x, y},
       args::ScaleColumnsArgs{u32(x.dim(1)), u32(x.dim(2)), s.rows_per_group, scale.stride, shift.stride},
       s.groups, {2 * n, (residual.defined() ? 12 : 8) * n});

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <string>
 
 #include "autograd/ops.h"
+#include "autograd/ops/flat.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
 
@@ -41,6 +43,23 @@ Tensor partial_sums(Device& device, const Plan& p) {
                        MemoryClass::scratch);
 }
 
+// The second pass, forward or backward, over the images in inputs[0].
+void apply(const Plan& p, std::initializer_list<TensorRef> bindings, bool backward, Cost cost) {
+  Device& device = (*bindings.begin())->device();
+  uint32_t local = kApplyLocal;
+  Groups groups = groups_1d(ceil_div(p.units, kApplyLocal));
+  std::string variant = p.vec4 ? "vec4" : "scalar";
+  if (use_wide(device, "group_norm", p.args.channels)) {
+    variant = "wide";
+    local = device.caps().subgroup_size;
+    // A workgroup costs as much as a thousand elements.
+    groups = {std::clamp<uint32_t>(u32(int64_t{p.args.pixels} * p.args.channels / 8192), 1, 65535),
+              p.args.batch, 1};
+  }
+  if (backward) variant += "_bwd";
+  run(device, {"group_norm", variant.c_str(), {local}}, bindings, p.args, groups, cost);
+}
+
 // Coefficients [B, 4, C] of the second pass: see group_norm_finish.comp.
 Tensor statistics(const Plan& p, const Tensor& x, const Tensor& weight, const Tensor& bias) {
   Device& d = x.device();
@@ -72,8 +91,7 @@ void backward(Grads& g, const Plan& p, const Tensor& input, const Tensor& x, con
       {static_cast<uint32_t>(ceil_div(p.args.batch * p.args.groups, kFinishLocal)), 1, 1},
       {0, 8.0 * static_cast<double>(sums.numel())});
   const Tensor dx = Tensor::empty(d, x.shape());
-  run(d, {"group_norm", p.vec4 ? "vec4_bwd" : "scalar_bwd", {kApplyLocal}}, {x, coef, dy, factors, dx},
-      p.args, groups_1d(ceil_div(p.units, kApplyLocal)), {14 * p.values, 12 * p.values});
+  apply(p, {x, coef, dy, factors, dx}, true, {14 * p.values, 12 * p.values});
   g.add(input, dx);
 }
 
@@ -90,8 +108,7 @@ Tensor group_norm(const Tensor& input, const Tensor& weight, const Tensor& bias,
   Tensor y = Tensor::empty(x.device(), x.shape());
   if (x.numel() == 0) return y;
   const Tensor coef = statistics(p, x, w, b);
-  run(x.device(), {"group_norm", p.vec4 ? "vec4" : "scalar", {kApplyLocal}}, {x, coef, y}, p.args,
-      groups_1d(ceil_div(p.units, kApplyLocal)), {8 * p.values, 8 * p.values});
+  apply(p, {x, coef, y}, false, {8 * p.values, 8 * p.values});
   if (Tape* t = Tape::wants({&input, &weight, &bias})) {
     t->push("group_norm", {y}, [input, x, weight, bias, coef, p, y = y.id()](Grads& g) {
       backward(g, p, input, x, contiguous(weight), bias, coef, contiguous(g.of(y)));

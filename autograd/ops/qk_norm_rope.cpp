@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "autograd/ops.h"
+#include "autograd/ops/flat.h"
 #include "autograd/ops/rows.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
@@ -51,6 +52,14 @@ double numel(const Part& p) {
 
 void forward(const Joint& j, const Part& p, const Qkv& out) {
   Device& device = p.qkv.device();
+  if (p.tokens <= 65535 && use_wide(device, "qk_norm_rope", j.head_dim)) {
+    const uint32_t lanes = device.caps().subgroup_size, groups = u32(j.head_dim / 8);
+    const uint32_t size = std::min(lanes, std::bit_floor(groups));
+    run(device, {"qk_norm_rope", "wide", {lanes, j.unit, size, j.rope.defined(), (groups + size - 1) / size}},
+        {p.qkv, p.q_scale, p.k_scale, j.rope.defined() ? j.rope : p.qkv, out.q, out.k, out.v, p.rstd},
+        args_of(j, p), {u32(p.tokens), u32(j.batch), 1}, {8 * numel(p), 8 * numel(p)});
+    return;
+  }
   const Team team = team_of(device, j);
   run(device, {"qk_norm_rope", "f32", {team.local, j.unit, team.size, j.rope.defined()}},
       {p.qkv, p.q_scale, p.k_scale, j.rope.defined() ? j.rope : p.qkv, out.q, out.k, out.v, p.rstd},

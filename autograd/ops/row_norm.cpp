@@ -1,6 +1,7 @@
 #include "autograd/ops/row_norm.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "autograd/ops/rows.h"
 #include "autograd/run.h"
@@ -30,9 +31,10 @@ RowView vector_view(const Tensor& v) {
 Tensor backward_x(const RowNorm& norm, const Layout& l, const Tensor& x, const RowView& w,
                   const Tensor& stats, const Tensor& dy) {
   const Tensor dx = Tensor::empty(x.device(), x.shape());
-  const RowShape s = row_shape(x.device(), norm.op, l.cols);
+  const RowShape s = wide_row_shape(x.device(), norm.op, l.cols);
   const uint32_t has_weight = w.tensor.defined() ? 1 : 0;
-  run(x.device(), {"row_norm_bwd", "f32", {s.lanes, s.simd, s.vec4, norm.center, has_weight, norm.add_one}},
+  run(x.device(),
+      {"row_norm_bwd", s.variant, {s.lanes, s.simd, s.vec4, norm.center, has_weight, norm.add_one}},
       {x, has_weight ? w.tensor : x, dy, stats, dx},
       args::RowNormBwdArgs{u32(l.rows), u32(l.cols), l.rows_per_vector(), w.stride},
       groups_1d(static_cast<uint64_t>(l.rows)), {12 * l.numel(), 12 * l.numel()});
@@ -53,14 +55,19 @@ Tensor row_norm(const RowNorm& norm, const Tensor& x_in, const Tensor& weight, c
   const RowView w = vector_view(weight), b = vector_view(bias);
   const Tensor y = Tensor::empty(x.device(), x.shape());
   const Tensor stats = Tensor::empty(x.device(), {l.rows, 2});
-  const RowShape s = row_shape(x.device(), norm.op, l.cols);
+  constexpr int64_t kWideRows = 4;  // of a workgroup of the wide kernel, with the same vectors
+  const bool wide = l.batch == 1 || l.rows_per_vector() % kWideRows == 0;
+  const RowShape s =
+      wide ? wide_row_shape(x.device(), norm.op, l.cols) : row_shape(x.device(), norm.op, l.cols);
+  const auto groups = static_cast<uint64_t>(
+      s.variant == std::string_view("wide") ? (l.rows + kWideRows - 1) / kWideRows : l.rows);
   run(x.device(),
       {"row_norm",
-       "f32",
+       s.variant,
        {s.lanes, s.simd, s.vec4, norm.center, weight.defined(), bias.defined(), norm.add_one}},
       {x, weight.defined() ? w.tensor : x, bias.defined() ? b.tensor : x, y, stats},
       args::RowNormArgs{u32(l.rows), u32(l.cols), l.rows_per_vector(), w.stride, b.stride, norm.eps},
-      groups_1d(static_cast<uint64_t>(l.rows)), {8 * l.numel(), 8 * l.numel()});
+      groups_1d(groups), {8 * l.numel(), 8 * l.numel()});
   if (Tape* t = Tape::wants({&x_in, &weight, &bias})) {
     t->push(norm.op, {y}, [=, id = y.id()](Grads& g) {
       const Tensor dy = dense(g.of(id));

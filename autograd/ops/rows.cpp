@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "autograd/ops.h"
+#include "autograd/ops/flat.h"
 #include "autograd/tape.h"
 
 namespace vkflux {
@@ -38,9 +39,15 @@ Chunks split_rows(Device& device, int64_t batch, int64_t rows, uint64_t units) {
 RowShape row_shape(Device& device, const char* op, int64_t cols) {
   const uint32_t vec4 = cols % 4 == 0 ? 1 : 0;
   const uint32_t sg = device.caps().subgroup_size;
-  if (use_simd(device, op)) return {sg, 1, vec4};
+  if (use_simd(device, op)) return {sg, 1, vec4, "f32"};
   const uint64_t lanes = std::bit_ceil(std::max<uint64_t>(units_of(cols) / 2, 1));
-  return {static_cast<uint32_t>(std::clamp<uint64_t>(lanes, 32, 256)), 0, vec4};
+  return {static_cast<uint32_t>(std::clamp<uint64_t>(lanes, 32, 256)), 0, vec4, "f32"};
+}
+
+RowShape wide_row_shape(Device& device, const char* op, int64_t cols) {
+  RowShape s = row_shape(device, op, cols);
+  if (use_wide(device, op, cols)) s.variant = "wide";
+  return s;
 }
 
 ColumnShape column_shape(Device& device, int64_t batch, int64_t rows, int64_t cols) {
@@ -51,11 +58,24 @@ ColumnShape column_shape(Device& device, int64_t batch, int64_t rows, int64_t co
   uint64_t per_group = std::max<uint64_t>(target / local, 1);
   const uint64_t n = static_cast<uint64_t>(rows);
   per_group = std::max(per_group, ceil_div(n, 65535));
-  return {local,
+  return {"f32",
+          local,
           cols % 4 == 0 ? 1u : 0u,
           static_cast<uint32_t>(per_group),
           {static_cast<uint32_t>(ceil_div(units, local)), static_cast<uint32_t>(ceil_div(n, per_group)),
            u32(batch)}};
+}
+
+ColumnShape wide_column_shape(Device& device, const char* op, int64_t batch, int64_t rows, int64_t cols) {
+  if (!use_wide(device, op, cols)) return column_shape(device, batch, rows, cols);
+  // A group of rows is worth a workgroup's price, and reads what it needs per column once.
+  const int64_t wanted = std::max<int64_t>(8192 / cols, 2);
+  const int64_t per_group = std::clamp<int64_t>(wanted, (rows + 65534) / 65535, std::max<int64_t>(rows, 1));
+  return {"wide",
+          device.caps().subgroup_size,
+          1,
+          u32(per_group),
+          {1, u32((rows + per_group - 1) / per_group), u32(batch)}};
 }
 
 Tensor dense(const Tensor& x) {

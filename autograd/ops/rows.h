@@ -10,16 +10,22 @@ namespace vkflux {
 /// One workgroup per row: how many invocations, and whether they are one SIMD-width subgroup.
 struct RowShape {
   uint32_t lanes, simd, vec4;
+  const char* variant = "f32";
 };
 /// op names the VariantOverride ("simd", "gpu"). cols: numbers in a row.
 RowShape row_shape(Device& device, const char* op, int64_t cols);
+/// The same for kernels that have the variant "wide".
+RowShape wide_row_shape(Device& device, const char* op, int64_t cols);
 
-/// One invocation per unit of columns and chunk of rows, for matrices [batch, rows, cols].
+/// Launch of kernels over [batch, rows, cols] with columns.glsl.
 struct ColumnShape {
+  const char* variant;  // "wide" or "f32"
   uint32_t local, vec4, rows_per_group;
   Groups groups;
 };
 ColumnShape column_shape(Device& device, int64_t batch, int64_t rows, int64_t cols);
+/// The same for kernels that have the variant "wide"; op names the VariantOverride ("simd", "gpu").
+ColumnShape wide_column_shape(Device& device, const char* op, int64_t batch, int64_t rows, int64_t cols);
 
 /// op::contiguous off the tape: an op that records itself adds gradients to its original input.
 Tensor dense(const Tensor& x);

@@ -8,9 +8,9 @@ namespace {
 
 void launch(const char* shader, std::initializer_list<TensorRef> bindings, const Tensor& like) {
   const int64_t cols = like.dim(-1), rows = like.numel() / cols;
-  const RowShape s = row_shape(like.device(), "softmax", cols);
+  const RowShape s = wide_row_shape(like.device(), "softmax", cols);
   const double n = static_cast<double>(like.numel());
-  run(like.device(), {shader, "f32", {s.lanes, s.simd, s.vec4}}, bindings,
+  run(like.device(), {shader, s.variant, {s.lanes, s.simd, s.vec4}}, bindings,
       args::SoftmaxArgs{u32(rows), u32(cols)}, groups_1d(static_cast<uint64_t>(rows)),
       {5 * n, 4 * n * static_cast<double>(bindings.size())});
 }

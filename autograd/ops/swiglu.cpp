@@ -14,10 +14,10 @@ struct Gated {
 
 void launch(const Gated& k, const Tensor& a, const Tensor& b, const Tensor& dy, const Tensor& y,
             const Tensor& db) {
-  const ColumnShape s = column_shape(a.device(), 1, k.rows, k.cols);
+  const ColumnShape s = wide_column_shape(a.device(), "gated", 1, k.rows, k.cols);
   const bool backward = dy.defined();
   const double n = static_cast<double>(k.rows) * static_cast<double>(k.cols);
-  run(a.device(), {"gated", "f32", {s.local, s.vec4, k.gelu, backward}},
+  run(a.device(), {"gated", s.variant, {s.local, s.vec4, k.gelu, backward}},
       {a, b, backward ? dy : a, y, backward ? db : y},
       args::GatedArgs{u32(k.rows), u32(k.cols), s.rows_per_group, u32(k.stride), u32(k.b_offset)}, s.groups,
       {(backward ? 20 : 8) * n, (backward ? 20 : 12) * n});

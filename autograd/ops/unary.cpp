@@ -1,14 +1,13 @@
 #include "autograd/ops/unary.h"
 
 #include "autograd/ops.h"
+#include "autograd/ops/flat.h"
 #include "autograd/ops/strided.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
 
 namespace vkflux::op {
 namespace {
-
-constexpr uint32_t kLocal = 256;
 
 Tensor apply(const Tensor& x, const Tensor& g, uint32_t kind, float p) {
   const bool backward = g.defined();
@@ -18,10 +17,10 @@ Tensor apply(const Tensor& x, const Tensor& g, uint32_t kind, float p) {
   for_pieces(x.device(), x.numel(), 4, [&](int64_t first, int64_t count) {
     const uint64_t n4 = ceil_div(static_cast<uint64_t>(count), 4);
     const auto n = static_cast<double>(count);
-    run(x.device(), {"unary", "f32", {kLocal, kind, backward ? 1u : 0u}},
+    const FlatLaunch l = flat_launch(x.device(), "unary", count);
+    run(x.device(), {"unary", l.variant, {l.local, kind, backward ? 1u : 0u}},
         {from.slice(0, first, count), grad.slice(0, first, count), to.slice(0, first, count)},
-        args::UnaryArgs{static_cast<uint32_t>(n4), p}, groups_1d(ceil_div(n4, kLocal)),
-        {10 * n, (backward ? 12 : 8) * n});
+        args::UnaryArgs{static_cast<uint32_t>(n4), p}, l.groups, {10 * n, (backward ? 12 : 8) * n});
   });
   return y;
 }

@@ -31,7 +31,7 @@ struct Host {
   VkQueue queue = VK_NULL_HANDLE;
   uint32_t family = 0;
   std::vector<const char*> extensions;
-  bool storage_8bit = false, storage_16bit = false, float16 = false, int8 = false;
+  bool storage_8bit = false, storage_16bit = false, float16 = false, int8 = false, int64 = false;
   std::mutex queue_mutex;
   VkCommandPool pool = VK_NULL_HANDLE;
 
@@ -96,6 +96,7 @@ struct Host {
     storage_16bit = features11.storageBuffer16BitAccess;
     float16 = features12.shaderFloat16;
     int8 = features12.shaderInt8;
+    int64 = have.features.shaderInt64;
     VkPhysicalDeviceVulkan12Features use12{};
     use12.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
     use12.timelineSemaphore = VK_TRUE;
@@ -106,6 +107,8 @@ struct Host {
     use11.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES;
     use11.pNext = &use12;
     use11.storageBuffer16BitAccess = storage_16bit;
+    VkPhysicalDeviceFeatures2 use{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, &use11, {}};
+    use.features.shaderInt64 = int64;
 
     vkEnumerateDeviceExtensionProperties(physical, nullptr, &n, nullptr);
     std::vector<VkExtensionProperties> available(n);
@@ -119,7 +122,7 @@ struct Host {
         VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, nullptr, 0, family, 1, &priority};
     VkDeviceCreateInfo info{};
     info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
-    info.pNext = &use11;
+    info.pNext = &use;
     info.queueCreateInfoCount = 1;
     info.pQueueCreateInfos = &queue_info;
     info.enabledExtensionCount = static_cast<uint32_t>(extensions.size());
@@ -165,6 +168,7 @@ struct Host {
     h.storage_16bit = storage_16bit;
     h.float16 = float16;
     h.int8 = int8;
+    h.int64 = int64;
     h.lock = [this] { queue_mutex.lock(); };
     h.unlock = [this] { queue_mutex.unlock(); };
     return h;

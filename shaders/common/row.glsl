@@ -1,11 +1,13 @@
 // One workgroup of LANES invocations per row of a matrix. SIMD: the workgroup is exactly one subgroup and sums
 // are shuffle butterflies without a barrier (fast where a subgroup is a CPU vector); otherwise subgroups are
-// added up through shared memory, whatever their size. Specialisation constants 0-2 are taken.
+// added up through shared memory, whatever their size. With WIDE (wide.glsl) rows are whole groups of WIDTH units.
+// Specialisation constants 0-2 are taken.
 #ifndef VKFLUX_ROW_GLSL
 #define VKFLUX_ROW_GLSL
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
+#extension GL_EXT_control_flow_attributes : require
 #include "index.glsl"
 
 layout(constant_id = 0) const uint LANES = 64;
@@ -14,6 +16,14 @@ layout(constant_id = 2) const uint VEC4 = 1;
 layout(local_size_x_id = 0) in;
 
 #include "units.glsl"
+#include "wide.glsl"
+
+// Group i of WIDTH units.
+#ifdef WIDE
+#define STORE_GROUP(Y, i, v) STORE_WIDE(Y, i, v)
+#else
+#define STORE_GROUP(Y, i, v) STORE(Y, i, v[0])
+#endif
 
 shared float row_partial[256];
 

@@ -66,6 +66,7 @@ TEST(Binary, EqualShapes) {
 TEST(Binary, Broadcasting) {
   for (const Kind& k : kinds()) {
     check_kind(k, Shape{3, 8}, Shape{8});
+    check_kind(k, Shape{5, 216}, Shape{5, 216});
     check_kind(k, Shape{3, 5}, Shape{5});
     check_kind(k, Shape{}, Shape{3, 5});
     check_kind(k, Shape{2, 3, 4}, Shape{2, 1, 4});
@@ -123,13 +124,14 @@ TEST(Binary, Affine) {
 }
 
 TEST(Accumulate, LeavesNeighboursAlone) {
-  const std::vector<float> ones(7, 1);
-  for (const int64_t start : {0, 1, 64}) {
-    const Tensor whole = Tensor::full(device(), Shape{80}, 3);
-    op::accumulate(whole.slice(0, start, 7), Tensor::from(device(), ones, Shape{7}));
-    const std::vector<float> got = whole.to_host();
-    for (int64_t i = 0; i < 80; ++i)
-      EXPECT_EQ(got[static_cast<size_t>(i)], i >= start && i < start + 7 ? 4 : 3) << i;
+  for (const int64_t count : {7, 12, 520}) {
+    for (const int64_t start : {0, 1, 64}) {
+      const Tensor whole = Tensor::full(device(), Shape{600}, 3);
+      op::accumulate(whole.slice(0, start, count), Tensor::full(device(), Shape{count}, 1));
+      const std::vector<float> got = whole.to_host();
+      for (int64_t i = 0; i < 600; ++i)
+        EXPECT_EQ(got[static_cast<size_t>(i)], i >= start && i < start + count ? 4 : 3) << i;
+    }
   }
 }
 

@@ -54,6 +54,7 @@ TEST(GroupNormTest, MatchesReference) {
   check({1, 3, 5, 32}, 32, true);
   check({2, 5, 7, 16}, 8, true);
   check({1, 1, 2, 5}, 1, true);
+  check({2, 20, 21, 24}, 3, true);
   check({1, 13, 11, 8}, 2, true);  // more pixels than one chunk
 }
 

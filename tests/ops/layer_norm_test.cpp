@@ -40,7 +40,7 @@ class Norms : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(Norms, LayerNormOverAwkwardShapes) {
-  for (const Shape& shape : {Shape{5, 64}, Shape{2, 3, 37}, Shape{1, 1}, Shape{67, 20}}) {
+  for (const Shape& shape : {Shape{5, 64}, Shape{2, 3, 37}, Shape{1, 1}, Shape{67, 20}, Shape{6, 72}}) {
     const size_t all = static_cast<size_t>(shape.numel());
     Host x = random(shape, 1);
     for (double& v : x.data) v += 3;  // a mean well away from zero
@@ -55,6 +55,15 @@ TEST_P(Norms, LayerNormOverAwkwardShapes) {
   }
 }
 
+TEST_P(Norms, OneElementFarFromTheOthers) {
+  for (size_t outlier : {0u, 8u, 511u}) {
+    Host x = random({1, 512}, 1);
+    x[outlier] = 3e4;
+    const Tensor y = op::layer_norm(upload(x), {}, {}, kEps);
+    EXPECT_LE(error_of(y.to_host(), reference(x, nullptr, 0, nullptr, true, 512).data), 1e-5) << outlier;
+  }
+}
+
 TEST_P(Norms, RmsNormOverAwkwardShapes) {
   for (const Shape& shape : {Shape{5, 64}, Shape{2, 3, 37}, Shape{3, 1}}) {
     const size_t all = static_cast<size_t>(shape.numel());
@@ -66,7 +75,7 @@ TEST_P(Norms, RmsNormOverAwkwardShapes) {
 }
 
 TEST_P(Norms, LayerNormModulate) {
-  for (const Shape& shape : {Shape{2, 7, 32}, Shape{3, 5, 13}, Shape{1, 40, 8}}) {
+  for (const Shape& shape : {Shape{2, 7, 32}, Shape{3, 5, 13}, Shape{1, 40, 8}, Shape{2, 8, 24}}) {
     const Shape vector{shape[0], shape[2]};
     const size_t n = static_cast<size_t>(shape[1]);
     check_op(

@@ -108,6 +108,8 @@ TEST_P(QkNormRope, JoinsPartsOfAwkwardLengths) {
   check({1, 2, 32, {5, 12}, 1});
   check({2, 3, 16, {7, 4}, 2});
   check({2, 1, 20, {9}, 1});
+  check({1, 5, 24, {3, 2}, 1});
+  check({2, 2, 96, {2, 1}, 2});
 }
 
 TEST_P(QkNormRope, HeadsOfTwoModFour) {

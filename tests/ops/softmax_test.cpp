@@ -47,6 +47,13 @@ TEST_P(RowOps, Softmax) {
   }
 }
 
+TEST_P(RowOps, SoftmaxOfRisingAndFallingRows) {
+  Host x{{2, 400}, {}, false};
+  for (int i = 0; i < 400; ++i) x.data.push_back(0.5 * i);
+  for (int i = 0; i < 400; ++i) x.data.push_back(-0.5 * i);
+  EXPECT_LE(error_of(op::softmax(upload(x)).to_host(), softmax_reference(x).data), 1e-5);
+}
+
 TEST_P(RowOps, L2Norm) {
   for (const Shape& shape : {Shape{3, 64}, Shape{2, 2, 13}, Shape{4, 1}}) {
     check_op(

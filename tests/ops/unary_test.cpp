@@ -42,7 +42,7 @@ std::vector<UnaryCase> cases() {
 
 TEST(UnaryTest, MatchesReference) {
   for (const UnaryCase& u : cases()) {
-    for (const Shape& shape : {Shape{1}, Shape{7}, Shape{3, 5}, Shape{257}}) {
+    for (const Shape& shape : {Shape{1}, Shape{7}, Shape{3, 5}, Shape{257}, Shape{9, 120}}) {
       Host x = random(shape, 3, 2);
       for (double& v : x.data) {
         if (u.positive) v = static_cast<double>(static_cast<float>(std::fabs(v) + 0.25));
