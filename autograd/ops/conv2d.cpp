@@ -6,6 +6,9 @@
 #include <utility>
 
 #include "autograd/ops.h"
+#include "autograd/ops/flat.h"
+#include "autograd/ops/matmul_engine.h"
+#include "autograd/ops/rows.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
 
@@ -156,6 +159,68 @@ Tensor input_gradient(const Conv& c, const Tensor& dy, const Tensor& weight) {
   return convolve(t, dy, weight, {}, true);
 }
 
+// Images [first, first + count) of x, rows [top, ..) of them and columns from `left` on, zero where x ends
+// and from row `filled` on: what `shape`[count, rows, columns, C] holds.
+Tensor with_margin(const Tensor& x, const Shape& shape, int64_t first, int64_t top, int64_t left,
+                   int64_t filled) {
+  const Tensor y = Tensor::empty(x.device(), shape, DType::f32, MemoryClass::scratch);
+  const FlatLaunch l = flat_launch(x.device(), "conv2d_margin", y.numel(), shape[3]);
+  run(x.device(), {"conv2d_margin", l.variant, {l.local}}, {x, y},
+      args::Conv2dMarginArgs{u32(shape[3] / 4), u32(y.numel() / shape[3]), u32(shape[1]), u32(shape[2]),
+                             u32(filled), u32(x.dim(1)), u32(x.dim(2)), u32(first), static_cast<int>(top),
+                             static_cast<int>(left)},
+      l.groups, {0, 8.0 * static_cast<double>(y.numel())});
+  return y;
+}
+
+// Whether the weights' gradient is worth being computed as matrix products: they copy both operands, which
+// needs many products per element to pay.
+bool by_products(const Conv& c) {
+  const std::string forced = forced_variant("conv2d_weight");
+  const bool fits = c.simd && c.stride == 1 && c.in_c % 4 == 0 && c.out_c % 4 == 0 && c.in_c > 0;
+  if (forced == "products") return fits;
+  constexpr int64_t kLeast = 64;  // channels, measured
+  return forced.empty() && fits && c.in_c >= kLeast && c.out_c >= kLeast;
+}
+
+// dweight[o][tap, c] as matrix products: where dy lies in rows as long as those of x with its padding, pixel
+// p of dy meets pixel p + ky * columns + kx of x for every p, and the kernel_w pixels of a row of taps lie
+// one behind another. So a row of taps is one product dy^T x' with x'[p] = the kernel_w C numbers from pixel
+// p + ky * columns on. Images are taken in chunks of bounded size, in order.
+Tensor products_over_pixels(const Conv& c, const Tensor& x, const Tensor& dy) {
+  constexpr int64_t kChunk = 8192;  // pixels
+  const int64_t columns = c.out_w + c.kernel_w - 1, more = c.kernel_h - 1;
+  const int64_t rows = std::clamp<int64_t>(kChunk / columns - more, 1, c.out_h);
+  const int64_t images =
+      rows < c.out_h ? 1 : std::clamp<int64_t>(kChunk / ((rows + more) * columns), 1, c.batch);
+  const int64_t row_taps = c.kernel_w * c.in_c, columns4 = c.taps() * c.in_c4();
+  const Tensor sums =
+      Tensor::empty(*c.device, {1, c.out_c, columns4 + 1, 4}, DType::f32, MemoryClass::scratch);
+  bool accumulate = false;
+  for (int64_t first = 0; first < c.batch; first += images) {
+    const int64_t count = std::min(images, c.batch - first);
+    for (int64_t top = 0; top < c.out_h; top += rows) {
+      const int64_t filled = std::min(rows, c.out_h - top), held = filled + more;
+      const Tensor xm =
+          with_margin(x, {count, held, columns, c.in_c}, first, top - c.pad_top, -c.pad_left, held);
+      const Tensor dm = with_margin(dy, {count, held, columns, c.out_c}, first, top, 0, filled);
+      for (int64_t ky = 0; ky < c.kernel_h; ++ky) {
+        Gemm g;
+        g.form = GemmForm::tn;
+        g.m = c.out_c, g.n = row_taps;
+        g.k = count * held * columns - more * columns - (c.kernel_w - 1);  // behind it dy is zero
+        g.a = {dm, c.out_c, 0, 0};
+        g.b = {xm, c.in_c, 0, ky * columns * c.in_c};
+        g.c = {sums, 4 * (columns4 + 1), 0, ky * row_taps};
+        g.accumulate = accumulate;
+        gemm(*c.device, g);
+      }
+      accumulate = true;
+    }
+  }
+  return sums;
+}
+
 struct WeightTile {
   KernelId kernel;
   int64_t rows, columns4;  // rows of output channels; texels of (tap, channel)
@@ -170,6 +235,16 @@ WeightTile weight_tile(const Conv& c) {
   return {{"conv2d_weight_simd", "f32", {sg, ma, nv}}, 4 * ma, sg * nv, 24, 256};
 }
 
+// Adds up partial[splits][rows][taps C / 4 + 1] texels into dw, and with has_bias the last column into db.
+void reduce_weights(const Conv& c, const Tensor& partial, int64_t splits, const Tensor& dw, const Tensor& db,
+                    bool has_bias) {
+  const int64_t n = c.out_c * (c.taps() * c.in_c4() + 1);
+  run(*c.device, {"conv2d_weight_reduce"}, {partial, dw, db},
+      args::Conv2dWeightReduceArgs{u32(n), u32(c.out_c), u32(partial.dim(1)), u32(c.in_c), u32(c.in_c4()),
+                                   u32(c.taps()), u32(splits), has_bias ? 1u : 0u},
+      groups_1d(ceil_div(static_cast<uint64_t>(n), 256)), {0, bytes_of({&partial, &dw})});
+}
+
 // Gradients of weight and, when has_bias, bias; x and dy with their channels filled up to 4.
 std::pair<Tensor, Tensor> weight_gradient(const Conv& c, const Tensor& x, const Tensor& dy, bool has_bias) {
   const Tensor dw = Tensor::empty(*c.device, {c.out_c, c.in_c, c.kernel_h, c.kernel_w});
@@ -180,6 +255,11 @@ std::pair<Tensor, Tensor> weight_gradient(const Conv& c, const Tensor& x, const 
     if (c.pixels() == 0) return {dw, db};
   }
   if (c.out_c == 0) return {dw, db};
+  if (by_products(c)) {
+    reduce_weights(c, products_over_pixels(c, x, dy), 1, dw, db, false);
+    return {dw, has_bias ? column_sums(dy, {}, {}, 1, c.pixels(), c.out_c, true, false).plain.view({c.out_c})
+                         : db};
+  }
   const WeightTile t = weight_tile(c);
   const int64_t out_c4 = (c.out_c + 3) / 4, columns4 = c.taps() * c.in_c4(), rows = out_c4 * 4;
   const int64_t row_tiles = (rows + t.rows - 1) / t.rows,
@@ -209,11 +289,7 @@ std::pair<Tensor, Tensor> weight_gradient(const Conv& c, const Tensor& x, const 
                                  u32(split)};
   run(*c.device, t.kernel, {x, dy, partial}, a, {u32(column_tiles), u32(row_tiles), u32(splits)},
       {c.flops(), bytes_of({&x, &dy, &partial})});
-  const int64_t n = c.out_c * (columns4 + 1);
-  run(*c.device, {"conv2d_weight_reduce"}, {partial, dw, db},
-      args::Conv2dWeightReduceArgs{u32(n), u32(c.out_c), u32(rows), u32(c.in_c), u32(c.in_c4()),
-                                   u32(c.taps()), u32(splits), has_bias ? 1u : 0u},
-      groups_1d(ceil_div(static_cast<uint64_t>(n), 256)), {0, bytes_of({&partial, &dw})});
+  reduce_weights(c, partial, splits, dw, db, has_bias);
   return {dw, db};
 }
 
