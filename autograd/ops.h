@@ -145,6 +145,10 @@ Tensor split_heads(const Tensor& x, int64_t heads);
 // ---------------------------------------------------------------------------------------------------------------
 /// u = ELU(x) + 1 over the last dimension, divided by |u| + eps when normalise is set.
 Tensor feature_map(const Tensor& x, bool normalise, float eps = 1e-6f);
+/// feature_map after linear layers with SiLU between them: x[..., D], weights [W, D], ([W, W],) [F, W],
+/// biases [W], ([W],) [F]. Hidden layers stay inside one kernel on GPUs when no tape records.
+Tensor feature_network(const Tensor& x, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+                       bool normalise, float eps = 1e-6f);
 /// x / (|x| + eps) over the last dimension.
 Tensor soft_l2norm(const Tensor& x, float eps = 1e-6f);
 /// Keys [start, start + length) of v[B, H, N, D] with ones behind them: rows (v, 1, 0 ..) of D + 1 numbers,

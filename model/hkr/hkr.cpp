@@ -38,9 +38,12 @@ HkrFeatures::HkrFeatures(const HkrConfig& c) {
 }
 
 Tensor HkrFeatures::operator()(const Tensor& x, const HkrOptions& options) const {
-  Tensor h = x;
-  for (size_t i = 0; i + 1 < linears.size(); ++i) h = linears[i](h, op::Activation::silu);
-  return op::feature_map(linears.back()(h), options.feature_norm, options.eps);
+  std::vector<Tensor> weights, biases;
+  for (const Linear& l : linears) {
+    weights.push_back(l.weight);
+    biases.push_back(l.bias);
+  }
+  return op::feature_network(x, weights, biases, options.feature_norm, options.eps);
 }
 
 HkrLayer::HkrLayer(const HkrConfig& config, const HkrOptions& options)

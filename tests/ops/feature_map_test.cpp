@@ -66,5 +66,56 @@ TEST(FeatureMap, KeepsSmallFeaturesAndSurvivesExtremes) {
   EXPECT_THROW(op::feature_map(Tensor::zeros(device(), {3, 0}), true), Error);
 }
 
+Host linear_reference(const Host& x, const Host& w, const Host& b, bool silu) {
+  const size_t k = static_cast<size_t>(w.shape[1]), n = static_cast<size_t>(w.shape[0]);
+  Shape shape = x.shape;
+  shape[-1] = w.shape[0];
+  Host y{shape, std::vector<double>(x.data.size() / k * n)};
+  for (size_t i = 0; i < y.data.size(); ++i) {
+    double z = b[i % n];
+    for (size_t j = 0; j < k; ++j) z += x[i / n * k + j] * w[i % n * k + j];
+    y[i] = silu ? z / (1 + std::exp(-z)) : z;
+  }
+  return y;
+}
+
+TEST(FeatureNetwork, OneKernelAgreesWithReference) {
+  struct Sizes {
+    int64_t rows, d, width, features;
+    int layers;
+  };
+  for (const char* variant : {"simd", "gpu"}) {
+    const VariantOverride force("feature_network", variant);
+    for (const Sizes& s : {Sizes{1, 16, 32, 32, 2}, Sizes{65, 64, 128, 64, 2}, Sizes{131, 128, 32, 144, 2},
+                           Sizes{33, 48, 160, 32, 3}, Sizes{3, 24, 20, 32, 3}}) {
+      std::vector<Host> inputs{random({s.rows, s.d}, 1)};
+      for (int l = 0; l < s.layers; ++l) {
+        const int64_t in = l ? s.width : s.d, out = l + 1 < s.layers ? s.width : s.features;
+        inputs.push_back(random({out, in}, static_cast<uint64_t>(10 + l), 1.5 / std::sqrt(double(in))));
+        inputs.push_back(random({out}, static_cast<uint64_t>(20 + l), 0.5));
+      }
+      for (const int flags : {0, 1, 2, 3}) {
+        const bool normalise = flags & 1;
+        for (Host& h : inputs) h.grad = flags & 2;  // one kernel only where nobody wants a gradient
+        check_op(
+            std::string(variant) + " feature_network " + Shape{s.rows, s.d, s.width, s.features}.str(),
+            inputs,
+            [&](const auto& t) {
+              std::vector<Tensor> weights, biases;
+              for (size_t i = 1; i < t.size(); i += 2) weights.push_back(t[i]), biases.push_back(t[i + 1]);
+              return std::vector{op::feature_network(t[0], weights, biases, normalise)};
+            },
+            [&](const auto& h) {
+              Host x = h[0];
+              for (size_t i = 1; i < h.size(); i += 2)
+                x = linear_reference(x, h[i], h[i + 1], i + 2 < h.size());
+              return std::vector{reference(x, true, normalise, 1e-6)};
+            },
+            {.max_probes = 4});
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace vkflux::test
