@@ -27,13 +27,10 @@ Flux1Config config_of(int64_t hidden) {
 
 /// Random weights, one parameter after the other so that both forms of one never exist at once.
 void fill(const std::vector<Param>& params, Device& device, DType dtype) {
-  const auto rule = [](const Param& p) {
-    return p.name.find("norm.scale") != std::string::npos ? Init{Init::Kind::constant, 1}
-                                                          : Init{Init::Kind::normal, 0.02f};
-  };
+  uint64_t salt = 10;
   for (const Param& p : params) {
-    allocate({p}, device);
-    initialise({p}, rule, 1);
+    const bool scale = p.name.find("norm.scale") != std::string::npos;
+    *p.tensor = scale ? Tensor::full(device, p.shape, 1) : op::affine(noise(device, p.shape, salt++), 0.02f);
     if (dtype != DType::f32 && p.shape.rank() == 2) *p.tensor = op::cast(*p.tensor, dtype);
   }
 }

@@ -88,10 +88,14 @@ Tile gpu_tile(const Conv& c) {
     uint32_t tx, ty, pm, po, kc;
   };
   constexpr Row kRows[] = {{16, 4, 64, 4, 4, 2}, {64, 16, 16, 4, 4, 4}, {INT64_MAX, 16, 16, 8, 8, 2}};
+  constexpr Row kLean{INT64_MAX, 16, 16, 8, 4, 2};  // for compilers that have 128 registers
+  const DeviceClass cls = c.device->device_class();
+  const bool wide = cls == DeviceClass::nvidia || cls == DeviceClass::amd;
   const bool few = c.pixels() < 4096;  // small tiles keep more of the device busy
   const Row& r = c.out_c <= kRows[0].max_c          ? kRows[0]
                  : c.out_c <= kRows[1].max_c || few ? kRows[1]
-                                                    : kRows[2];
+                 : wide                             ? kRows[2]
+                                                    : kLean;
   return {{"conv2d_gpu",
            c.out_c % 4 ? "scalar" : "vec4",
            {r.tx, r.ty, r.pm, r.po, r.kc, static_cast<uint32_t>(c.dilate)}},

@@ -21,7 +21,7 @@ bool fits_simd(const Gemm& g) {
 
 namespace {
 
-enum class Structure { tiles, simd, panels };
+enum class Structure { tiles, rows, simd, panels };
 
 // Rows of a tile in units of `unit`, at most `most` units: least estimated time, where a tile costs its units
 // plus the fetches of B.
@@ -83,7 +83,7 @@ struct BoundB {
   double bytes;
 };
 
-BoundB bound_b(const Gemm& g, bool simd) {
+BoundB bound_b(const Gemm& g, bool texels) {
   const double rows = static_cast<double>(g.form == GemmForm::nt ? g.n : g.k);
   const DType t = g.b.tensor.dtype();
   if (!b_packed(g)) {
@@ -92,7 +92,7 @@ BoundB bound_b(const Gemm& g, bool simd) {
   }
   int64_t lead = 0;
   const Tensor bytes = g.b.tensor.covering(&lead);
-  const auto row = static_cast<int64_t>(row_bytes(t, g.b.ld)), unit = int64_t{simd ? 16 : 4};
+  const auto row = static_cast<int64_t>(row_bytes(t, g.b.ld)), unit = int64_t{texels ? 16 : 4};
   return {bytes, row / unit, lead / unit, rows * static_cast<double>(row)};
 }
 
@@ -124,7 +124,7 @@ void launch(Device& device, const Gemm& g, const Tile& t, Structure s, int64_t s
                batch = static_cast<double>(g.batch);
   const Cost cost{2 * batch * m * n * k, batch * (4 * m * k + b.bytes + 4 * m * n)};
   const Tensor bias = g.bias.defined() ? g.bias : g.a.tensor, pre = g.pre.defined() ? g.pre : g.c.tensor;
-  if (s != Structure::tiles) {
+  if (s == Structure::simd || s == Structure::panels) {
     const Tensor before = g.accumulate ? g.c.tensor : g.a.tensor;
     run(device, t.kernel, {g.a.tensor, b.tensor, bias, before, g.c.tensor, pre}, a, groups, cost);
   } else {
@@ -135,6 +135,7 @@ void launch(Device& device, const Gemm& g, const Tile& t, Structure s, int64_t s
 Tile choose_tile(Device& device, const Gemm& g, Structure s) {
   if (s == Structure::panels) return panel_tile(device.caps(), g);
   if (s == Structure::simd) return simd_tile(device.caps(), g);
+  if (s == Structure::rows) return row_tile(g);
   if (const auto coop = coop_tile(device, g)) return *coop;
   return shared_tile(device, g);
 }
@@ -157,7 +158,7 @@ void launch_split(Device& device, const Gemm& g, const Tile& plain_tile, Structu
 
 void multiply(Device& device, const Gemm& g, Structure s) {
   const Tile t = choose_tile(device, g, s);
-  const int64_t splits = split_count(device.device_class(), g, t);
+  const int64_t splits = s == Structure::rows ? 1 : split_count(device.device_class(), g, t);
   if (splits > 1) {
     launch_split(device, g, t, s, splits);
   } else {
@@ -244,7 +245,8 @@ void gemm(Device& device, const Gemm& g) {
   if (use_panels(device, g)) {
     gemm_panels(device, g);
   } else {
-    multiply(device, g, use_simd(device, "matmul") && fits_simd(g) ? Structure::simd : Structure::tiles);
+    const bool simd = use_simd(device, "matmul") && fits_simd(g);
+    multiply(device, g, simd ? Structure::simd : few_rows(device, g) ? Structure::rows : Structure::tiles);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "autograd/ops/matmul_tiles.h"
+#include "autograd/packed.h"
 
 namespace vkflux {
 namespace {
@@ -22,13 +23,16 @@ struct SharedTile {
 };
 
 constexpr SharedTile kFewRows{16, 0, 16, 4, 4, 4, 16}, kSmall{INT64_MAX, 0, 16, 16, 4, 4, 16},
-    kTall{INT64_MAX, 64, 16, 8, 8, 4, 16}, kLarge{INT64_MAX, 128, 16, 16, 8, 8, 16};
+    kTall{INT64_MAX, 64, 16, 8, 8, 4, 16}, kTallLean{INT64_MAX, 64, 16, 8, 8, 4, 8},
+    kLarge{INT64_MAX, 128, 16, 16, 8, 8, 8};
 
 // Best first; the last row fits every device. More elements per invocation need fewer reads of shared memory
-// per product, but 8 x 8 only fits where an invocation can have more than 128 registers.
+// per product, but 8 x 8 only fits where an invocation can have more than 128 registers. Steps of 8 keep
+// fewer values on their way: with them a second workgroup of 8 x 8 fits (128 registers in place of 136 to
+// 156), and 8 x 4 fits 128 registers of 8 lanes.
 std::span<const SharedTile> shared_tiles(DeviceClass cls) {
   static constexpr std::array kMany{kFewRows, kLarge, kTall, kSmall};
-  static constexpr std::array kSome{kFewRows, kTall, kSmall};
+  static constexpr std::array kSome{kFewRows, kTallLean, kSmall};
   static constexpr std::array kFew{kFewRows, kSmall};
   switch (cls) {
     case DeviceClass::nvidia:
@@ -50,6 +54,9 @@ const char* shared_variant(const Gemm& g) {
   return b_format(g) ? "vec4_b16" : "vec4";
 }
 
+// Rows of A up to which a product is bound by reading B, and shaders/matvec.comp takes it.
+constexpr int64_t kMostVectors = 8, kMostColumns = 1 << 18;  // the latter by workgroups in y
+
 // Tiles of shaders/matmul_coop.comp: down x across subgroups, each with a part of rows / down x columns /
 // across.
 struct CoopTile {
@@ -62,17 +69,9 @@ struct CoopTile {
 constexpr std::array kWideCoop{CoopTile{32, 0, 32, 64, 1, 4, 32}, CoopTile{INT64_MAX, 96, 128, 128, 2, 4, 32},
                                CoopTile{INT64_MAX, 0, 64, 64, 2, 2, 32}};
 // Subgroups of 8 or 16, whose compilers have 128 registers of that width: parts of 16 x 16.
-constexpr std::array kNarrowCoop{CoopTile{16, 0, 16, 64, 1, 4, 16}, CoopTile{INT64_MAX, 0, 64, 64, 4, 4, 16}};
+constexpr std::array kNarrowCoop{CoopTile{16, 0, 16, 64, 2, 4, 16}, CoopTile{INT64_MAX, 0, 64, 64, 4, 4, 16}};
 // Where two workgroups fit a multiprocessor only with at most 128 registers, shorter steps make them fit.
 constexpr uint32_t kShortStep = 16;
-
-// The size that the kernel is compiled for: 32 where that can be had, since two narrow subgroups hide more
-// latency than a wide one; at least 16, since narrower ones send more messages for the same tile.
-uint32_t coop_subgroup(const Caps& caps) {
-  if (!caps.min_subgroup_size) return caps.subgroup_size;
-  const uint32_t wanted = caps.device_class == DeviceClass::intel ? 16 : 32;
-  return std::clamp(wanted, caps.min_subgroup_size, caps.max_subgroup_size);
-}
 
 uint32_t shared_bytes(const CoopTile& t, const MatrixShape& s) {
   const uint32_t pad = 16, by_k = 2 * t.bk + pad;  // bytes of a row; the other order needs no more
@@ -92,6 +91,12 @@ const MatrixShape* fitting(const std::vector<MatrixShape>& shapes, const CoopTil
 
 }  // namespace
 
+uint32_t coop_subgroup(const Caps& caps) {
+  if (!caps.min_subgroup_size) return caps.subgroup_size;
+  const uint32_t wanted = caps.device_class == DeviceClass::intel ? 16 : 32;
+  return std::clamp(wanted, caps.min_subgroup_size, caps.max_subgroup_size);
+}
+
 Tile shared_tile(Device& device, const Gemm& g) {
   const std::span<const SharedTile> tiles = shared_tiles(device.device_class());
   const Caps& caps = device.caps();
@@ -107,6 +112,35 @@ Tile shared_tile(Device& device, const Gemm& g) {
           t.rows(),
           t.columns(),
           t.bk};
+}
+
+bool few_rows(Device& device, const Gemm& g) {
+  const std::string forced = forced_variant("matmul");
+  const bool wanted = forced.empty() ? device.device_class() != DeviceClass::cpu : forced == "matvec";
+  if (!wanted || g.form != GemmForm::nt || g.m > kMostVectors || g.n > kMostColumns) return false;
+  if (!aligned(g.a, 4, g.batch)) return false;
+  if (b_packed(g)) return g.k % std::max<int64_t>(16, block_values(g.b.tensor.dtype())) == 0;
+  const int64_t texel = b_format(g) ? 8 : 4;
+  return g.k % texel == 0 && aligned(g.b, texel, g.batch);
+}
+
+Tile row_tile(const Gemm& g) {
+  // Invocations that share a row of B, and rows of each: enough loads on their way at once, also where N is
+  // small.
+  struct Row {
+    int64_t min_n;
+    uint32_t tx, nr;
+  };
+  static constexpr std::array kRows{Row{4096, 32, 2}, Row{1024, 32, 1}, Row{0, 128, 1}};
+  const Row& r = *std::find_if(kRows.begin(), kRows.end() - 1, [&](const Row& x) { return g.n >= x.min_n; });
+  constexpr uint32_t kLocal = 128;
+  return {
+      {"matvec",
+       "f32",
+       {kLocal, r.tx, r.nr, static_cast<uint32_t>(g.m), b_format(g), flags(g), static_cast<uint32_t>(g.act)}},
+      g.m,
+      int64_t{kLocal / r.tx * r.nr},
+      1};
 }
 
 std::optional<Tile> coop_tile(Device& device, const Gemm& g) {

@@ -47,6 +47,15 @@ bool fits_simd(const Gemm& g);
 /// Tiles in shared memory (shaders/matmul.comp): every shape and device.
 Tile shared_tile(Device& device, const Gemm& g);
 
+/// Whether shaders/matvec.comp is for g: so few rows of A that reading B is all there is to do.
+bool few_rows(Device& device, const Gemm& g);
+Tile row_tile(const Gemm& g);
+
+/// The subgroup size that kernels with cooperative matrices are compiled for: 32 where that can be had, since
+/// two narrow subgroups hide more latency than a wide one; at least 16, since narrower ones send more
+/// messages for the same tile.
+uint32_t coop_subgroup(const Caps& caps);
+
 /// Cooperative matrices (shaders/matmul_coop.comp): none when the device has no fitting ones, when B is f32
 /// (whose precision isn't given up), when rows aren't aligned, or on a CPU, unless VKFLUX_VARIANT=matmul:coop
 /// asks for it there.

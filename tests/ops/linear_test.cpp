@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
 #include "autograd/ops.h"
@@ -141,6 +142,33 @@ TEST(Linear, PackedWeights) {
           options);
     }
   }
+}
+
+// Few rows: every format, number of columns and way to share a row of the weight.
+TEST(Linear, FewRows) {
+  const VariantOverride force("matmul", "matvec");
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f8_e4m3, DType::q8_0, DType::q4_k}) {
+    for (const auto& [m, n, k] :
+         std::vector<std::array<int64_t, 3>>{{1, 4099, 256}, {2, 67, 768}, {3, 1031, 256}, {9, 6, 256}}) {
+      const Host x = random({m, k}, 1), bias = random({n}, 3);
+      const Tensor dense = upload(random({n, k}, 2, 0.3));
+      const Tensor weight = dtype == DType::f32 ? dense
+                            : is_packed(dtype)  ? op::quantize(dense, dtype)
+                                                : op::cast(dense, dtype);
+      Host w{{n, k}, {}, true};
+      for (const float v : weight.to_host()) w.data.push_back(static_cast<double>(v));
+      const op::Activation act = m == 2 ? op::Activation::silu : op::Activation::none;
+      const std::vector<float> y = op::linear(upload(x), weight, upload(bias), act).to_host();
+      EXPECT_LT(error_of(y, reference({x, w, bias}, act)[0].data), 1e-5)
+          << name(dtype) << " M" << m << " N" << n << " K" << k;
+    }
+  }
+  check_op(  // gradients: the value before the activation is kept
+      "linear of few rows", {random({8, 36}, 1), random({10, 36}, 2), random({10}, 3)},
+      [](const std::vector<Tensor>& t) -> std::vector<Tensor> {
+        return {op::linear(t[0], t[1], t[2], op::Activation::gelu_tanh)};
+      },
+      [](const std::vector<Host>& h) { return reference(h, op::Activation::gelu_tanh); });
 }
 
 TEST(Linear, PackedWeightsLargerThanASlab) {
