@@ -139,21 +139,27 @@ void add_attention(std::vector<Case>& cases, Device& device) {
       // Heads enough for every core or GPU, with about the same work for all lengths.
       const int64_t heads = cpu ? std::max<int64_t>(1, 4096 / n) * 128 / d : 24 * 128 / d;
       const Setting s{heads, n, d, n == 2304 || (n == 4608 && d == 64)};
-      const auto add = [&](const std::string& name, bool backward) {
+      const auto add = [&](const std::string& name, bool backward, bool f16 = false) {
         Case c;
         c.name = name;
         c.shape = fmt::format("H{} N{} D{}", heads, n, d);
         c.big = s.big;
-        c.tolerance = 1e-3;
-        c.make = [&device, s, backward] {
+        c.dtype = f16 ? "f16" : "f32";
+        c.tolerance = f16 ? 1e-2 : 1e-3;
+        c.make = [&device, s, backward, f16] {
           const auto o = std::make_shared<Operands>(device, s);
-          const Function fn = [](const Inputs& i) { return op::attention(i[0], i[1], i[2]); };
+          const Function fn = [f16](const Inputs& i) {
+            op::AttentionOptions options;
+            options.f16 = f16;
+            return op::attention(i[0], i[1], i[2], options);
+          };
           if (!backward) return forward_of({o->q, o->k, o->v}, fn, [o] { return o->forward(); });
           return backward_of({o->q, o->k, o->v}, fn, o->dy, {0, 1, 2}, [o] { return o->backward(); });
         };
         cases.push_back(c);
       };
       add("attention", false);
+      if (device.caps().coopmat && !cpu) add("attention", false, true);
       add("attention bwd", true);
     }
   }

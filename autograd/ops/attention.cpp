@@ -12,7 +12,7 @@ namespace vkflux::op {
 namespace {
 
 // The first row that fits is used; the last fits always.
-const std::array kForms{&kFlashAttention, &kPanelAttention, &kComposedAttention};
+const std::array kForms{&kCoopAttention, &kFlashAttention, &kPanelAttention, &kComposedAttention};
 
 const AttentionForm& choose(const AttentionProblem& p) {
   const std::string forced = forced_variant("attention");
@@ -72,7 +72,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
   p.q = contiguous(q), p.k = contiguous(k), p.v = contiguous(v);
   if (options.key_mask.defined()) p.key_mask = contiguous(options.key_mask);
   if (options.bias.defined()) p.bias = contiguous(options.bias);
-  p.causal = options.causal;
+  p.causal = options.causal, p.f16 = options.f16;
   p.batch = q.dim(0), p.heads = q.dim(1), p.nq = q.dim(2), p.nk = k.dim(2), p.d = q.dim(3);
   p.scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(p.d));
   if (q.numel() == 0 || k.numel() == 0) return Tensor::zeros(q.device(), q.shape());

@@ -53,12 +53,9 @@ bool runs_on(const Caps& caps, const Tiling* t, int64_t d) {
 }
 
 bool fits(const AttentionProblem& p) {
-  const Caps& caps = p.device().caps();
   const bool suits =
       p.device().device_class() != DeviceClass::cpu || forced_variant("attention") == kFlashAttention.name;
-  const uint64_t most = std::max(p.q.bytes(), p.k.bytes());
-  return suits && !p.bias.defined() && most <= caps.max_storage_buffer_range &&
-         runs_on(caps, forward_tiling(p), p.d) && runs_on(caps, backward_tiling(p), p.d);
+  return suits && flash_fits(p);
 }
 
 enum Wanted : uint32_t { kWantsDk = 4, kWantsDv = 8 };
@@ -77,14 +74,6 @@ Groups groups(const AttentionProblem& p, const Tiling& t, int64_t rows) {
                    static_cast<uint64_t>(p.batch * p.heads));
 }
 
-// Work of `products` products over the visible pairs; bytes when every row is read or written once.
-Cost cost(const AttentionProblem& p, double products, double query_tensors, double key_tensors) {
-  const double nq = static_cast<double>(p.nq), nk = static_cast<double>(p.nk);
-  const double both = static_cast<double>(p.batch * p.heads * p.d);
-  const double pairs = p.causal ? (nq >= nk ? nk * (nk + 1) / 2 : nq * (nk - (nq - 1) / 2)) : nq * nk;
-  return {2 * products * both * pairs, 4 * both * (query_tensors * nq + key_tensors * nk)};
-}
-
 const Tensor& mask_or(const AttentionProblem& p, const Tensor& other) {
   return p.key_mask.defined() ? p.key_mask : other;
 }
@@ -92,7 +81,7 @@ const Tensor& mask_or(const AttentionProblem& p, const Tensor& other) {
 void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
   const Tiling& t = *forward_tiling(p);
   run(p.device(), kernel("flash_attention", t, p, 0), {p.q, p.k, p.v, mask_or(p, p.q), o, lse}, arguments(p),
-      groups(p, t, p.nq), cost(p, 2, 2, 2));
+      groups(p, t, p.nq), attention_cost(p, 2, 2, 2));
 }
 
 void key_pass(const AttentionProblem& p, const AttentionGradients& g, const Tensor& delta, uint32_t wanted) {
@@ -101,7 +90,7 @@ void key_pass(const AttentionProblem& p, const AttentionGradients& g, const Tens
   const double products = wanted == kWantsDv ? 2 : wanted == kWantsDk ? 3 : 4;
   run(p.device(), kernel("flash_attention_dkv", t, p, wanted),
       {p.q, p.k, p.v, g.d_o, mask_or(p, p.q), g.lse, delta, dk, dv}, arguments(p), groups(p, t, p.nk),
-      cost(p, products, 2, 4));
+      attention_cost(p, products, 2, 4));
 }
 
 void backward(const AttentionProblem& p, const AttentionGradients& g) {
@@ -110,7 +99,7 @@ void backward(const AttentionProblem& p, const AttentionGradients& g) {
     const Tiling& t = *backward_tiling(p);
     run(p.device(), kernel("flash_attention_dq", t, p, 0),
         {p.q, p.k, p.v, g.d_o, mask_or(p, p.q), g.lse, delta, g.dq}, arguments(p), groups(p, t, p.nq),
-        cost(p, 3, 3, 2));
+        attention_cost(p, 3, 3, 2));
   }
   const uint32_t wanted = (g.dk.defined() ? kWantsDk : 0u) | (g.dv.defined() ? kWantsDv : 0u);
   if (wanted && (wanted != (kWantsDk | kWantsDv) || backward_tiling(p)->together)) {
@@ -122,6 +111,21 @@ void backward(const AttentionProblem& p, const AttentionGradients& g) {
 }
 
 }  // namespace
+
+bool flash_fits(const AttentionProblem& p) {
+  const Caps& caps = p.device().caps();
+  const uint64_t most = std::max(p.q.bytes(), p.k.bytes());
+  return !p.bias.defined() && most <= caps.max_storage_buffer_range &&
+         runs_on(caps, forward_tiling(p), p.d) && runs_on(caps, backward_tiling(p), p.d);
+}
+
+// Work of `products` products over the visible pairs; bytes when every row is read or written once.
+Cost attention_cost(const AttentionProblem& p, double products, double query_tensors, double key_tensors) {
+  const double nq = static_cast<double>(p.nq), nk = static_cast<double>(p.nk);
+  const double both = static_cast<double>(p.batch * p.heads * p.d);
+  const double pairs = p.causal ? (nq >= nk ? nk * (nk + 1) / 2 : nq * (nk - (nq - 1) / 2)) : nq * nk;
+  return {2 * products * both * pairs, 4 * both * (query_tensors * nq + key_tensors * nk)};
+}
 
 const AttentionForm kFlashAttention{"flash", fits, forward, backward};
 

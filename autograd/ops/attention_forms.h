@@ -14,6 +14,7 @@ struct AttentionProblem {
   Tensor key_mask;  // u8 [B, Nk] or undefined
   Tensor bias;      // f32 [H, Nq, Nk] or undefined
   bool causal = false;
+  bool f16 = false;  // forward may round factors to f16
   float scale = 1;
   int64_t batch = 0, heads = 0, nq = 0, nk = 0, d = 0;
 
@@ -39,6 +40,14 @@ struct AttentionForm {
 /// Row sums of dO O, [B H Nq] f32: what each probability of a row loses in the softmax's backward.
 Tensor attention_delta(const AttentionProblem& p, const AttentionGradients& g);
 
+/// What one product or more over the visible pairs costs; tensors are counted as read or written once.
+Cost attention_cost(const AttentionProblem& p, double products, double query_tensors, double key_tensors);
+
+/// kFlashAttention on cooperative matrices, forward alone: where the caller allows f16 and the device has
+/// them.
+extern const AttentionForm kCoopAttention;
+/// Whether the tiles of kFlashAttention fit the device, whatever is fast there.
+bool flash_fits(const AttentionProblem& p);
 /// Online softmax over tiles in shared memory, for GPUs: no matrix of scores, whatever the sequence length.
 extern const AttentionForm kFlashAttention;
 /// The same products of slabs of scores on panels, with the softmax inside them, for CPUs.

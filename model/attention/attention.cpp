@@ -14,6 +14,7 @@ namespace vkflux {
 Tensor FullAttention::forward(const AttentionCall& call) {
   op::AttentionOptions options;
   options.key_mask = call.tokens.key_mask;
+  options.f16 = call.f16;
   return op::attention(call.q, call.k, call.v, options);
 }
 

@@ -37,6 +37,7 @@ struct AttentionCall {
   const TokenLayout& tokens;
   int layer;
   const StepInfo& step;
+  bool f16 = false;  // full attention may round its factors: the layer's weights are 16-bit or packed
 };
 
 struct AttentionShape {

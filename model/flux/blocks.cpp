@@ -6,10 +6,12 @@ namespace {
 constexpr float kEps = 1e-6f;
 
 /// [B, H, N, D]
-Tensor attend(const op::Qkv& joint, const BlockContext& context, int layer, const std::string& trace_name) {
+Tensor attend(const op::Qkv& joint, const Tensor& weight, const BlockContext& context, int layer,
+              const std::string& trace_name) {
   observe(context.trace, trace_name + ".q_rope", joint.q);
   observe(context.trace, trace_name + ".k_rope", joint.k);
-  const AttentionCall call{joint.q, joint.k, joint.v, context.tokens, layer, context.step};
+  const AttentionCall call{
+      joint.q, joint.k, joint.v, context.tokens, layer, context.step, weight.dtype() != DType::f32};
   return context.attention->forward(call);
 }
 
@@ -48,7 +50,7 @@ DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContex
       op::qk_norm_rope({{qkv_txt, txt.norm.query, txt.norm.key}, {qkv_img, img.norm.query, img.norm.key}},
                        context.rope, heads);
   const std::string name = "double." + std::to_string(layer);
-  const Tensor o = attend(joint, context, layer, name);
+  const Tensor o = attend(joint, img.qkv.weight, context, layer, name);
   // A part of one picture's tokens is dense where it lies; of several it is made dense by merging it alone.
   const bool one = o.dim(0) == 1;
   const Tensor all = one ? op::merge_heads(o) : Tensor();
@@ -83,8 +85,8 @@ Tensor SingleBlock::operator()(const Tensor& x, const BlockContext& context, int
       op::linear(a, op::narrow(linear1.weight, 0, 3 * hidden, mlp_hidden),
                  op::narrow(linear1.bias, 0, 3 * hidden, mlp_hidden), op::Activation::gelu_tanh);
   const std::string name = "single." + std::to_string(index);
-  const Tensor o = op::merge_heads(attend(
-      op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads), context, first + index, name));
+  const op::Qkv joint = op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads);
+  const Tensor o = op::merge_heads(attend(joint, linear1.weight, context, first + index, name));
   const Tensor y = is_packed(linear2.weight.dtype())
                        ? linear2(op::concat({o, mlp}, 2))  // packed rows can't be cut
                        : op::add(op::linear(o, op::narrow(linear2.weight, 1, 0, hidden), linear2.bias),

@@ -26,9 +26,7 @@ const uint WEIGHTS4 = TX * WEIGHT_ROW4;
 const uint SCORE_STEP4 = (BR + BC) * ROW4, RESULT_STEP4 = WEIGHTS4 + TX * NV * TX;
 shared vec4 tile[SCORE_STEP4 > RESULT_STEP4 ? SCORE_STEP4 : RESULT_STEP4];
 
-const float kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
-const float kDropped = -3.0e38;  // the score of a key that is masked
-const float kDroppedBelow = -1.0e38;
+#include "flash_attention_mask.glsl"
 
 uint tx() { return gl_LocalInvocationIndex % TX; }
 uint ty() { return gl_LocalInvocationIndex / TX; }
@@ -108,18 +106,4 @@ void share_with_row(vec4 x[TM4]) {
   barrier();
 }
 vec4 shared_by(uint x, uint i) { return tile[x * WEIGHT_ROW4 + ty() * TM4 + i]; }
-
-bool key_in_mask(uint bh, uint key) {
-  if ((FLAGS & 1) == 0) return true;
-  const uint at = bh / a.heads * a.nk + key;
-  return (mask[at / 4] >> (8 * (at % 4)) & 255u) != 0;
-}
-bool visible(uint query, uint key) { return (FLAGS & 2) == 0 || key + a.nq <= query + a.nk; }
-
-// Keys that any of the queries before `query_end` sees, and the first query that sees `key`.
-uint key_end(uint query_end) {
-  if ((FLAGS & 2) == 0) return a.nk;
-  return query_end + a.nk > a.nq ? min(a.nk, query_end + a.nk - a.nq) : 0;
-}
-uint first_query(uint key) { return (FLAGS & 2) != 0 && key + a.nq > a.nk ? key + a.nq - a.nk : 0; }
 #endif

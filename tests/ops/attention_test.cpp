@@ -238,6 +238,77 @@ TEST(Attention, PanelsMatchComposed) {
   }
 }
 
+// On cooperative matrices where the device has them, else in another form by itself: the results are those of
+// factors in f16, within the rounding of the weights.
+TEST(Attention, FactorsInF16) {
+  const VariantOverride force("attention", "coop");
+  const Case cases[] = {{1, 2, 70, 131, 16},
+                        {1, 1, 1, 1, 16},
+                        {2, 1, 65, 97, 16, every_third_dropped(2 * 97)},
+                        {1, 1, 3, 33, 16, std::vector<uint8_t>(33, 0)},     // no key left: zeros
+                        {1, 1, 40, 35, 16, every_third_dropped(35), true},  // the first rows see no key
+                        {1, 1, 9, 40, 64},
+                        {1, 1, 9, 9, 20}};  // no multiple of the matrices
+  for (const Case& c : cases) {
+    const Shape queries{c.batch, c.heads, c.nq, c.d}, keys{c.batch, c.heads, c.nk, c.d};
+    const std::vector<Host> in{random(queries, 30), random(keys, 31), random(keys, 32)};
+    op::AttentionOptions options;
+    options.f16 = true;
+    options.causal = c.causal;
+    if (!c.mask.empty())
+      options.key_mask = Tensor::from(device(), std::span<const uint8_t>(c.mask), {c.batch, c.nk});
+    const Tensor q = upload(in[0]), k = upload(in[1]), v = upload(in[2]);
+    const std::vector<float> got = op::attention(q, k, v, options).to_host();
+    EXPECT_LE(error_of(got, reference(c, in)[0].data), 2e-3)
+        << "Nq " << c.nq << " Nk " << c.nk << " D " << c.d;
+    EXPECT_EQ(got, op::attention(q, k, v, options).to_host()) << "two runs differ";
+  }
+}
+
+TEST(Attention, FactorsInF16HaveGradients) {
+  const VariantOverride force("attention", "coop");
+  CheckOptions options;
+  options.tolerance = 2e-3, options.grad_tolerance = 5e-3, options.max_probes = 6;
+  const Case c{1, 2, 33, 41, 16, every_third_dropped(41)};
+  op::AttentionOptions o;
+  o.f16 = true;
+  o.key_mask = Tensor::from(device(), std::span<const uint8_t>(c.mask), {c.batch, c.nk});
+  check_op(
+      "attention f16", {random({1, 2, 33, 16}, 1), random({1, 2, 41, 16}, 2), random({1, 2, 41, 16}, 3)},
+      [&](const std::vector<Tensor>& t) -> std::vector<Tensor> {
+        return {op::attention(t[0], t[1], t[2], o)};
+      },
+      [&](const std::vector<Host>& h) { return reference(c, h); }, options);
+}
+
+// Values beyond the range of f16, and scores whose weights would overflow without the maximum.
+TEST(Attention, FactorsInF16StayFinite) {
+  Device& d = device();
+  op::AttentionOptions o;
+  o.f16 = true;
+  const VariantOverride force("attention", "coop");
+  const Tensor q = Tensor::full(d, {1, 1, 4, 16}, 300.0f), v = Tensor::full(d, {1, 1, 40, 16}, 1e6f);
+  for (const float x : op::attention(q, Tensor::full(d, {1, 1, 40, 16}, 300.0f), v, o).to_host())
+    EXPECT_TRUE(std::isfinite(x) && x > 6e4f) << x;
+}
+
+TEST(Attention, F16IsForMatrixUnits) {
+  Device& d = device();
+  AttentionProblem p;
+  p.q = p.k = p.v = Tensor::zeros(d, {1, 1, 2, 64});
+  p.batch = p.heads = 1, p.nq = p.nk = 2, p.d = 64;
+  const DeviceClass actual = d.device_class();
+  const bool there = d.kernels().available("flash_attention_coop", "f16");
+  for (const DeviceClass c : {DeviceClass::cpu, DeviceClass::nvidia, DeviceClass::amd, DeviceClass::intel}) {
+    d.set_device_class(c);
+    p.f16 = false;
+    EXPECT_FALSE(kCoopAttention.fits(p));
+    p.f16 = true;
+    EXPECT_EQ(kCoopAttention.fits(p), there && (c == DeviceClass::nvidia || c == DeviceClass::amd));
+  }
+  d.set_device_class(actual);
+}
+
 // Gradients that nobody wants are not made, and don't change the others.
 TEST(Attention, FlashWithFewerGradients) {
   for (const int64_t d : {16, 132}) {
