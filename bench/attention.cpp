@@ -130,6 +130,44 @@ struct Operands {
   }
 };
 
+/// The features of a student's tokens: two layers of one width.
+struct FeatureNetwork {
+  static constexpr int64_t kRows = 24 * 1024, kD = 128, kFeatures = 128;
+  static constexpr double kEps = 1e-6;
+  Tensor x, w[2], b[2];
+
+  explicit FeatureNetwork(Device& device) {
+    x = noise(device, {kRows, kD});
+    for (uint64_t l = 0; l < 2; ++l) {
+      w[l] = op::affine(noise(device, {kFeatures, kD}, 2 * l + 1), 0.1f);
+      b[l] = noise(device, {kFeatures}, 2 * l + 2);
+    }
+  }
+  std::vector<Expected> forward() const {
+    const Values xh = x.to_host();
+    const Values wh[2] = {w[0].to_host(), w[1].to_host()}, bh[2] = {b[0].to_host(), b[1].to_host()};
+    Expectation e;
+    for (const int64_t r : spread(kRows, 8)) {
+      Values row(xh.begin() + r * kD, xh.begin() + (r + 1) * kD);
+      double power = 0;
+      for (size_t l = 0; l < 2; ++l) {
+        Values next(static_cast<size_t>(kFeatures));
+        for (size_t j = 0; j < next.size(); ++j) {
+          const double z = dot(row.data(), &wh[l][j * static_cast<size_t>(kD)], kD) + bh[l][j];
+          const double y = l == 0 ? silu(z) : z > 0 ? z + 1 : std::exp(z);
+          next[j] = static_cast<float>(y);
+          if (l == 1) power += y * y;
+        }
+        row = next;
+      }
+      const double scale = 1 / (std::sqrt(power) + kEps);
+      for (size_t j = 0; j < row.size(); ++j)
+        e.add(r * kFeatures + static_cast<int64_t>(j), scale * static_cast<double>(row[j]));
+    }
+    return {e.take()};
+  }
+};
+
 }  // namespace
 
 void add_attention(std::vector<Case>& cases, Device& device) {
@@ -163,6 +201,19 @@ void add_attention(std::vector<Case>& cases, Device& device) {
       add("attention bwd", true);
     }
   }
+  Case c;
+  c.name = "feature network";
+  c.shape = fmt::format("R{} D{} F{}", FeatureNetwork::kRows, FeatureNetwork::kD, FeatureNetwork::kFeatures);
+  c.tolerance = 1e-3;
+  c.make = [&device] {
+    const auto o = std::make_shared<FeatureNetwork>(device);
+    const Function fn = [o](const Inputs& i) {
+      return op::feature_network(i[0], {o->w[0], o->w[1]}, {o->b[0], o->b[1]}, true,
+                                 static_cast<float>(FeatureNetwork::kEps));
+    };
+    return forward_of({o->x}, fn, [o] { return o->forward(); });
+  };
+  cases.push_back(c);
 }
 
 }  // namespace vkflux::bench

@@ -2,12 +2,13 @@
 // C = act(alpha op(A) op(B) + bias) on cooperative matrices: 16-bit factors, f32 sums.
 //   nt: A[M, K], B[N, K]   nn: A[M, K], B[K, N]   tn: A[K, M], B[K, N]
 // A is f32 in memory and is rounded to the factors' type on its way into shared memory, f16 with saturation at +-65504; B is
-// 16-bit and is copied as it is when it has the factors' type. A workgroup computes BM x BN of C in steps of BK, each of its
+// 16-bit and is copied as it is when it has the factors' type, or it is packed and is decoded. A workgroup computes BM x BN of C in steps of BK, each of its
 // subgroups CM x CN matrices of TM x TN. While a step is multiplied, the next one is on its way into registers. Tiles keep
 // the operand's own order, their rows are padded by 16 bytes against bank conflicts. Finished sums go through shared memory
 // to the invocations, which know their rows and columns there. Rows of A, B and C start at multiples of four elements.
 //@variant f16 coopmat,fp16
 //@variant bf16 coopmat,bf16 BF16=1
+//@variant f16_packed coopmat,fp16 PACKED=1
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
@@ -36,12 +37,18 @@ layout(constant_id = 6) const uint CN = 2;
 layout(constant_id = 7) const uint ACROSS = 4;  // subgroups side by side along N
 layout(constant_id = 8) const uint BK = 32;     // a multiple of TK
 layout(constant_id = 9) const uint FORM = 0;    // 0 nt, 1 nn, 2 tn
-layout(constant_id = 10) const uint B_FORMAT = 1;  // of weight_format.glsl
+layout(constant_id = 10) const uint B_FORMAT = 1;  // of weight_format.glsl; packed: ldb and b_offset count words
 layout(constant_id = 11) const uint FLAGS = 0;     // 1 bias, 2 accumulate, 4 also write the pre-activation
 layout(constant_id = 12) const uint ACT = 0;
 
 layout(set = 0, binding = 0) readonly buffer A { vec4 a[]; };
+#ifdef PACKED
+layout(set = 0, binding = 1) readonly buffer B { uint b[]; };
+#define PACKED_WORD(i) b[i]
+#include "packed_words.glsl"
+#else
 layout(set = 0, binding = 1) readonly buffer B { uvec2 b[]; };
+#endif
 layout(push_constant) uniform Push { MatmulArgs p; };
 #include "matmul_epilogue.glsl"
 
@@ -72,11 +79,18 @@ uvec2 first(uvec2 u, uint count) {
   return u & uvec2(count > 1 ? ~0u : count * 0xffffu, count > 3 ? ~0u : count > 2 ? 0xffffu : 0u);
 }
 uvec2 load_a(uint at, uint count) { return count == 0 ? uvec2(0) : first(factors(a[at / 4]), count); }
-uvec2 load_b(uint at, uint count) {
+#ifdef PACKED
+uvec2 load_b(uint b0, uint row, uint column, uint count) {
   if (count == 0) return uvec2(0);
-  const uvec2 raw = b[at / 4];
+  return first(factors(packed_values(B_FORMAT, b0 + row * p.ldb, column, B_BY_K ? p.k : p.n)), count);
+}
+#else
+uvec2 load_b(uint b0, uint row, uint column, uint count) {
+  if (count == 0) return uvec2(0);
+  const uvec2 raw = b[(b0 + row * p.ldb + column) / 4];
   return first(B_FORMAT == FACTOR_FORMAT ? raw : factors(decode_weights(int(B_FORMAT), uvec4(raw, raw), 0)), count);
 }
+#endif
 
 uint left(uint end, uint at) { return at < end ? min(end - at, 4) : 0; }
 
@@ -95,8 +109,8 @@ void fetch(uint a0, uint b0, uint m0, uint n0, uint k0, uint k_end) {
   [[unroll]] for (uint t = 0; t < B_PART; t++) {
     const uvec2 at = uvec2(n0, k0) + place(B_BY_K, t * LOCAL + gl_LocalInvocationIndex, BN);
     const bool inside = at.x < p.n && at.y < k_end;
-    part_b[t] = B_BY_K ? load_b(b0 + at.x * p.ldb + at.y, inside ? left(k_end, at.y) : 0)
-                       : load_b(b0 + at.y * p.ldb + at.x, inside ? left(p.n, at.x) : 0);
+    const uvec2 b_at = B_BY_K ? at : at.yx;  // row and column
+    part_b[t] = load_b(b0, b_at.x, b_at.y, inside ? left(B_BY_K ? k_end : p.n, b_at.y) : 0);
   }
 }
 

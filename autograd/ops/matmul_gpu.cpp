@@ -148,12 +148,13 @@ std::optional<Tile> coop_tile(Device& device, const Gemm& g) {
   const DeviceClass cls = device.device_class();
   if (forced.empty() ? cls == DeviceClass::cpu : forced != "coop") return std::nullopt;
   const uint32_t format = b_format(g);
-  const bool vectors = aligned(g.a, 4, g.batch) && aligned(g.b, 4, g.batch) && vector_c(g);
-  if (format == 0 || b_packed(g) || !vectors) return std::nullopt;
+  const bool packed = b_packed(g);
+  const bool vectors = aligned(g.a, 4, g.batch) && (packed || aligned(g.b, 4, g.batch)) && vector_c(g);
+  if (format == 0 || !vectors) return std::nullopt;
   const Caps& caps = device.caps();
   // bf16 weights keep their type where the device has it; f16 holds all but their smallest values exactly.
   const bool bf16 = format == 2 && device.kernels().available("matmul_coop", "bf16");
-  const char* variant = bf16 ? "bf16" : "f16";
+  const char* variant = bf16 ? "bf16" : packed ? "f16_packed" : "f16";
   if (!device.kernels().available("matmul_coop", variant)) return std::nullopt;
   const uint32_t subgroup = coop_subgroup(caps);
   const std::span<const CoopTile> tiles =

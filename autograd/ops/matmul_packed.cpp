@@ -10,9 +10,9 @@ namespace {
 // Scratch for decoded rows: what a CPU's caches hold; on GPUs enough rows to fill the device.
 constexpr int64_t kSlabBytesSimd = 4 << 20, kSlabBytesGpu = 32 << 20;
 // Above so many rows of C decoding once costs less than decoding in every tile: measured on lavapipe; on GPUs
-// where the product without cooperative matrices takes as long as writing and reading the slab (estimated for
-// an H200).
-constexpr int64_t kMostRowsSimd = 192, kMostRowsGpu = 32;
+// where the product without cooperative matrices takes as long as writing and reading the slab, or where that
+// is a fifth of the product with them (estimated for an H200).
+constexpr int64_t kMostRowsSimd = 192, kMostRowsGpu = 32, kMostRowsCoop = 1024;
 
 // Cooperative matrices take slabs in f16: exact for fp8, 11 bits of the others' values.
 bool coop_takes_slabs(Device& device, const Gemm& g) {
@@ -27,7 +27,8 @@ bool coop_takes_slabs(Device& device, const Gemm& g) {
 bool decodes_inside(Device& device, const Gemm& g) {
   if (g.k == 0) return true;
   if (use_simd(device, "matmul")) return fits_simd(g) && g.m <= kMostRowsSimd;
-  return g.m <= kMostRowsGpu || !coop_takes_slabs(device, g);
+  if (g.m <= kMostRowsGpu || !coop_takes_slabs(device, g)) return true;
+  return g.m <= kMostRowsCoop && coop_tile(device, g).has_value();
 }
 
 void gemm_by_slabs(Device& device, const Gemm& g) {

@@ -193,17 +193,37 @@ TEST(Linear, PackedWeightsLargerThanASlab) {
   EXPECT_LT(error_of(dx[0], {dx[1].begin(), dx[1].end()}), 1e-5);
 }
 
-// With more rows than kernels decode for, slabs go to cooperative matrices in 16 bits where there are any.
+// On cooperative matrices in 16 bits where there are any: decoded by the kernel, and with many rows in slabs.
 TEST(Linear, PackedWeightsOnCooperativeMatrices) {
   const VariantOverride force("matmul", "coop");
-  for (const auto& [dtype, k] :
-       std::vector<std::pair<DType, int64_t>>{{DType::f8_e5m2, 48}, {DType::q8_0, 320}, {DType::q4_k, 256}}) {
-    const Tensor weight = op::quantize(upload(random({68, k}, 4, 0.3)), dtype);
-    const Host x = random({70, k}, 5);
-    Host w{{68, k}, {}, true};
+  struct Row {
+    DType dtype;
+    int64_t m, n, k;
+  };
+  for (const auto& [dtype, m, n, k] :
+       {Row{DType::f8_e5m2, 70, 68, 48}, Row{DType::f8_e4m3, 9, 36, 20}, Row{DType::q8_0, 70, 68, 320},
+        Row{DType::q4_k, 21, 132, 512}, Row{DType::q8_0, 1030, 12, 32}}) {
+    const Tensor weight = op::quantize(upload(random({n, k}, 4, 0.3)), dtype);
+    const Host x = random({m, k}, 5);
+    Host w{{n, k}, {}, true};
     for (const float v : weight.to_host()) w.data.push_back(static_cast<double>(v));
-    const std::vector<float> y = op::linear(upload(x), weight).to_host();
-    EXPECT_LT(error_of(y, reference({x, w}, op::Activation::none)[0].data), 2e-3) << name(dtype);
+    Tape tape;
+    const Tensor xd = upload(x);
+    tape.watch(xd);
+    Tensor y;
+    {
+      const auto scope = tape.record();
+      y = op::linear(xd, weight);
+    }
+    EXPECT_LT(error_of(y.to_host(), reference({x, w}, op::Activation::none)[0].data), 2e-3) << name(dtype);
+    const Host dy = random({m, n}, 6);
+    std::vector<double> dx(x.data.size());
+    for (size_t r = 0; r < static_cast<size_t>(m); ++r) {
+      for (size_t c = 0; c < w.data.size(); ++c)
+        dx[r * static_cast<size_t>(k) + c % static_cast<size_t>(k)] +=
+            dy[r * static_cast<size_t>(n) + c / static_cast<size_t>(k)] * w[c];
+    }
+    EXPECT_LT(error_of(tape.backward(y, upload(dy)).of(xd).to_host(), dx), 2e-3) << name(dtype) << " dx";
   }
 }
 
