@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "autograd/half.h"
 #include "vk/device.h"
 
 namespace vkflux {
@@ -119,11 +120,5 @@ class Tensor {
   int64_t offset_ = 0;
   uint64_t id_ = 0;
 };
-
-// f32 <-> 16-bit on the host; round to nearest even, f16 saturates to its largest finite value.
-uint16_t to_f16(float x);
-float from_f16(uint16_t h);
-uint16_t to_bf16(float x);
-float from_bf16(uint16_t h);
 
 }  // namespace vkflux

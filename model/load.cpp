@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "autograd/ops.h"
 #include "model/weight_storage.h"
 #include "vk/error.h"
@@ -15,24 +13,34 @@ std::vector<int64_t> dims(const Shape& s) {
   return {s.begin(), s.end()};
 }
 
+// Straight from the file to where the device wants the values.
+Tensor read(const io::NamedTensors& file, const Param& p, Device& device, DType dtype, MemoryClass cls) {
+  const Tensor t = Tensor::empty(device, p.shape, dtype, cls);
+  device.stream().upload(t.range(), [&](uint64_t at, std::span<std::byte> piece) {
+    file.read(p.name, dtype, at / size_of(dtype), piece);
+  });
+  return t;
+}
+
 // f32 values to packed matrices, with a bounded number of bytes on the device in f32.
 class Quantiser {
  public:
   explicit Quantiser(Device& device) : device_(device) {}
 
-  Tensor operator()(std::span<const float> values, const Shape& shape, DType dtype) {
-    constexpr size_t kMostWaiting = size_t{256} << 20;
-    if (waiting_ > 0 && waiting_ + values.size_bytes() > kMostWaiting) {
+  Tensor operator()(const io::NamedTensors& file, const Param& p, DType dtype) {
+    constexpr uint64_t kMostWaiting = uint64_t{256} << 20;
+    const uint64_t bytes = static_cast<uint64_t>(p.shape.numel()) * size_of(DType::f32);
+    if (waiting_ > 0 && waiting_ + bytes > kMostWaiting) {
       device_.stream().sync();
       waiting_ = 0;
     }
-    waiting_ += values.size_bytes();
-    return op::quantize(Tensor::from(device_, values, shape, DType::f32, MemoryClass::scratch), dtype);
+    waiting_ += bytes;
+    return op::quantize(read(file, p, device_, DType::f32, MemoryClass::scratch), dtype);
   }
 
  private:
   Device& device_;
-  size_t waiting_ = 0;  // bytes of f32 values that the device may still hold
+  uint64_t waiting_ = 0;  // bytes of f32 values that the device may still hold
 };
 
 }  // namespace
@@ -64,17 +72,9 @@ void load(const std::vector<Param>& params, const io::NamedTensors& file, Device
   Quantiser quantiser(device);
   for (const Param& p : params) {
     const ErrorContext tensor(p.name);
-    const std::vector<float> values = file.read_f32(p.name);
-    if (p.shape.rank() < 2) {
-      for (const float v : values) {
-        if (!std::isfinite(v))
-          throw Error(ErrorCode::format, fmt::format("holds {}: the file is damaged", v));
-      }
-    }
     const DType dtype = storage_of(p, matrices, file.dtype(p.name));
-    *p.tensor = is_packed(dtype) ? quantiser(values, p.shape, dtype)
-                                 : Tensor::from(device, std::span<const float>(values), p.shape, dtype,
-                                                MemoryClass::weights);
+    *p.tensor =
+        is_packed(dtype) ? quantiser(file, p, dtype) : read(file, p, device, dtype, MemoryClass::weights);
   }
 }
 

@@ -80,9 +80,14 @@ Block* Pool::add_block(uint64_t bytes, bool host, uint32_t region) {
     return nullptr;
   }
   check(vk.vkBindBufferMemory(device_.handle(), block->buffer, block->memory, 0), "vkBindBufferMemory");
-  if (host)
-    check(vk.vkMapMemory(device_.handle(), block->memory, 0, VK_WHOLE_SIZE, 0, &block->mapped),
-          "vkMapMemory");
+  // Of a CPU or an integrated GPU, the device's memory is the host's, too.
+  const VkMemoryType& type = device_.memory_properties().memoryTypes[alloc.memoryTypeIndex];
+  if ((type.propertyFlags & kHost) == kHost) {
+    const VkResult mapped =
+        vk.vkMapMemory(device_.handle(), block->memory, 0, VK_WHOLE_SIZE, 0, &block->mapped);
+    if (host) check(mapped, "vkMapMemory");
+    if (mapped != VK_SUCCESS) block->mapped = nullptr;
+  }
   block->free = {{0, bytes}};
   ++counters_.blocks;
   usage_.reserved += bytes;

@@ -37,7 +37,7 @@ class Buffer : public std::enable_shared_from_this<Buffer> {
   VkBuffer handle() const;
   uint64_t offset() const { return offset_; }  // bytes within handle()
   uint64_t size() const { return size_; }
-  void* mapped() const;  // host address, or null
+  void* mapped() const;  // host address; null where the host can't reach it
   Block& block() const { return block_; }
 
  private:

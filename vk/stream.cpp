@@ -167,6 +167,16 @@ void Stream::wait(uint64_t value) {
   }
 }
 
+bool Stream::idle() {
+  if (open_ || in_flight_.empty()) return !open_;
+  const uint64_t last = in_flight_.back().value;
+  uint64_t reached = 0;
+  const VkResult result = device_.vk().vkGetSemaphoreCounterValue(device_.handle(), timeline_, &reached);
+  if (result != VK_SUCCESS || reached < last) return false;
+  wait(last);
+  return true;
+}
+
 // Reads the batch's timestamps, calibrates the estimate, and makes the batch ready for reuse.
 void Stream::retire(Batch& b) {
   const DeviceFunctions& vk = device_.vk();

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,12 @@ struct Binding {
   uint64_t offset = 0, size = 0;
 };
 
+/// A copy to the host under way.
+struct Download {
+  BufferPtr staging;
+  uint64_t size = 0, value = 0;  // value: of the timeline, when it is done
+};
+
 /// What a stream did since it was made. A steady step uploads nothing and downloads nothing but what its
 /// caller asked for.
 struct StreamCounters {
@@ -55,10 +62,19 @@ class Stream {
                 Groups groups, Cost cost);
   void copy(const BufferRange& dst, const BufferRange& src);
   void fill(const BufferRange& dst, uint32_t word);
-  /// Host to device through staging; src may be reused at once.
+  /// Writes bytes [at, at + piece.size()) of what is uploaded; called for one piece after the other.
+  using Fill = std::function<void(uint64_t at, std::span<std::byte> piece)>;
+  /// Host to device: straight into the device's memory when the host reaches it and nothing is under way,
+  /// else through staging, piece by piece while earlier ones are copied.
+  void upload(const BufferRange& dst, const Fill& fill);
+  /// src may be reused at once.
   void upload(const BufferRange& dst, std::span<const std::byte> src);
   /// Device to host; waits for everything recorded so far.
   void download(std::span<std::byte> dst, const BufferRange& src);
+  /// The same without waiting: finish() waits for what was recorded before begin_download(), and nothing
+  /// else.
+  Download begin_download(const BufferRange& src);
+  void finish(const Download& download, std::span<std::byte> dst);
   /// Runs recorded work again; it must be replayable().
   void replay(Recording& recording);
   bool is_recording() const { return target_ != nullptr; }
@@ -107,6 +123,8 @@ class Stream {
   void retire(Batch& batch);
   void make_batch(Batch& batch);
   uint64_t submit_open();
+  /// Nothing is recorded or running.
+  bool idle();
 
   void begin(Recording& recording);
   void end(bool complete);

@@ -14,7 +14,7 @@
 namespace vkflux {
 namespace {
 
-constexpr uint64_t kMaxStagingInFlight = 64ull << 20;
+constexpr uint64_t kUploadPiece = 16ull << 20, kDownloadPiece = 64ull << 20;
 
 // Vector accesses may touch the padding behind the last element: ranges are rounded up to 16 bytes, which
 // every buffer has room for.
@@ -207,38 +207,59 @@ void Stream::fill(const BufferRange& dst, uint32_t word) {
   issued("fill", {0, static_cast<double>(size)});
 }
 
-void Stream::upload(const BufferRange& dst, std::span<const std::byte> src) {
+void Stream::upload(const BufferRange& dst, const Fill& fill) {
   if (target_) target_->host_data_ = true;
-  for (size_t at = 0; at < src.size();) {
-    const size_t n = std::min<size_t>(src.size() - at, kMaxStagingInFlight);
-    BufferPtr staging = device_.pool().allocate_host(n);
-    std::memcpy(staging->mapped(), src.data() + at, n);
-    copy({dst.buffer, dst.offset + at, n}, {staging, 0, n});
-    if (!target_) recording().keep.push_back(std::move(staging));
-    at += n;
-    if (at < src.size()) sync();
-  }
   ++counters_.uploads;
+  if (dst.size == 0) return;
+  if (void* memory = dst.buffer->mapped(); memory && idle()) {
+    fill(0, {static_cast<std::byte*>(memory) + dst.offset, dst.size});
+    return;
+  }
+  for (uint64_t at = 0; at < dst.size;) {
+    const uint64_t n = std::min(dst.size - at, kUploadPiece);
+    const BufferPtr staging = device_.pool().allocate_host(n);
+    fill(at, {static_cast<std::byte*>(staging->mapped()), n});
+    copy({dst.buffer, dst.offset + at, n}, {staging, 0, n});
+    if (!target_) recording().keep.push_back(staging);
+    at += n;
+    if (at < dst.size) submit();  // which also bounds the staging memory in use
+  }
+}
+
+void Stream::upload(const BufferRange& dst, std::span<const std::byte> src) {
+  upload({dst.buffer, dst.offset, src.size()},
+         [&](uint64_t at, std::span<std::byte> piece) { std::memcpy(piece.data(), &src[at], piece.size()); });
+}
+
+Download Stream::begin_download(const BufferRange& src) {
+  if (target_) target_->host_data_ = true;
+  Download d{device_.pool().allocate_host(src.size), src.size, 0};
+  copy({d.staging, 0, src.size}, src);
+  // The host's read of the copy must be ordered too.
+  VkMemoryBarrier barrier{};
+  barrier.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
+  barrier.srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT;
+  barrier.dstAccessMask = VK_ACCESS_HOST_READ_BIT;
+  device_.vk().vkCmdPipelineBarrier(commands(), VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT, 0,
+                                    1, &barrier, 0, nullptr, 0, nullptr);
+  if (!target_) recording().keep.push_back(d.staging);
+  d.value = target_ ? submit() : next_value_;
+  ++counters_.downloads;
+  return d;
+}
+
+void Stream::finish(const Download& download, std::span<std::byte> dst) {
+  wait(download.value);
+  if (!dst.empty())
+    std::memcpy(dst.data(), download.staging->mapped(), std::min<uint64_t>(download.size, dst.size()));
 }
 
 void Stream::download(std::span<std::byte> dst, const BufferRange& src) {
-  if (target_) target_->host_data_ = true;
   for (size_t at = 0; at < dst.size();) {
-    const size_t n = std::min<size_t>(dst.size() - at, kMaxStagingInFlight);
-    const BufferPtr staging = device_.pool().allocate_host(n);
-    copy({staging, 0, n}, {src.buffer, src.offset + at, n});
-    // The host's read of the copy must be ordered too.
-    VkMemoryBarrier barrier{};
-    barrier.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
-    barrier.srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT;
-    barrier.dstAccessMask = VK_ACCESS_HOST_READ_BIT;
-    device_.vk().vkCmdPipelineBarrier(commands(), VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT,
-                                      0, 1, &barrier, 0, nullptr, 0, nullptr);
-    sync();
-    std::memcpy(dst.data() + at, staging->mapped(), n);
+    const size_t n = std::min<size_t>(dst.size() - at, kDownloadPiece);
+    finish(begin_download({src.buffer, src.offset + at, n}), dst.subspan(at, n));
     at += n;
   }
-  ++counters_.downloads;
 }
 
 void Stream::begin(Recording& recording) {

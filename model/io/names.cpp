@@ -9,6 +9,7 @@
 #include <numeric>
 #include <optional>
 
+#include "model/io/values.h"
 #include "vk/error.h"
 
 namespace vkflux::io {
@@ -162,6 +163,7 @@ void NamedTensors::assemble(const std::string& ours, Entry& e) {
   int next = e.parts.begin()->first;
   for (const auto& [part, name] : e.parts) {
     const TensorInfo& info = file_.info(name);
+    e.numel += static_cast<uint64_t>(info.numel());
     if (part != next++ || (part >= 0 && e.parts.begin()->first != 0)) {
       throw Error(ErrorCode::format, fmt::format("{}: a part of {} is missing before {}", file_.path(),
                                                  shown(ours), shown(name)));
@@ -212,19 +214,49 @@ std::vector<std::string> NamedTensors::names() const {
 }
 
 std::vector<float> NamedTensors::read_f32(const std::string& ours) const {
-  const Entry& e = entry(ours);
-  std::vector<float> out;
-  for (const auto& [part, name] : e.parts) {
-    const std::vector<float> values = file_.read_f32(name);
-    out.insert(out.end(), values.begin(), values.end());
-  }
-  const auto odd = std::find_if(out.begin(), out.end(), [](float v) { return !std::isfinite(v); });
-  if (odd != out.end()) {
-    throw Error(ErrorCode::format, fmt::format("{}: {} holds {}: the file is damaged", file_.path(),
-                                               shown(e.parts.begin()->second), *odd));
-  }
-  if (e.swap_halves) swap_row_halves(out);
+  std::vector<float> out(entry(ours).numel);
+  read(ours, DType::f32, 0, std::as_writable_bytes(std::span(out)));
   return out;
+}
+
+void NamedTensors::read(const std::string& ours, DType to, uint64_t first, std::span<std::byte> out) const {
+  const Entry& e = entry(ours);
+  const size_t unit = vkflux::size_of(to);
+  if (first > e.numel || out.size() / unit > e.numel - first)
+    throw Error(ErrorCode::invalid_argument, fmt::format("{}: read beyond {}", file_.path(), ours));
+  if (!e.swap_halves) return read_stacked(e, to, first, out);
+  // The second half of what is stored comes first.
+  const uint64_t half = e.numel / 2,
+                 head = first < half ? std::min<uint64_t>(half - first, out.size() / unit) : 0;
+  read_stacked(e, to, half + first, out.first(head * unit));
+  if (head * unit < out.size()) read_stacked(e, to, first + head - half, out.subspan(head * unit));
+}
+
+// Through a buffer that stays in the caches.
+void NamedTensors::read_stacked(const Entry& e, DType to, uint64_t first, std::span<std::byte> out) const {
+  std::array<std::byte, size_t{128} << 10> buffer;
+  const size_t unit = vkflux::size_of(to);
+  for (const auto& [part, name] : e.parts) {
+    const ErrorContext context(shown(name));
+    const TensorInfo& info = file_.info(name);
+    const size_t stored = size_of(info.dtype);
+    const auto numel = static_cast<uint64_t>(info.numel());
+    while (first < numel && !out.empty()) {
+      const uint64_t n = std::min({numel - first, out.size() / unit, buffer.size() / stored});
+      const std::span<std::byte> raw(buffer.data(), n * stored);
+      file_.read(info, first * stored, raw);
+      if (!convert(info.dtype, raw, to, out.first(n * unit))) {
+        const std::vector<float> values = decode_f32(info.dtype, raw);
+        const auto odd =
+            std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
+        throw Error(ErrorCode::format,
+                    fmt::format("{}: {} holds {}: the file is damaged", file_.path(), shown(name), *odd));
+      }
+      first += n;
+      out = out.subspan(n * unit);
+    }
+    first -= std::min(first, numel);
+  }
 }
 
 void NamedTensors::check(const NamedShapes& expected) const {

@@ -5,10 +5,12 @@
 
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "autograd/tensor.h"
 #include "model/io/safetensors.h"
 
 namespace vkflux::io {
@@ -49,6 +51,8 @@ class NamedTensors {
   std::vector<std::string> names() const;
   /// Error format where a value isn't finite.
   std::vector<float> read_f32(const std::string& ours) const;
+  /// The values from `first` on as `to` (f32, f16 or bf16), as many as fit `out`; Error format likewise.
+  void read(const std::string& ours, DType to, uint64_t first, std::span<std::byte> out) const;
   /// Every expected tensor is there with its shape (trailing ones aside), and no other; Error format lists up
   /// to 20 of each fault with the nearest names.
   void check(const NamedShapes& expected) const;
@@ -63,10 +67,12 @@ class NamedTensors {
     std::vector<int64_t> shape;
     std::set<int> any_size;
     bool swap_halves = false;
+    uint64_t numel = 0;
   };
   const Entry& entry(const std::string& ours) const;
   void place(const std::string& ours, const std::string& file_name, const NameRule& rule);
   void assemble(const std::string& ours, Entry& e);
+  void read_stacked(const Entry& e, DType to, uint64_t first, std::span<std::byte> out) const;
 
   const Checkpoint& file_;
   std::map<std::string, Entry> entries_;

@@ -11,8 +11,8 @@
 #include <numeric>
 #include <optional>
 
-#include "autograd/tensor.h"
 #include "model/io/safetensors_header.h"
+#include "model/io/values.h"
 #include "vk/error.h"
 
 namespace vkflux::io {
@@ -99,14 +99,6 @@ bool is_float(FileDType t) {
   return t <= FileDType::f8_e5m2;
 }
 
-float decode_e4m3(uint8_t b) {
-  const int e = b >> 3 & 15, m = b & 7;
-  if (e == 15 && m == 7) return NAN;
-  const float x =
-      e ? std::ldexp(1.0f + static_cast<float>(m) / 8, e - 7) : std::ldexp(static_cast<float>(m), -9);
-  return b & 0x80 ? -x : x;
-}
-
 }  // namespace
 
 size_t size_of(FileDType t) {
@@ -121,35 +113,8 @@ int64_t TensorInfo::numel() const {
 }
 
 std::vector<float> decode_f32(FileDType dtype, std::span<const std::byte> bytes) {
-  const size_t size = size_of(dtype), n = bytes.size() / size;
-  std::vector<float> out(n);
-  for (size_t i = 0; i < n; ++i) {
-    const std::byte* p = bytes.data() + i * size;
-    uint16_t h = 0;
-    double d = 0;
-    switch (dtype) {
-      case FileDType::f32:
-        std::memcpy(&out[i], p, 4);
-        break;
-      case FileDType::f64:
-        std::memcpy(&d, p, 8);
-        out[i] = static_cast<float>(d);
-        break;
-      case FileDType::f16:
-      case FileDType::bf16:
-        std::memcpy(&h, p, 2);
-        out[i] = dtype == FileDType::f16 ? from_f16(h) : from_bf16(h);
-        break;
-      case FileDType::f8_e4m3:
-        out[i] = decode_e4m3(std::to_integer<uint8_t>(*p));
-        break;
-      case FileDType::f8_e5m2:
-        out[i] = from_f16(static_cast<uint16_t>(std::to_integer<uint16_t>(*p) << 8));
-        break;
-      default:
-        throw Error(ErrorCode::format, fmt::format("{} values aren't floating-point numbers", name(dtype)));
-    }
-  }
+  std::vector<float> out(bytes.size() / size_of(dtype));
+  convert(dtype, bytes, DType::f32, std::as_writable_bytes(std::span(out)));
   return out;
 }
 

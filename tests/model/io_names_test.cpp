@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "tests/harness/expect_error.h"
 #include "tests/harness/temp_folder.h"
@@ -98,7 +100,15 @@ void expect_same(const NamedTensors& named, const NamedShapes& ours) {
   named.check(ours);
   for (const auto& [n, s] : ours) {
     EXPECT_EQ(named.shape(n), s) << n;
-    EXPECT_EQ(named.read_f32(n), values_of(n, s)) << n;
+    const std::vector<float> want = values_of(n, s);
+    EXPECT_EQ(named.read_f32(n), want) << n;
+    // In pieces and as another type.
+    std::vector<uint16_t> half(want.size());
+    for (size_t at = 0; at < half.size(); at += 7) {
+      named.read(n, DType::bf16, at,
+                 std::as_writable_bytes(std::span(half).subspan(at, std::min<size_t>(7, half.size() - at))));
+    }
+    for (size_t i = 0; i < want.size(); ++i) ASSERT_EQ(half[i], to_bf16(want[i])) << n;
   }
   EXPECT_EQ(named.names().size(), ours.size());
 }

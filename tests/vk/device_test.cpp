@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
+#include <span>
 #include <string>
 
 #include "autograd/ops.h"
@@ -148,6 +149,38 @@ TEST(StreamTest, UploadsComeBack) {
     const Floats v = counting(n);
     const Tensor t = Tensor::from(device(), v, Shape{static_cast<int64_t>(n)});
     EXPECT_TRUE(t.to_host() == v) << n;
+  }
+}
+
+// In pieces through staging while work is under way, else straight into memory that the host reaches.
+TEST(StreamTest, UploadsOfManyPieces) {
+  constexpr uint64_t kBytes = (uint64_t{40} << 20) + 12;
+  Stream& stream = device().stream();
+  const auto word = [](uint64_t at, uint32_t salt) {
+    return static_cast<uint32_t>(at / 4 * 2654435761u) ^ salt;
+  };
+  for (const bool busy : {false, true}) {
+    const uint32_t salt = busy ? 77 : 0;
+    const BufferPtr buffer = device().pool().allocate(kBytes, MemoryClass::activations);
+    stream.sync();
+    if (busy) stream.fill({buffer, 0, kBytes}, 5);
+    uint64_t next = 0;
+    stream.upload({buffer, 0, kBytes}, [&](uint64_t at, std::span<std::byte> piece) {
+      EXPECT_EQ(at, next);
+      next += piece.size();
+      for (uint64_t i = 0; i < piece.size(); i += 4) {
+        const uint32_t w = word(at + i, salt);
+        std::memcpy(&piece[i], &w, 4);
+      }
+    });
+    EXPECT_EQ(next, kBytes);
+    const Download early = stream.begin_download({buffer, 0, kBytes});
+    stream.fill({buffer, 0, kBytes}, 9);  // later work doesn't reach what was downloaded
+    std::vector<uint32_t> got(kBytes / 4);
+    stream.finish(early, std::as_writable_bytes(std::span(got)));
+    size_t wrong = 0;
+    for (uint64_t i = 0; i < got.size(); ++i) wrong += got[i] != word(4 * i, salt);
+    EXPECT_EQ(wrong, 0u);
   }
 }
 

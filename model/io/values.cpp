@@ -1,0 +1,120 @@
+#include "model/io/values.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "vk/error.h"
+
+namespace vkflux::io {
+namespace {
+
+// One loop per pair of types, without branches, so that compilers make vector code of it.
+template <class In, class Out, class Fn>
+void each(std::span<const std::byte> in, std::span<std::byte> out, Fn fn) {
+  const size_t n = out.size() / sizeof(Out);
+  const std::byte* from = in.data();
+  std::byte* to = out.data();
+  for (size_t i = 0; i < n; ++i) {
+    In x;
+    std::memcpy(&x, from + i * sizeof(In), sizeof(In));
+    const Out y = fn(x);
+    std::memcpy(to + i * sizeof(Out), &y, sizeof(Out));
+  }
+}
+
+// Whether a word of `in` has all bits of `exponent`.
+template <class Word>
+bool any_special(std::span<const std::byte> in, Word exponent) {
+  Word found = 0;
+  for (size_t i = 0; i < in.size() / sizeof(Word); ++i) {
+    Word x;
+    std::memcpy(&x, in.data() + i * sizeof(Word), sizeof(Word));
+    found |= static_cast<Word>((x & exponent) == exponent);
+  }
+  return found != 0;
+}
+
+// Exact for all finite values: the product brings f16's exponents, and its subnormals, to those of f32.
+float finite_f16(uint16_t h) {
+  const auto bits = static_cast<uint32_t>(h & 0x7fffu) << 13;
+  const float x = std::bit_cast<float>(bits) * 0x1p112f;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(x) | static_cast<uint32_t>(h & 0x8000u) << 16);
+}
+
+float from_e4m3(uint8_t b) {
+  const int e = b >> 3 & 15, m = b & 7;
+  if (e == 15 && m == 7) return NAN;
+  const float x =
+      e ? std::ldexp(1.0f + static_cast<float>(m) / 8, e - 7) : std::ldexp(static_cast<float>(m), -9);
+  return b & 0x80 ? -x : x;
+}
+
+bool finite(FileDType from, std::span<const std::byte> in) {
+  if (from == FileDType::f32) return !any_special<uint32_t>(in, 0x7f800000u);
+  if (from == FileDType::f16) return !any_special<uint16_t>(in, 0x7c00u);
+  return !any_special<uint16_t>(in, 0x7f80u);
+}
+
+void widen(FileDType from, std::span<const std::byte> in, std::span<std::byte> out, bool special) {
+  switch (from) {
+    case FileDType::f32:
+      std::memcpy(out.data(), in.data(), out.size());
+      break;
+    case FileDType::f16:
+      special ? each<uint16_t, float>(in, out, &from_f16) : each<uint16_t, float>(in, out, &finite_f16);
+      break;
+    case FileDType::bf16:
+      each<uint16_t, uint32_t>(in, out, [](uint16_t h) { return static_cast<uint32_t>(h) << 16; });
+      break;
+    case FileDType::f64:
+      each<double, float>(in, out, [](double d) { return static_cast<float>(d); });
+      break;
+    case FileDType::f8_e4m3:
+      each<uint8_t, float>(in, out, &from_e4m3);
+      break;
+    case FileDType::f8_e5m2:
+      each<uint8_t, float>(in, out, [](uint8_t b) { return from_f16(static_cast<uint16_t>(b << 8)); });
+      break;
+    default:
+      throw Error(ErrorCode::format, fmt::format("{} values aren't floating-point numbers", name(from)));
+  }
+}
+
+bool same(FileDType a, DType b) {
+  return (a == FileDType::f32 && b == DType::f32) || (a == FileDType::f16 && b == DType::f16) ||
+         (a == FileDType::bf16 && b == DType::bf16);
+}
+
+}  // namespace
+
+bool convert(FileDType from, std::span<const std::byte> in, DType to, std::span<std::byte> out) {
+  if (out.empty()) return true;
+  const bool plain = from == FileDType::f32 || from == FileDType::f16 || from == FileDType::bf16;
+  bool ok = !plain || finite(from, in);
+  if (same(from, to)) {
+    std::memcpy(out.data(), in.data(), out.size());
+    return ok;
+  }
+  if (to == DType::f32) {
+    widen(from, in, out, !ok);
+    return ok && (plain || finite(FileDType::f32, out));
+  }
+  // By way of f32, a piece at a time.
+  std::array<std::byte, 4096> wide;
+  const size_t unit = size_of(from), most = wide.size() / 4;
+  for (size_t at = 0, n = out.size() / 2; at < n; at += most) {
+    const size_t count = std::min(most, n - at);
+    const std::span<std::byte> piece(wide.data(), 4 * count), half = out.subspan(2 * at, 2 * count);
+    widen(from, in.subspan(at * unit, count * unit), piece, !ok);
+    ok = ok && (plain || finite(FileDType::f32, piece));
+    to == DType::f16 ? each<float, uint16_t>(piece, half, &to_f16)
+                     : each<float, uint16_t>(piece, half, &to_bf16);
+  }
+  return ok;
+}
+
+}  // namespace vkflux::io
