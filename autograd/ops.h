@@ -17,6 +17,8 @@ namespace vkflux::op {
 /// x itself when it is contiguous and bindable, else a copy (any dtype of 4 bytes; f16/bf16/u8 when
 /// contiguous).
 Tensor contiguous(const Tensor& x);
+/// A dense copy, always (the same types).
+Tensor clone(const Tensor& x);
 Tensor reshape(const Tensor& x, const Shape& shape);
 /// [start, start + length) of dimension dim: a view.
 Tensor narrow(const Tensor& x, int dim, int64_t start, int64_t length);

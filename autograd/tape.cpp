@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "autograd/ops.h"
 #include "vk/error.h"
@@ -13,6 +14,11 @@ namespace {
 Tape*& current() {
   thread_local Tape* tape = nullptr;
   return tape;
+}
+
+bool same_place(const Tensor& a, const Tensor& b) {
+  const Binding x = a.binding(), y = b.binding();
+  return x.buffer == y.buffer && x.offset == y.offset;
 }
 
 }  // namespace
@@ -32,15 +38,52 @@ Tensor Grads::of(uint64_t id) const {
   const auto it = map_.find(id);
   if (it != map_.end()) return it->second.grad;
   const auto d = destinations_.find(id);
-  return d == destinations_.end() ? Tensor() : d->second;
+  return d == destinations_.end() ? Tensor() : d->second.grad;
 }
 
 bool Grads::wants(const Tensor& x) const {
   return std::any_of(tapes_.begin(), tapes_.end(), [&](const Tape* t) { return t->active(x); });
 }
 
-void Grads::collect(const Tensor& x, const Tensor& destination) {
-  destinations_[x.id()] = destination;
+void Grads::collect(const Tensor& x, const Tensor& destination, bool empty) {
+  destinations_[x.id()] = {destination, empty};
+}
+
+Tensor Grads::collected(const Tensor& x, Destination** whole) {
+  if (const auto d = destinations_.find(x.id()); d != destinations_.end()) {
+    *whole = &d->second;
+    return d->second.grad;
+  }
+  for (const Tape* t : tapes_) {
+    const auto part = t->parts_.find(x.id());
+    if (part == t->parts_.end()) continue;
+    const auto d = destinations_.find(part->second.whole);
+    if (d == destinations_.end()) break;
+    *whole = &d->second;
+    return d->second.grad.slice(part->second.dim, part->second.start, x.dim(part->second.dim));
+  }
+  return {};
+}
+
+Tensor Grads::place(const Tensor& x, bool* sum) {
+  if (sum) *sum = false;
+  Destination* whole = nullptr;
+  if (const Tensor at = collected(x, &whole); at.defined()) {
+    const bool all = at.numel() == whole->grad.numel(), empty = std::exchange(whole->empty, false);
+    // Kernels may write a last vec4 past the end, where others' zeros must stay.
+    if (all && empty && at.numel() % 4 == 0) return at;
+    const bool dense_rows = at.is_contiguous() || (at.rank() == 2 && at.strides()[1] == 1);
+    if (sum && dense_rows) {
+      *sum = true;
+      return at;
+    }
+  } else if (const auto it = map_.find(x.id()); it == map_.end()) {
+    return (map_[x.id()] = {Tensor::empty(x.device(), x.shape()), true}).grad;
+  } else if (sum && it->second.ours) {
+    *sum = true;
+    return it->second.grad;
+  }
+  return Tensor::empty(x.device(), x.shape());
 }
 
 void Grads::add(const Tensor& x, const Tensor& dx) {
@@ -49,14 +92,17 @@ void Grads::add(const Tensor& x, const Tensor& dx) {
     throw Error(ErrorCode::internal,
                 fmt::format("gradient {} for a tensor {}", dx.shape().str(), x.shape().str()));
   }
-  if (const auto d = destinations_.find(x.id()); d != destinations_.end()) {
-    op::accumulate(d->second, dx);
+  Destination* whole = nullptr;
+  if (const Tensor at = collected(x, &whole); at.defined()) {
+    if (same_place(at, dx)) return;
+    whole->empty = false;
+    op::accumulate(at, dx);
     return;
   }
   const auto it = map_.find(x.id());
   if (it == map_.end()) {
     map_[x.id()] = {op::contiguous(dx), false};
-  } else {
+  } else if (!it->second.ours || !same_place(it->second.grad, dx)) {
     it->second = {op::add(it->second.grad, dx), true};
   }
 }
@@ -64,7 +110,8 @@ void Grads::add(const Tensor& x, const Tensor& dx) {
 void Grads::add_slice(const Tensor& x, int dim, int64_t start, const Tensor& dx) {
   if (!wants(x)) return;
   if (const auto d = destinations_.find(x.id()); d != destinations_.end()) {
-    op::accumulate(d->second.slice(dim, start, dx.dim(dim)), dx);
+    d->second.empty = false;
+    op::accumulate(d->second.grad.slice(dim, start, dx.dim(dim)), dx);
     return;
   }
   Slot& slot = map_[x.id()];
@@ -100,6 +147,12 @@ void Tape::push(const char* op, const std::vector<Tensor>& outputs, Backward bac
     active_.insert(y.id());
   }
   nodes_.push_back(std::move(node));
+}
+
+void Tape::push_narrow(const Tensor& y, const Tensor& x, int dim, int64_t start) {
+  parts_[y.id()] = {x.id(), dim, start};
+  push("narrow", {y},
+       [x = x.key(), id = y.id(), dim, start](Grads& g) { g.add_slice(x, dim, start, g.of(id)); });
 }
 
 Grads Tape::backward(const Tensor& loss, const Tensor& seed) {

@@ -40,10 +40,16 @@ class Grads {
   /// Accumulates dx into [start, start + dx.dim(dim)) of dimension `dim` of x's gradient: many slices of one
   /// tensor share one gradient buffer.
   void add_slice(const Tensor& x, int dim, int64_t start, const Tensor& dx);
+  /// Memory for the gradient that a backward is about to write, in whole, and then to add(): the place where
+  /// x's gradient is collected when it is still empty, else new memory. With `sum` the caller can also add to
+  /// what is there: *sum says that it must, and the place is then perhaps not bindable: a matrix of dense
+  /// rows, or a vector, that is a narrow() of what is collected.
+  Tensor place(const Tensor& x, bool* sum = nullptr);
   /// Adds the gradient of `from` to that of `to` and forgets it.
   void move(const Tensor& from, const Tensor& to);
-  /// Gradients of x are added into `destination` (the shape of x, contiguous), which the caller has zeroed.
-  void collect(const Tensor& x, const Tensor& destination);
+  /// Gradients of x are added into `destination` (the shape of x, contiguous), which the caller has zeroed;
+  /// empty: nothing has been added to it since.
+  void collect(const Tensor& x, const Tensor& destination, bool empty = true);
 
  private:
   friend class Tape;
@@ -51,8 +57,14 @@ class Grads {
     Tensor grad;
     bool ours = false;  // made here, so that adding in place changes nobody else's tensor
   };
+  struct Destination {
+    Tensor grad;
+    bool empty;
+  };
+  /// x, or the tensor that x is a narrow() of, is collected: x's part of that.
+  Tensor collected(const Tensor& x, Destination** whole);
   std::unordered_map<uint64_t, Slot> map_;
-  std::unordered_map<uint64_t, Tensor> destinations_;
+  std::unordered_map<uint64_t, Destination> destinations_;
   std::vector<const Tape*> tapes_;
 };
 
@@ -87,6 +99,8 @@ class Tape {
   /// Adds a node: `backward` reads gradients of the outputs and adds to those of the inputs. It must not
   /// capture the outputs' handles unless it reads their values (that would keep their memory).
   void push(const char* op, const std::vector<Tensor>& outputs, Backward backward);
+  /// The same for y = x[start .. start + length) of dimension `dim`.
+  void push_narrow(const Tensor& y, const Tensor& x, int dim, int64_t start);
 
   /// Runs the nodes backwards and forgets them. loss: any shape; seed: its gradient (ones when undefined).
   Grads backward(const Tensor& loss, const Tensor& seed = {});
@@ -102,8 +116,14 @@ class Tape {
     Device* device;
     Backward backward;
   };
+  struct Part {
+    uint64_t whole;
+    int dim;
+    int64_t start;
+  };
   void run(Grads& grads);
   std::vector<Node> nodes_;
+  std::unordered_map<uint64_t, Part> parts_;
   std::unordered_set<uint64_t> active_;
 };
 

@@ -1,15 +1,16 @@
 #version 450
 // Sums rows of x[rows, columns] in parts: part p (workgroup y) adds rows_per_part rows in order into y[p, :].
-// With VECTOR an invocation owns four columns (columns a multiple of 4), else one.
+// With VECTOR an invocation owns four columns (columns a multiple of 4), else one. With ADD they are added to y.
 #extension GL_GOOGLE_include_directive : require
 #include "linear.args.h"
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const uint LOCAL = 64;
 layout(constant_id = 1) const uint VECTOR = 1;
+layout(constant_id = 2) const uint ADD = 0;
 
 layout(set = 0, binding = 0) uniform samplerBuffer X;
-layout(set = 0, binding = 1) writeonly buffer Y { float y[]; };
+layout(set = 0, binding = 1) buffer Y { float y[]; };
 layout(push_constant) uniform Push { ColumnSumArgs a; };
 
 void main() {
@@ -27,6 +28,10 @@ void main() {
     }
   }
   const uint at = gl_WorkGroupID.y * a.columns + column;
+  if (ADD != 0) {
+    sum.x += y[at];
+    if (VECTOR != 0) sum.yzw += vec3(y[at + 1], y[at + 2], y[at + 3]);
+  }
   y[at] = sum.x;
   if (VECTOR != 0) {
     y[at + 1] = sum.y;

@@ -75,7 +75,7 @@ void Trainer::step() {
     Grads grads;
     for (size_t i = 0; i < names_.size(); ++i) {
       tape.watch((*state_.param)[i]);
-      grads.collect((*state_.param)[i], (*state_.grad)[i]);
+      grads.collect((*state_.param)[i], (*state_.grad)[i], micro == 0);
     }
     std::map<std::string, Tensor> extra;
     Tensor value;

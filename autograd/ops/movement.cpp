@@ -112,6 +112,14 @@ Tensor contiguous(const Tensor& x) {
   return y;
 }
 
+Tensor clone(const Tensor& x) {
+  const Tensor y = copied(x);
+  if (Tape* tape = Tape::wants({&x})) {
+    tape->push("clone", {y}, [x = x.key(), id = y.id()](Grads& g) { g.add(x, g.of(id)); });
+  }
+  return y;
+}
+
 Tensor reshape(const Tensor& x, const Shape& shape) {
   expect("reshape", shape.numel() == x.numel(), "the new shape " + shape.str() + " has another size", {&x});
   if (!x.is_bindable()) x.device().stream().count_relayout();
@@ -125,10 +133,7 @@ Tensor reshape(const Tensor& x, const Shape& shape) {
 Tensor narrow(const Tensor& x, int dim, int64_t start, int64_t length) {
   dim = axis("narrow", x, dim);
   const Tensor y = x.slice(dim, start, length);
-  if (Tape* tape = Tape::wants({&x})) {
-    tape->push("narrow", {y},
-               [x = x.key(), id = y.id(), dim, start](Grads& g) { g.add_slice(x, dim, start, g.of(id)); });
-  }
+  if (Tape* tape = Tape::wants({&x})) tape->push_narrow(y, x, dim, start);
   return y;
 }
 
@@ -183,8 +188,16 @@ Tensor concat(const std::vector<Tensor>& parts, int dim) {
       const Tensor dy = g.of(id);
       int64_t start = 0;
       for (const Tensor& p : keys) {
-        if (g.wants(p)) g.add(p, dy.slice(dim, start, p.dim(dim)));
+        const Tensor slice = dy.slice(dim, start, p.dim(dim));
         start += p.dim(dim);
+        if (!g.wants(p)) continue;
+        if (slice.is_bindable() || slice.numel() == 0) {
+          g.add(p, slice);
+          continue;
+        }
+        const Tensor dp = g.place(p);
+        gather_copy(dp, slice);
+        g.add(p, dp);
       }
     });
   }

@@ -68,10 +68,12 @@ inline void set_strides(uint32_t (&out)[6], const std::array<int64_t, Shape::kMa
 }
 
 /// Calls f(first, count) for pieces of a flat range of `count` elements of `bytes` bytes each that the device
-/// can bind as one storage buffer; `first` is a multiple of 64 elements.
+/// can bind, as a storage or a texel buffer; `first` is a multiple of 64 elements.
 template <class F>
 void for_pieces(Device& device, int64_t count, int64_t bytes, F f) {
-  const int64_t limit = static_cast<int64_t>(device.caps().max_storage_buffer_range) / bytes / 1024 * 1024;
+  const Caps& caps = device.caps();
+  const uint64_t most = std::min<uint64_t>(caps.max_storage_buffer_range, 16 * caps.max_texel_elements);
+  const int64_t limit = static_cast<int64_t>(most) / bytes / 1024 * 1024;
   for (int64_t first = 0; first < count; first += limit) f(first, std::min(limit, count - first));
 }
 

@@ -124,9 +124,10 @@ void Flux1::layer(int index, Pass& p) {
 Tensor Flux1::finish(const Pass& p) const {
   const Tensor& any = p.context.silu_vec;
   const ProfileScope scope(any.device().profiler(), "final_layer");
-  const Tensor img =
-      single_.empty() ? p.streams.img : op::narrow(p.x, 1, p.context.tokens.text, p.context.tokens.image);
-  return final_(img, p.context.silu_vec);
+  if (single_.empty()) return final_(p.streams.img, p.context.silu_vec);
+  const Tensor img = op::narrow(p.x, 1, p.context.tokens.text, p.context.tokens.image);
+  // Of one picture they are dense where they lie.
+  return final_(img.dim(0) == 1 ? img : op::clone(img), p.context.silu_vec);
 }
 
 Tensor Flux1::forward(const Flux1Inputs& in, Trace* trace) {

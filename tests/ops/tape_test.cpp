@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "autograd/ops.h"
+#include "autograd/optim.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/op_check.h"
 #include "vk/error.h"
@@ -92,7 +96,7 @@ TEST(TapeTest, CollectAddsIntoDestinations) {
       y = op::add(op::sum_all(op::mul(w, w)), op::sum_all(op::narrow(w, 0, 1, 2)));
     }
     Grads g;
-    g.collect(w, slot);
+    g.collect(w, slot, round == 1);
     tape.backward({{y, {}}}, g);
     const auto k = static_cast<float>(round);
     EXPECT_EQ(slot.to_host(), (Floats{2 * k, 5 * k, 7 * k, 8 * k}));
@@ -114,6 +118,59 @@ std::vector<Tensor> fork(const Tensor& x) {
     });
   }
   return outputs;
+}
+
+// Products write, or add, where gradients are collected, of whole weights and of parts of them; the bits
+// between the slots of an arena stay zero.
+TEST(TapeTest, ProductsOfCollectedWeights) {
+  for (const int64_t n : {64, 37}) {
+    SCOPED_TRACE(n);
+    const int64_t half = n / 2;
+    const auto draw = [](Shape shape, uint64_t stream) { return op::normal(device(), shape, 1, stream); };
+    const Tensor x = draw({5, n}, 0), w = draw({n, n}, 1), v = draw({n, n}, 2), b = draw({n}, 3),
+                 s = draw({n}, 4);
+    const auto loss = [&] {
+      const Tensor first = op::linear(op::layer_norm(op::linear(x, w, b), s, b, 1e-5f), w, b);
+      const Tensor rows =
+          op::linear(first, op::narrow(w, 0, half, n - half), op::narrow(b, 0, half, n - half));
+      const Tensor columns = op::linear(op::narrow(first, 1, 0, half), op::narrow(v, 1, half, half));
+      return op::add(op::sum_all(op::unary(rows, op::Unary::square)), op::sum_all(columns));
+    };
+    const auto gradients = [&](Grads& g) {
+      Tape tape;
+      for (const Tensor& t : {w, v, b, s}) tape.watch(t);
+      Tensor y;
+      {
+        const auto scope = tape.record();
+        y = loss();
+      }
+      tape.backward({{y, Tensor()}}, g);
+    };
+    Grads plain;
+    gradients(plain);
+    const Arena arena(device(), {{"w", w.shape()}, {"v", v.shape()}, {"b", b.shape()}, {"s", s.shape()}});
+    for (int pass = 0; pass < 2; ++pass) {
+      Grads g;
+      size_t slot = 0;
+      for (const Tensor& t : {w, v, b, s}) g.collect(t, arena[slot++], pass == 0);
+      gradients(g);
+    }
+    size_t slot = 0, values = 0;
+    for (const Tensor& t : {w, v, b, s}) {
+      const Floats one = plain.of(t).to_host(), both = arena[slot++].to_host();
+      double largest = 0, error = 0;
+      for (size_t i = 0; i < one.size(); ++i) {
+        largest = std::max(largest, std::fabs(2.0 * one[i]));
+        error = std::max(error, std::fabs(2.0 * one[i] - both[i]));
+      }
+      EXPECT_GT(largest, 0);
+      EXPECT_LE(error, 1e-5 * largest);
+      values += static_cast<size_t>(std::count_if(both.begin(), both.end(), [](float f) { return f != 0; }));
+    }
+    const Floats all = arena.flat().to_host();
+    EXPECT_EQ(static_cast<size_t>(std::count_if(all.begin(), all.end(), [](float f) { return f != 0; })),
+              values);
+  }
 }
 
 TEST(TapeTest, UnusedOutputsOfANodeCountAsZero) {
