@@ -125,10 +125,12 @@ Tensor global_norm(const Tensor& grad) {
   return norm;
 }
 
-Tensor clip_scale(const Tensor& norm, float max_norm) {
+Tensor clip_scale(const Tensor& norm, float max_norm, const Tensor& loss) {
   expect_one("clip_scale", norm);
+  if (loss.defined()) expect_one("clip_scale", loss);
   const Tensor scale = Tensor::empty(norm.device(), {});
-  run(norm.device(), {"clip_scale"}, {norm, scale}, args::ClipScaleArgs{max_norm}, {1, 1, 1}, {2, 8});
+  run(norm.device(), {"clip_scale"}, {norm, loss.defined() ? loss : norm, scale},
+      args::ClipScaleArgs{max_norm}, {1, 1, 1}, {2, 12});
   return scale;
 }
 

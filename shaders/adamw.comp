@@ -21,7 +21,11 @@ layout(push_constant) uniform Push { AdamWArgs a; };
 
 void update(uint i, out vec4 p, out vec4 m, out vec4 v) {
   vec4 g = texelFetch(G, int(i));
-  if (HAS_SCALE != 0) g *= grad_scale[0];
+  if (HAS_SCALE != 0) {
+    const float scale = grad_scale[0];
+    if ((floatBitsToUint(scale) & 0x7f800000u) == 0x7f800000u) return;  // not finite: nothing is changed
+    g *= scale;
+  }
   float decay = a.decay;
   if (HAS_MASK != 0) {
     const uint slot = i >> 4;

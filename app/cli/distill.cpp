@@ -193,6 +193,7 @@ int distil(const Options& o, Distiller& distiller, SamplingRuns& runs, const std
   while (!distiller.finished()) {
     distiller.begin_step(runs.steps_done());
     runs.step();
+    distiller.end_step();
     const int64_t done = distiller.updates_done();
     progress.update(done, fmt::format("ready {}/{}", distiller.students().ready().size(),
                                       distiller.students().layers.size()));

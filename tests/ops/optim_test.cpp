@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
+#include <tuple>
 
 #include "autograd/run.h"
 #include "tests/harness/gpu.h"
@@ -55,6 +57,20 @@ void check_adamw(int64_t n, bool scaled, bool masked) {
   EXPECT_LE(error_of(param.to_host(), want.p), 1e-5);
   EXPECT_LE(error_of(m.to_host(), want.m), 1e-5);
   EXPECT_LE(error_of(v.to_host(), want.v), 1e-5);
+}
+
+TEST(Optim, WhatIsNotFiniteChangesNothing) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const auto one = [](float x) { return Tensor::full(device(), {}, x); };
+  for (const auto& [norm, loss, steps] :
+       {std::tuple{2.0f, 1.0f, true}, {inf, 1.0f, false}, {2.0f, NAN, false}}) {
+    const Tensor p = Tensor::full(device(), {70}, 1.0f), g = Tensor::full(device(), {70}, norm),
+                 m = Tensor::zeros(device(), {70}), v = Tensor::zeros(device(), {70});
+    adamw(p, g, m, v, {}, 1, clip_scale(one(norm), 1, one(loss)));
+    for (float x : p.to_host()) EXPECT_EQ(x != 1, steps);
+    for (float x : m.to_host()) EXPECT_EQ(x != 0, steps);
+    for (float x : v.to_host()) EXPECT_EQ(x != 0, steps);
+  }
 }
 
 TEST(Optim, AdamWFollowsTheDefinition) {

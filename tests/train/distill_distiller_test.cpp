@@ -91,6 +91,7 @@ class DistillerTest : public ::testing::Test {
     for (; step < last && !d.finished(); ++step) {
       d.begin_step(step);
       calls.run(bank_, step);
+      d.end_step();
     }
     d.detach();
     return step;
@@ -241,7 +242,7 @@ class Starved : public Distiller {
   int failures = 0, calls = 0;
 
  protected:
-  UpdateResult update(int layer, const TeacherSample& sample) override {
+  PendingUpdate update(int layer, const TeacherSample& sample) override {
     if (++calls <= failures) throw Error(ErrorCode::out_of_device_memory, "simulated");
     return Distiller::update(layer, sample);
   }
@@ -284,7 +285,7 @@ class Poisoned : public Distiller {
   using Distiller::Distiller;
 
  protected:
-  UpdateResult update(int layer, const TeacherSample& sample) override {
+  PendingUpdate update(int layer, const TeacherSample& sample) override {
     TeacherSample bad = sample;
     bad.teacher = Tensor::full(device(), sample.teacher.shape(), std::numeric_limits<float>::infinity());
     return Distiller::update(layer, bad);

@@ -142,6 +142,8 @@ io::Json Distiller::state() const {
 
 void Distiller::save(std::vector<io::TensorData>& tensors, std::map<std::string, std::string>& metadata,
                      bool with_replay) const {
+  if (!issued_.empty() || !fresh_.empty())
+    throw Error(ErrorCode::internal, "a distiller is saved between steps: after end_step()");
   for (const auto& [index, layer] : layers_) {
     const AdamWState& s = layer.trainer->state();
     const std::vector<std::string>& names = layer.trainer->names();
@@ -232,6 +234,9 @@ void Distiller::load(const std::string& path, const std::set<std::string>& mine)
   ema_ = std::move(in.ema);
   metrics_ = std::move(in.metrics);
   done_ = in.done;
+  issued_.clear();
+  fresh_.clear();
+  last_.reset();
   apply_sizes();
   set_total_updates(total);
 }

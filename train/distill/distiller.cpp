@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "autograd/ops.h"
 #include "autograd/tape.h"
@@ -19,6 +20,7 @@ namespace {
 
 constexpr uint32_t kSwapStream = 0x5741, kReplayStream = 0x5250;
 constexpr int64_t kSnapshotEvery = 10, kMostRefused = 64;
+constexpr uint64_t kMostFresh = uint64_t{256} << 20;  // bytes of samples that the device may still hold
 // The averages of readiness keep 0.9 of their past at every flush of 20 losses, so a layer needs far more
 // than min_updates until they have forgotten its beginnings.
 constexpr int64_t kLagFactor = 16;
@@ -53,10 +55,9 @@ DType device_dtype(io::FileDType t) {
   return t == io::FileDType::f16 ? DType::f16 : t == io::FileDType::bf16 ? DType::bf16 : DType::f32;
 }
 
-HostTensor to_host(const Tensor& x, io::FileDType dtype) {
-  const std::vector<uint8_t> raw = op::cast(x, device_dtype(dtype)).to_host_bytes();
-  const auto* p = reinterpret_cast<const std::byte*>(raw.data());
-  return {dtype, {x.shape().begin(), x.shape().end()}, {p, p + raw.size()}};
+/// Room for what x will be on the host.
+HostTensor room_for(const Tensor& x, io::FileDType dtype) {
+  return {dtype, {x.shape().begin(), x.shape().end()}, std::vector<std::byte>(x.bytes())};
 }
 
 /// Rows of [B, H, N, D] at the given places of N.
@@ -87,21 +88,13 @@ HkrConfig config_of(const StudentModel& model, const DistillOptions& o) {
   return c;
 }
 
-}  // namespace
-
-int64_t updates_needed(int64_t layers, int64_t min_updates) {
-  return layers * std::max<int64_t>(1, min_updates) * kLagFactor;
-}
-
-TeacherSample upload(Device& device, const ReplaySample& s) {
-  const auto widen = [&](const HostTensor& t) {
-    return op::cast(Tensor::from_bytes(device, t.bytes, Shape(t.shape), device_dtype(t.dtype)), DType::f32);
-  };
+// `stored`: its tensors on the device, as they are stored.
+TeacherSample widened(Device& device, const ReplaySample& s, const std::array<Tensor, 4>& stored) {
   TeacherSample out;
-  out.q = widen(s.q_sub);
-  out.k = widen(s.k_full);
-  out.v = widen(s.v_full);
-  out.teacher = widen(s.teacher_sub);
+  out.q = op::cast(stored[0], DType::f32);
+  out.k = op::cast(stored[1], DType::f32);
+  out.v = op::cast(stored[2], DType::f32);
+  out.teacher = op::cast(stored[3], DType::f32);
   if (!s.key_mask.empty()) {
     out.key_mask = Tensor::from(device, std::span<const uint8_t>(s.key_mask), {out.k.dim(0), out.k.dim(2)});
   }
@@ -110,6 +103,32 @@ TeacherSample upload(Device& device, const ReplaySample& s) {
   if (s.sigma) out.sigma = static_cast<float>(*s.sigma);
   if (s.cfg_scale) out.cfg = static_cast<float>(*s.cfg_scale);
   return out;
+}
+
+}  // namespace
+
+int64_t updates_needed(int64_t layers, int64_t min_updates) {
+  return layers * std::max<int64_t>(1, min_updates) * kLagFactor;
+}
+
+uint64_t Distiller::Fresh::bytes() const {
+  uint64_t sum = 0;
+  for (const Tensor& t : tensors) sum += t.bytes();
+  return sum;
+}
+
+TeacherSample upload(Device& device, const ReplaySample& s) {
+  const auto send = [&](const HostTensor& t) {
+    return Tensor::from_bytes(device, t.bytes, Shape(t.shape), device_dtype(t.dtype));
+  };
+  return widened(device, s, {send(s.q_sub), send(s.k_full), send(s.v_full), send(s.teacher_sub)});
+}
+
+TeacherSample Distiller::sample(int layer, size_t index) const {
+  const ReplaySample& s = replay_.at(layer, index);
+  const auto fresh =
+      std::find_if(fresh_.begin(), fresh_.end(), [&](const Fresh& f) { return f.created == s.created; });
+  return fresh == fresh_.end() ? upload(device_, s) : widened(device_, s, fresh->tensors);
 }
 
 Distiller::Distiller(Device& device, const StudentModel& model, const DistillOptions& options)
@@ -180,7 +199,41 @@ void Distiller::detach() {
   bank_ = nullptr;
 }
 
+// Moves samples to the replay buffer, oldest first, until the device holds no more than keep_bytes of them.
+void Distiller::take_samples(uint64_t keep_bytes) {
+  uint64_t held = 0;
+  for (const Fresh& f : fresh_) held += f.bytes();
+  for (; !fresh_.empty() && held > keep_bytes; fresh_.pop_front()) {
+    const Fresh& f = fresh_.front();
+    held -= f.bytes();
+    ReplaySample* s = replay_.find(f.layer, f.created);
+    if (!s) continue;  // given up meanwhile
+    const std::array<HostTensor*, 4> to{&s->q_sub, &s->k_full, &s->v_full, &s->teacher_sub};
+    for (size_t i = 0; i < to.size(); ++i) device_.stream().finish(f.downloads[i], to[i]->bytes);
+  }
+}
+
+void Distiller::end_step() {
+  take_samples(0);
+  for (const Issued& issued : std::exchange(issued_, {})) {
+    const UpdateResult result = layers_.at(issued.layer).trainer->finish(issued.update, weights_);
+    if (result.applied) {
+      count(issued, result);
+      continue;
+    }
+    if (++refused_ > kMostRefused) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("{}: {} updates gave a loss or gradient that isn't finite; lower "
+                              "--learning-rate (now {})",
+                              layer_key(issued.layer), refused_, options_.settings.learning_rate));
+    }
+    if (refused_ == 1)
+      spdlog::warn("{}: an update with loss {} was left out", layer_key(issued.layer), result.loss);
+  }
+}
+
 void Distiller::begin_step(int64_t step) {
+  end_step();
   const DistillSettings& s = options_.settings;
   const auto n = static_cast<int64_t>(layers_.size());
   const int64_t low = std::clamp<int64_t>(s.min_swap_layers, 0, n);
@@ -224,8 +277,8 @@ DistillTotals Distiller::totals() const {
   DistillTotals t;
   t.updates = done_;
   t.remaining = remaining_;
-  t.log_var_huber = weights_.huber().item();
-  t.log_var_cosine = weights_.cosine().item();
+  t.log_var_huber = last_ ? last_->log_var_huber : static_cast<double>(weights_.huber().item());
+  t.log_var_cosine = last_ ? last_->log_var_cosine : static_cast<double>(weights_.cosine().item());
   t.replay_bytes = replay_.bytes();
   t.replay_budget = replay_.max_bytes();
   return t;
@@ -287,10 +340,15 @@ void Distiller::store(int layer, const AttentionCall& call, const Tensor& teache
   const io::FileDType dtype = options_.settings.replay_dtype();
   const std::vector<int32_t> rows = select_training_queries(call.q.dim(2), options_.settings.sizes.query_cap);
   ReplaySample s;
-  s.q_sub = to_host(pick_queries(call.q, rows), dtype);
-  s.k_full = to_host(call.k, dtype);
-  s.v_full = to_host(call.v, dtype);
-  s.teacher_sub = to_host(pick_queries(teacher, rows), dtype);
+  Fresh fresh{layer, 0, {pick_queries(call.q, rows), call.k, call.v, pick_queries(teacher, rows)}, {}};
+  const std::array<HostTensor*, 4> to{&s.q_sub, &s.k_full, &s.v_full, &s.teacher_sub};
+  const RegionScope lasting(device_.pool(), 0);
+  for (size_t i = 0; i < to.size(); ++i) {
+    Tensor& t = fresh.tensors[i];
+    t = op::cast(t, device_dtype(dtype));
+    *to[i] = room_for(t, dtype);
+    fresh.downloads[i] = device_.stream().begin_download(t.range());
+  }
   if (call.tokens.key_mask.defined()) {
     s.key_mask = safe_mask(call.tokens.key_mask.to_host_bytes(), call.k.dim(0));
   }
@@ -299,39 +357,34 @@ void Distiller::store(int layer, const AttentionCall& call, const Tensor& teache
   s.cfg_scale = std::isfinite(call.step.cfg_scale) ? static_cast<double>(call.step.cfg_scale)
                                                    : options_.settings.cfg_scale;
   replay_.push(layer, std::move(s));
+  fresh.created = replay_.created();
+  fresh_.push_back(std::move(fresh));
+  take_samples(kMostFresh);
 }
 
-UpdateResult Distiller::update(int layer, const TeacherSample& sample) {
-  return layers_.at(layer).trainer->update(sample, weights_);
+PendingUpdate Distiller::update(int layer, const TeacherSample& sample) {
+  return layers_.at(layer).trainer->begin(sample, weights_);
 }
 
 void Distiller::train(int layer) {
-  const int64_t updates = std::min(options_.settings.train_steps_per_call, remaining_);
-  for (int64_t r = 0; r < updates && training(); ++r) {
+  for (int64_t r = 0; r < options_.settings.train_steps_per_call && training(); ++r) {
     const auto held = static_cast<uint32_t>(replay_.size(layer));
     if (held == 0) return;
-    Rng rng(options_.seed, kReplayStream, static_cast<uint32_t>(done_), static_cast<uint32_t>(layer));
-    const TeacherSample sample = upload(device_, replay_.at(layer, rng.below(held)));
-    const UpdateResult result = update(layer, sample);
-    if (!result.applied) {
-      if (++refused_ > kMostRefused) {
-        throw Error(ErrorCode::invalid_argument,
-                    fmt::format("{}: {} updates gave a loss or gradient that isn't finite; lower "
-                                "--learning-rate (now {})",
-                                layer_key(layer), refused_, options_.settings.learning_rate));
-      }
-      if (refused_ == 1)
-        spdlog::warn("{}: an update with loss {} was left out", layer_key(layer), result.loss);
-      return;
-    }
-    count(layer, sample, result);
+    const auto number = static_cast<uint32_t>(done_) + static_cast<uint32_t>(issued_.size());
+    Rng rng(options_.seed, kReplayStream, number, static_cast<uint32_t>(layer));
+    const TeacherSample s = sample(layer, rng.below(held));
+    PendingUpdate pending = update(layer, s);
+    pending.out = {};
+    issued_.push_back({layer, s.sigma, s.cfg, std::move(pending)});
   }
 }
 
-void Distiller::count(int layer, const TeacherSample& sample, const UpdateResult& result) {
+void Distiller::count(const Issued& issued, const UpdateResult& result) {
+  const int layer = issued.layer;
   Student& student = *layers_.at(layer).student;
   Readiness& ready = student.readiness;
   student.last_loss = result.loss;
+  last_ = result;
   if (ema_.add_loss(layer, result.loss, ready)) {
     say(fmt::format("{} is {}", layer_key(layer), ready.ready ? "ready" : ready.refusal()));
   }
@@ -345,8 +398,8 @@ void Distiller::count(int layer, const TeacherSample& sample, const UpdateResult
   value_of(v, "ema_loss") = ready.ema_loss.value_or(result.loss);
   value_of(v, "updates") = static_cast<double>(ready.updates);
   value_of(v, "ready") = ready.ready ? 1 : 0;
-  if (sample.sigma) value_of(v, "sigma") = *sample.sigma;
-  if (sample.cfg) value_of(v, "cfg_scale") = *sample.cfg;
+  if (issued.sigma) value_of(v, "sigma") = *issued.sigma;
+  if (issued.cfg) value_of(v, "cfg_scale") = *issued.cfg;
   value_of(v, "layers_swapped") = static_cast<double>(swapped_.size());
   value_of(v, "layers_total") = static_cast<double>(layers_.size());
   value_of(v, "alpha_sigmoid") = 1 / (1 + std::exp(-result.alpha));
@@ -366,6 +419,7 @@ void Distiller::count(int layer, const TeacherSample& sample, const UpdateResult
 void Distiller::degrade_after(int layer, const std::string& why) {
   TrainingSizes& sizes = options_.settings.sizes;
   const TrainingSizes before = sizes;
+  end_step();  // what is under way has memory, too
   const bool changed = degrade(sizes);
   const uint64_t freed = replay_.clear(layer);
   device_.pool().trim();

@@ -3,16 +3,23 @@
 //
 //   Distiller distiller(device, student_model(transformer), options);
 //   distiller.attach(transformer.attention());
-//   for (int64_t step = 0; !distiller.finished(); ++step) { distiller.begin_step(step);  denoiser.step(); }
+//   for (int64_t step = 0; !distiller.finished(); ++step) { distiller.begin_step(step);  denoiser.step();
+//   distiller.end_step(); }
+//
+// Between begin_step() and end_step() nothing waits for the device but memory: samples and the numbers of
+// updates come to the host when the step ends.
 //
 // Every random choice is a function of (seed, counters), so a state that is saved and loaded between two
 // steps goes on with the same bits.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -55,6 +62,8 @@ class Distiller {
   void detach();
   /// Chooses the layers that are trained in this step; both passes of true guidance share them.
   void begin_step(int64_t step);
+  /// Takes in what the step's updates gave: metrics, readiness, and samples for later steps.
+  void end_step();
 
   /// All updates are done, or training gave up for lack of memory.
   bool finished() const { return !training(); }
@@ -94,17 +103,33 @@ class Distiller {
 
  protected:
   /// One update; tests make it fail.
-  virtual UpdateResult update(int layer, const TeacherSample& sample);
+  virtual PendingUpdate update(int layer, const TeacherSample& sample);
 
  private:
   struct Layer {
     std::shared_ptr<Student> student;
     std::unique_ptr<StudentTrainer> trainer;
   };
-  bool training() const { return enabled_ && remaining_ > 0; }
+  /// An update whose numbers the host doesn't have yet.
+  struct Issued {
+    int layer;
+    std::optional<float> sigma, cfg;
+    PendingUpdate update;
+  };
+  /// A sample that is still on its way to the replay buffer.
+  struct Fresh {
+    int layer;
+    int64_t created;
+    std::array<Tensor, 4> tensors;  // as they are stored: q, k, v, teacher
+    std::array<Download, 4> downloads;
+    uint64_t bytes() const;
+  };
+  bool training() const { return enabled_ && remaining_ > static_cast<int64_t>(issued_.size()); }
   void store(int layer, const AttentionCall& call, const Tensor& teacher);
   void train(int layer);
-  void count(int layer, const TeacherSample& sample, const UpdateResult& result);
+  void count(const Issued& issued, const UpdateResult& result);
+  TeacherSample sample(int layer, size_t index) const;
+  void take_samples(uint64_t keep_bytes);
   void degrade_after(int layer, const std::string& why);
   void apply_sizes();
   Tensor answer(int layer, const AttentionCall& call, const Tensor& teacher);
@@ -128,6 +153,9 @@ class Distiller {
 
   bool enabled_ = true;
   int64_t remaining_ = 0, done_ = 0, refused_ = 0;
+  std::vector<Issued> issued_;
+  std::deque<Fresh> fresh_;
+  std::optional<UpdateResult> last_;  // the last that was counted
   std::set<int> swapped_;
   std::set<int> warned_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;

@@ -124,6 +124,15 @@ size_t ReplayBuffer::size(int layer) const {
   return found == samples_.end() ? 0 : found->second.size();
 }
 
+ReplaySample* ReplayBuffer::find(int layer, int64_t created) {
+  const auto found = samples_.find(layer);
+  if (found == samples_.end()) return nullptr;
+  std::deque<ReplaySample>& queue = found->second;
+  const auto it =
+      std::find_if(queue.begin(), queue.end(), [&](const ReplaySample& s) { return s.created == created; });
+  return it == queue.end() ? nullptr : &*it;
+}
+
 const ReplaySample& ReplayBuffer::at(int layer, size_t index) const {
   if (index >= size(layer)) {
     throw Error(ErrorCode::invalid_argument,

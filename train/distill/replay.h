@@ -51,6 +51,8 @@ class ReplayBuffer {
   /// over the whole budget empties the buffer and isn't kept.
   void push(int layer, ReplaySample sample);
   size_t size(int layer) const;
+  /// The sample that push() numbered so, if the layer still has it.
+  ReplaySample* find(int layer, int64_t created);
   /// The layer's samples, oldest first; Error invalid_argument past the end.
   const ReplaySample& at(int layer, size_t index) const;
   /// Empties one layer and returns the bytes that this freed.

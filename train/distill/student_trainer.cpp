@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
+#include <span>
 
 #include "autograd/ops.h"
 #include "autograd/tape.h"
@@ -27,11 +30,9 @@ Tensor weighed(const Tensor& term, const Tensor& w) {
   return op::add(op::mul(term, half), op::affine(w, 0.5f));
 }
 
-std::vector<float> read_back(const std::vector<Tensor>& scalars) {
-  std::vector<Tensor> flat;
-  for (const Tensor& x : scalars) flat.push_back(x.view({1}));
-  return op::concat(flat, 0).to_host();
-}
+/// What finish() reads, in this order.
+enum Number : size_t { kLoss, kHuber, kCosine, kMse, kPower, kNorm, kAlphaAfter, kHuberAfter, kCosineAfter };
+using Numbers = std::array<float, 9>;
 
 }  // namespace
 
@@ -44,8 +45,8 @@ LossWeights::LossWeights(Device& device, float huber, float cosine)
   state_.param[1].copy_from_host(std::span<const float>(&cosine, 1));
 }
 
-void LossWeights::step(const AdamWOptions& options) {
-  adamw(state_.param.flat(), state_.grad.flat(), state_.m.flat(), state_.v.flat(), options, ++steps_);
+void LossWeights::step(const AdamWOptions& options, const Tensor& scale) {
+  adamw(state_.param.flat(), state_.grad.flat(), state_.m.flat(), state_.v.flat(), options, ++steps_, scale);
 }
 
 StudentTrainer::StudentTrainer(Device& device, HkrLayer& layer, const StudentOptimizer& options)
@@ -87,7 +88,7 @@ StudentTrainer::Terms StudentTrainer::forward(const TeacherSample& s, const Loss
   return t;
 }
 
-UpdateResult StudentTrainer::update(const TeacherSample& sample, LossWeights& weights) {
+PendingUpdate StudentTrainer::begin(const TeacherSample& sample, LossWeights& weights) {
   Profiler& profiler = sample.q.device().profiler();
   const ProfileScope whole(profiler, "update");
   state_.grad.flat().fill_zero();
@@ -115,35 +116,49 @@ UpdateResult StudentTrainer::update(const TeacherSample& sample, LossWeights& we
   const ProfileScope part(profiler, "optimiser");
   const auto untaped = Tape::pause();
   const Tensor norm = global_norm(state_.grad.flat());
-  const Tensor power = op::mean_all(op::unary(sample.teacher, op::Unary::square));
-  const std::vector<float> host =
-      read_back({terms.loss, terms.huber, terms.cosine, op::mse(terms.out, sample.teacher), power, norm});
-  UpdateResult r;
-  r.loss = host[0];
-  r.huber = host[1];
-  r.cosine = host[2];
-  r.mse = host[3];
-  r.nmse = r.mse / (static_cast<double>(host[4]) + kNmseEps);
-  r.grad_norm = host[5];
-  r.out = terms.out;
-  r.applied = std::isfinite(r.loss) && std::isfinite(r.grad_norm);
-  if (r.applied) {
-    apply(norm, sample.sigma && std::isfinite(*sample.sigma));
-    AdamWOptions adam = options_.adam;
-    adam.lr = options_.learning_rate;
-    weights.step(adam);
+  const Tensor power = op::mean_all(op::unary(sample.teacher, op::Unary::square)),
+               mse = op::mse(terms.out, sample.teacher);
+  const Tensor gate = clip_scale(norm, std::numeric_limits<float>::max(), terms.loss);
+  const double clip = options_.grad_clip_norm;
+  PendingUpdate pending{{}, terms.out, sample.sigma && std::isfinite(*sample.sigma)};
+  apply(clip > 0 ? clip_scale(norm, static_cast<float>(clip), terms.loss) : gate, pending.conditioned);
+  AdamWOptions adam = options_.adam;
+  adam.lr = options_.learning_rate;
+  weights.step(adam, gate);
+  std::vector<Tensor> numbers;
+  for (const Tensor& x : {terms.loss, terms.huber, terms.cosine, mse, power, norm, layer_.alpha,
+                          weights.huber(), weights.cosine()}) {
+    numbers.push_back(x.view({1}));
   }
-  const std::vector<float> after = read_back({layer_.alpha, weights.huber(), weights.cosine()});
-  r.alpha = after[0];
-  r.log_var_huber = after[1];
-  r.log_var_cosine = after[2];
-  sample.q.device().kernels().save();
+  pending.numbers = norm.device().stream().begin_download(op::concat(numbers, 0).range());
+  return pending;
+}
+
+UpdateResult StudentTrainer::finish(const PendingUpdate& pending, LossWeights& weights) {
+  Device& device = state_.param.flat().device();
+  Numbers n{};
+  device.stream().finish(pending.numbers, std::as_writable_bytes(std::span(n)));
+  UpdateResult r;
+  r.loss = n[kLoss];
+  r.huber = n[kHuber];
+  r.cosine = n[kCosine];
+  r.mse = n[kMse];
+  r.nmse = r.mse / (static_cast<double>(n[kPower]) + kNmseEps);
+  r.grad_norm = n[kNorm];
+  r.alpha = n[kAlphaAfter];
+  r.log_var_huber = n[kHuberAfter];
+  r.log_var_cosine = n[kCosineAfter];
+  r.out = pending.out;
+  r.applied = std::isfinite(r.loss) && std::isfinite(r.grad_norm);
+  if (!r.applied) {
+    for (size_t g = 0; g < kGroups; ++g) steps_[g] -= g != kConditioner || pending.conditioned;
+    weights.set_steps(weights.steps() - 1);
+  }
+  device.kernels().save();
   return r;
 }
 
-void StudentTrainer::apply(const Tensor& norm, bool conditioned) {
-  const Tensor scale =
-      options_.grad_clip_norm > 0 ? clip_scale(norm, static_cast<float>(options_.grad_clip_norm)) : Tensor();
+void StudentTrainer::apply(const Tensor& scale, bool conditioned) {
   for (size_t g = 0; g < kGroups; ++g) {
     if (g == kConditioner && !conditioned) continue;
     AdamWOptions adam;

@@ -48,8 +48,8 @@ class LossWeights {
   const AdamWState& state() const { return state_; }
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
-  /// One step with the gradients in state().grad, never clipped.
-  void step(const AdamWOptions& options);
+  /// One step with the gradients in state().grad; scale: adamw's.
+  void step(const AdamWOptions& options, const Tensor& scale);
 
  private:
   AdamWState state_;
@@ -63,13 +63,26 @@ struct UpdateResult {
   bool applied = true;  // false: something wasn't finite, and nothing was changed
 };
 
+/// An update under way, whose numbers come to the host when somebody asks.
+struct PendingUpdate {
+  Download numbers;
+  Tensor out;
+  bool conditioned = false;  // the conditioner took part
+};
+
 /// Owns the optimiser state of one student. The student's parameters live in its arena from now on.
 class StudentTrainer {
  public:
   StudentTrainer(Device& device, HkrLayer& layer, const StudentOptimizer& options);
 
-  /// Waits for the device once before and once after the optimiser's step.
-  UpdateResult update(const TeacherSample& sample, LossWeights& weights);
+  /// Records an update and waits for nothing: on the device a loss or gradient that isn't finite leaves
+  /// everything as it was. Steps are counted at once; finish() takes back those of an update that was left
+  /// out, so updates recorded in between have their moments corrected for one step too many.
+  PendingUpdate begin(const TeacherSample& sample, LossWeights& weights);
+  UpdateResult finish(const PendingUpdate& pending, LossWeights& weights);
+  UpdateResult update(const TeacherSample& sample, LossWeights& weights) {
+    return finish(begin(sample, weights), weights);
+  }
 
   /// Parameter names in the order of the arenas: HkrLayer::visit().
   const std::vector<std::string>& names() const { return names_; }
@@ -85,7 +98,7 @@ class StudentTrainer {
     Tensor loss, huber, cosine, out;
   };
   Terms forward(const TeacherSample& sample, const LossWeights& weights) const;
-  void apply(const Tensor& norm, bool conditioned);
+  void apply(const Tensor& scale, bool conditioned);
   Tensor group(const Arena& arena, size_t g) const;
 
   HkrLayer& layer_;
