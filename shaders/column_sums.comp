@@ -8,7 +8,7 @@ layout(constant_id = 3) const uint PLAIN = 1;
 layout(constant_id = 4) const uint WEIGHTED = 1;
 layout(set = 0, binding = 0) uniform samplerBuffer DY;
 layout(set = 0, binding = 1) uniform samplerBuffer X;
-layout(set = 0, binding = 2) readonly buffer Stats { vec2 stats[]; };  // mean, 1/deviation per row
+layout(set = 0, binding = 2) uniform samplerBuffer Stats;  // mean, 1/deviation per row
 layout(set = 0, binding = 3) writeonly buffer PlainOut { vec4 plain[]; };
 layout(set = 0, binding = 4) writeonly buffer WeightedOut { vec4 weighted[]; };
 layout(push_constant) uniform Push { ColumnSumsArgs a; };
@@ -25,7 +25,8 @@ void main() {
     if (WEIGHTED != 0) {
       vec4 x = LOAD(X, i);
       if (HAS_STATS != 0) {
-        const vec2 t = stats[row];
+        const vec4 two = texelFetch(Stats, int(row / 2));
+        const vec2 t = row % 2 == 0 ? two.xy : two.zw;
         x = (x - t.x) * t.y;
       }
       w += dy * x;
