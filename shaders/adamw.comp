@@ -21,11 +21,7 @@ layout(push_constant) uniform Push { AdamWArgs a; };
 
 void update(uint i, out vec4 p, out vec4 m, out vec4 v) {
   vec4 g = texelFetch(G, int(i));
-  if (HAS_SCALE != 0) {
-    const float scale = grad_scale[0];
-    if ((floatBitsToUint(scale) & 0x7f800000u) == 0x7f800000u) return;  // not finite: nothing is changed
-    g *= scale;
-  }
+  if (HAS_SCALE != 0) g *= grad_scale[0];
   float decay = a.decay;
   if (HAS_MASK != 0) {
     const uint slot = i >> 4;
@@ -38,6 +34,8 @@ void update(uint i, out vec4 p, out vec4 m, out vec4 v) {
 }
 
 void main() {
+  // A scale that isn't finite: nothing is changed.
+  if (HAS_SCALE != 0 && (floatBitsToUint(grad_scale[0]) & 0x7f800000u) == 0x7f800000u) return;
   EACH(i, a.units / WIDTH) {
     vec4 p[WIDTH], m[WIDTH], v[WIDTH];
     [[unroll]] for (uint k = 0; k < WIDTH; ++k) update(i * WIDTH + k, p[k], m[k], v[k]);
