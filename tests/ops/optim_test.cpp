@@ -62,14 +62,17 @@ void check_adamw(int64_t n, bool scaled, bool masked) {
 TEST(Optim, WhatIsNotFiniteChangesNothing) {
   const float inf = std::numeric_limits<float>::infinity();
   const auto one = [](float x) { return Tensor::full(device(), {}, x); };
-  for (const auto& [norm, loss, steps] :
-       {std::tuple{2.0f, 1.0f, true}, {inf, 1.0f, false}, {2.0f, NAN, false}}) {
-    const Tensor p = Tensor::full(device(), {70}, 1.0f), g = Tensor::full(device(), {70}, norm),
-                 m = Tensor::zeros(device(), {70}), v = Tensor::zeros(device(), {70});
-    adamw(p, g, m, v, {}, 1, clip_scale(one(norm), 1, one(loss)));
-    for (float x : p.to_host()) EXPECT_EQ(x != 1, steps);
-    for (float x : m.to_host()) EXPECT_EQ(x != 0, steps);
-    for (float x : v.to_host()) EXPECT_EQ(x != 0, steps);
+  const int64_t sizes[] = {70, 640};  // the second for the variant of wide stores
+  for (const int64_t n : sizes) {
+    for (const auto& [norm, loss, steps] :
+         {std::tuple{2.0f, 1.0f, true}, {inf, 1.0f, false}, {2.0f, NAN, false}}) {
+      const Tensor p = Tensor::full(device(), {n}, 1.0f), g = Tensor::full(device(), {n}, norm),
+                   m = Tensor::zeros(device(), {n}), v = Tensor::zeros(device(), {n});
+      adamw(p, g, m, v, {}, 1, clip_scale(one(norm), 1, one(loss)));
+      for (float x : p.to_host()) EXPECT_EQ(x != 1, steps);
+      for (float x : m.to_host()) EXPECT_EQ(x != 0, steps);
+      for (float x : v.to_host()) EXPECT_EQ(x != 0, steps);
+    }
   }
 }
 
