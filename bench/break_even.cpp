@@ -16,12 +16,12 @@ namespace {
 constexpr int64_t kMostTokens = int64_t{1} << 26;
 constexpr double kFarthest = 64;  // extrapolation, as a multiple of the last count
 
-Measured timed(Device& device, const Function& fn, const Inputs& inputs, const Cost& cost, const Peaks& peaks,
+Measured timed(Device& device, const Function& fn, const Inputs& inputs, const Cost& cost, PeakProbe& probe,
                const MeasureOptions& options) {
   Case c;
   c.name = "attention";
   c.make = [&] { return forward_of(inputs, fn); };
-  const Row row = measure(device, c, peaks, options);
+  const Row row = measure(device, c, probe, options);
   return {cost.flops, cost.bytes, row.bytes, row.p10_ms, row.median_ms};
 }
 
@@ -58,14 +58,14 @@ HkrConfig parse_student(const std::string& text, int64_t head_dim) {
   return c;
 }
 
-Measured measure_full(Device& device, const AttentionSetting& s, int64_t image, const Peaks& peaks,
+Measured measure_full(Device& device, const AttentionSetting& s, int64_t image, PeakProbe& probe,
                       const MeasureOptions& options) {
   const Function fn = [](const Inputs& i) { return op::attention(i[0], i[1], i[2]); };
-  return timed(device, fn, tokens(device, s, image), FullAttention().cost(s.shape(image)), peaks, options);
+  return timed(device, fn, tokens(device, s, image), FullAttention().cost(s.shape(image)), probe, options);
 }
 
 Measured measure_student(Device& device, const StudentSetup& student, const AttentionSetting& s,
-                         int64_t image, const Peaks& peaks, const MeasureOptions& options) {
+                         int64_t image, PeakProbe& probe, const MeasureOptions& options) {
   const auto layer = std::make_shared<HkrLayer>(student.config, student.options());
   const std::vector<Param> params = parameters(*layer);
   allocate(params, device);
@@ -74,7 +74,7 @@ Measured measure_student(Device& device, const StudentSetup& student, const Atte
     return layer->forward({i[0], i[1], i[2], {}, text, {}, 0.5f, 1.0f}).out;
   };
   return timed(device, fn, tokens(device, s, image),
-               hkr_cost(student.config, student.options(), s.shape(image)), peaks, options);
+               hkr_cost(student.config, student.options(), s.shape(image)), probe, options);
 }
 
 int64_t break_even_flops(const StudentSetup& student, const AttentionSetting& s) {

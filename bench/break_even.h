@@ -33,10 +33,10 @@ struct Measured {
   double flops = 0, bytes = 0, moved = 0, ms = 0, median_ms = 0;
   double gflops() const { return ms > 0 ? flops / ms * 1e-6 : 0; }
 };
-Measured measure_full(Device& device, const AttentionSetting& s, int64_t image, const Peaks& peaks,
+Measured measure_full(Device& device, const AttentionSetting& s, int64_t image, PeakProbe& probe,
                       const MeasureOptions& options);
 Measured measure_student(Device& device, const StudentSetup& student, const AttentionSetting& s,
-                         int64_t image, const Peaks& peaks, const MeasureOptions& options);
+                         int64_t image, PeakProbe& probe, const MeasureOptions& options);
 
 /// Image tokens from which the student needs fewer operations; 0 when it never does below 2^26.
 int64_t break_even_flops(const StudentSetup& student, const AttentionSetting& s);

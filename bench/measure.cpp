@@ -11,6 +11,7 @@ namespace {
 
 // A first run that takes longer than this is dominated by its kernels, not by compiling them.
 constexpr double kLongMs = 1500;
+constexpr double kBetweenProbesMs = 100;
 
 double now_ms() {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
@@ -76,14 +77,6 @@ double percentile(std::vector<double> values, double fraction) {
   return std::lerp(values[low], values[high], at - static_cast<double>(low));
 }
 
-Peaks best(const Peaks& a, const Peaks& b) {
-  return {std::max(a.gflops, b.gflops), std::max(a.gbs, b.gbs)};
-}
-
-void set_share(Row& row, const Peaks& peaks) {
-  row.share = std::max(row.gflops / peaks.gflops, row.gbs / peaks.gbs);
-}
-
 double worst_error(const Inputs& results, const std::vector<Expected>& expected) {
   constexpr double kInfinite = std::numeric_limits<double>::infinity();
   double worst = 0;
@@ -106,7 +99,7 @@ double worst_error(const Inputs& results, const std::vector<Expected>& expected)
   return worst;
 }
 
-Row measure(Device& device, const Case& work, const Peaks& peaks, const MeasureOptions& options) {
+Row measure(Device& device, const Case& work, PeakProbe& probe, const MeasureOptions& options) {
   Row row;
   row.name = work.name, row.shape = work.shape, row.dtype = work.dtype, row.tolerance = work.tolerance;
   const Instance instance = work.make();
@@ -118,21 +111,29 @@ Row measure(Device& device, const Case& work, const Peaks& peaks, const MeasureO
     row.max_error = worst_error(results, instance.reference());
   }
   results.clear();
-  std::vector<double> ms;
-  double total = 0;
+  std::vector<double> ms, gflops, gbs;
+  double total = 0, probed = -kBetweenProbesMs;
+  const auto measure_peaks = [&] {
+    const Peaks peaks = probe.now();
+    gflops.push_back(peaks.gflops), gbs.push_back(peaks.gbs);
+    probed = total;
+  };
   while (static_cast<int>(ms.size()) < options.max_repeats &&
          (static_cast<int>(ms.size()) < options.min_repeats || total < options.seconds * 1e3)) {
+    if (total - probed >= kBetweenProbesMs) measure_peaks();
     const double took = time_ms(device, instance);
     ms.push_back(took / instance.steps);
     total += took;
   }
+  measure_peaks();
   row.repeats = static_cast<int>(ms.size());
   row.p10_ms = percentile(ms, 0.1);
   row.median_ms = percentile(ms, 0.5);
   row.p90_ms = percentile(ms, 0.9);
   row.gflops = row.flops / row.median_ms * 1e-6;
   row.gbs = row.bytes / row.median_ms * 1e-6;
-  set_share(row, peaks);
+  row.peaks = {percentile(gflops, 0.5), percentile(gbs, 0.5)};
+  row.share = std::max(row.gflops / row.peaks.gflops, row.gbs / row.peaks.gbs);
   return row;
 }
 

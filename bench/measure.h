@@ -12,9 +12,26 @@ namespace vkflux::bench {
 
 using Inputs = std::vector<Tensor>;
 
-/// The best the device was seen to do: multiply-adds on registers, and streaming through memory.
+/// What the device does when nothing else limits it: multiply-adds on registers, and streaming through
+/// memory.
 struct Peaks {
   double gflops = 0, gbs = 0;
+};
+
+/// Measures the peaks again and again, in a few milliseconds each: on a machine shared with others they
+/// change by half within seconds, so a row is only meant against the peaks around it.
+class PeakProbe {
+ public:
+  explicit PeakProbe(Device& device);
+  Peaks now();
+  const Peaks& best() const { return best_; }  // of all measurements so far
+
+ private:
+  double ms_of_flops();
+  Device& device_;
+  Tensor lanes_, from_, to_;
+  uint32_t rounds_ = 64;
+  Peaks best_;
 };
 
 /// Some elements of one result, computed on the host in another way. Differences count in units of `scale`,
@@ -54,7 +71,8 @@ struct Row {
   double p10_ms = 0, median_ms = 0, p90_ms = 0;  // wall time from first dispatch to completion
   double flops = 0, bytes = 0;                   // what the kernels declare
   double gflops = 0, gbs = 0;                    // at the median
-  double share = 0;  // time that the nearer of the two peaks would need, over the median; above 1 in caches
+  Peaks peaks;                                   // medians of what was measured between the repeats
+  double share = 0;  // time that the nearer of these peaks would need, over the median; above 1 in caches
   bool checked = false;
   double max_error = 0, tolerance = 0;  // relative to the typical size of a result
   bool right() const { return !checked || max_error <= tolerance; }
@@ -65,12 +83,7 @@ struct MeasureOptions {
   int min_repeats = 3, max_repeats = 200;
 };
 
-Peaks measure_peaks(Device& device);
-/// The larger of both, value by value: other processes only ever make a device look slower.
-Peaks best(const Peaks& a, const Peaks& b);
-Row measure(Device& device, const Case& work, const Peaks& peaks, const MeasureOptions& options);
-/// Sets the row's share of these peaks.
-void set_share(Row& row, const Peaks& peaks);
+Row measure(Device& device, const Case& work, PeakProbe& probe, const MeasureOptions& options);
 
 /// Largest difference in units of the scale; infinite when a value isn't finite or doesn't exist.
 double worst_error(const Inputs& results, const std::vector<Expected>& expected);

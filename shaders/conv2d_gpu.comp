@@ -11,7 +11,6 @@ layout(constant_id = 1) const uint TY = 16;
 layout(constant_id = 2) const uint PM = 4;  // pixels per invocation
 layout(constant_id = 3) const uint PO = 4;  // output channels per invocation, a multiple of 4
 layout(constant_id = 4) const uint KC = 4;  // TY * PM * KC is a multiple of 256
-layout(constant_id = 5) const uint DILATE = 1;
 layout(local_size_x = 256) in;
 layout(set = 0, binding = 0, std430) readonly buffer X { vec4 x[]; };
 layout(set = 0, binding = 1, std430) readonly buffer W { vec4 w[]; };  // packed by conv2d_pack.comp, lanes = TX * PO
@@ -34,9 +33,8 @@ struct Source {
 };
 
 vec4 fetch(Source s) {
-  const uint sy = uint(s.y + int(s.tap_y)), sx = uint(s.x + int(s.tap_x));  // negative: far too large
-  const uint py = sy / DILATE, px = sx / DILATE;
-  if (s.tap_y < a.kernel_h && py < a.in_h && px < a.in_w && py * DILATE == sy && px * DILATE == sx) {
+  const uint py = uint(s.y + int(s.tap_y)), px = uint(s.x + int(s.tap_x));  // negative: far too large
+  if (s.tap_y < a.kernel_h && py < a.in_h && px < a.in_w) {
     return x[((s.image * a.in_h + py) * a.in_w + px) * a.in_c4 + s.c];
   }
   return vec4(0);

@@ -14,7 +14,6 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const int SG = 8;
 layout(constant_id = 1) const int MA = 4;
 layout(constant_id = 2) const int NO = 16;      // a multiple of SG, or a divisor of it; a multiple of 4
-layout(constant_id = 3) const int DILATE = 1;   // spacing of the input's pixels (the stride, when this is a gradient)
 layout(set = 0, binding = 0) uniform samplerBuffer X;
 layout(set = 0, binding = 1) uniform samplerBuffer W;  // packed by conv2d_pack.comp, lanes = NO
 #ifdef SCALAR_STORE
@@ -51,9 +50,8 @@ void main() {
       int at[MA];
       bool inside[MA];
       [[unroll]] for (int m = 0; m < MA; ++m) {
-        const uint sy = uint(in_y[m] + ky), sx = uint(in_x[m] + kx);  // negative: far too large
-        const uint py = sy / uint(DILATE), px = sx / uint(DILATE);
-        const bool ok = py < a.in_h && px < a.in_w && py * uint(DILATE) == sy && px * uint(DILATE) == sx;
+        const uint py = uint(in_y[m] + ky), px = uint(in_x[m] + kx);  // negative: far too large
+        const bool ok = py < a.in_h && px < a.in_w;
         inside[m] = ok;
         at[m] = ok ? ((image[m] + int(py)) * int(a.in_w) + int(px)) * c4 : 0;
       }

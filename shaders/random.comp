@@ -30,7 +30,7 @@ vec2 box_muller(uint u, uint v) {
 void main() {
   uint i = group_1d() * LOCAL + gl_LocalInvocationIndex;
   if (i >= a.n4) return;
-  uvec4 r = philox(uvec4(i, 0u, a.stream_low, a.stream_high), uvec2(a.seed_low, a.seed_high));
+  uvec4 r = philox(uvec4(a.first4 + i, 0u, a.stream_low, a.stream_high), uvec2(a.seed_low, a.seed_high));
   if (NORMAL == 0) {
     y[i] = vec4(r >> 8) * 5.9604644775390625e-8;
   } else {

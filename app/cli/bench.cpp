@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <exception>
 #include <filesystem>
 #include <optional>
 
@@ -15,7 +16,6 @@ namespace vkflux::cli {
 namespace {
 
 constexpr const char* kModel = "models/emoji";
-constexpr size_t kRowsBetweenPeaks = 12;
 
 struct Options {
   std::string topic = "kernels", suite = "all", filter, model, compare, plot, csv;
@@ -86,25 +86,32 @@ void print_row(const bench::Row& r, const std::optional<EarlierRecord>& earlier)
   std::fflush(stdout);
 }
 
-/// Measures all cases. The peaks are measured again now and then: another process may slow down any one
-/// moment, and shares are only meant against the best the device can do.
-void measure_all(Device& device, const std::vector<bench::Case>& cases, const Options& o, bool json,
-                 const std::optional<EarlierRecord>& earlier, BenchRecord& record) {
+/// Measures all cases. Returns the first error of a row
+/// that couldn't be measured; the others are, all the same.
+std::exception_ptr measure_all(Device& device, bench::PeakProbe& probe, const std::vector<bench::Case>& cases,
+                               const Options& o, bool json, const std::optional<EarlierRecord>& earlier,
+                               BenchRecord& record) {
   Progress progress("bench", static_cast<int64_t>(cases.size()));
+  std::exception_ptr failed;
   for (size_t i = 0; i < cases.size(); ++i) {
     if (interrupted()) throw Error(ErrorCode::cancelled, "interrupted");
-    if (i > 0 && i % kRowsBetweenPeaks == 0)
-      record.peaks = bench::best(record.peaks, bench::measure_peaks(device));
-    const ErrorContext context(full_name(cases[i]));
-    record.rows.push_back(bench::measure(device, cases[i], record.peaks, o.measure));
+    try {
+      const ErrorContext context(full_name(cases[i]));
+      record.rows.push_back(bench::measure(device, cases[i], probe, o.measure));
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::device_lost || e.code() == ErrorCode::cancelled) throw;
+      spdlog::error("{}: the row is left out", e.what());
+      if (!failed) failed = std::current_exception();
+      continue;
+    }
     if (json) {
       progress.update(static_cast<int64_t>(i) + 1, cases[i].name);
     } else {
       print_row(record.rows.back(), earlier);
     }
   }
-  record.peaks = bench::best(record.peaks, bench::measure_peaks(device));
-  for (bench::Row& r : record.rows) bench::set_share(r, record.peaks);
+  record.peaks = probe.best();
+  return failed;
 }
 
 void compare_with(nlohmann::ordered_json& j, const EarlierRecord& earlier, const BenchRecord& record) {
@@ -128,15 +135,16 @@ int run(const Common& common, const Options& o) {
   }
   if ((o.suite == "step" || o.suite == "all") && model_folder(o).empty())
     spdlog::warn("there is no {} here: name a checkpoint folder with --model to measure its step", kModel);
+  bench::PeakProbe probe(*device);
   BenchRecord record{caps.device_name,
                      std::string(name(device->device_class())),
                      caps.driver_name + " " + caps.driver_info,
-                     bench::measure_peaks(*device),
+                     probe.best(),
                      {}};
   if (earlier && earlier->device() != record.device)
     spdlog::warn("--compare {} was measured on {}, this is {}", o.compare, earlier->device(), record.device);
   if (!common.json) print_head(record, earlier.has_value());
-  measure_all(*device, cases, o, common.json, earlier, record);
+  const std::exception_ptr failed = measure_all(*device, probe, cases, o, common.json, earlier, record);
   if (common.json) {
     nlohmann::ordered_json j = to_json(record);
     if (earlier) compare_with(j, *earlier, record);
@@ -144,6 +152,7 @@ int run(const Common& common, const Options& o) {
   }
   if (!o.csv.empty()) io::atomic_write(o.csv, to_csv(record));
   if (!o.plot.empty()) io::atomic_write(o.plot, roofline_svg(record));
+  if (failed) std::rethrow_exception(failed);
   return verdict(record);
 }
 

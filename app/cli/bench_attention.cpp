@@ -67,8 +67,7 @@ void print_row(const std::string& what, int64_t image, int64_t landmarks, const 
 class Runner {
  public:
   Runner(const Common& common, Device& device, const Setup& setup, const bench::MeasureOptions& options)
-      : common_(common), device_(device), setup_(setup), options_(options) {
-    peaks_ = bench::measure_peaks(device);
+      : common_(common), device_(device), setup_(setup), options_(options), probe_(device) {
     const auto all = static_cast<int64_t>((setup.students.size() + 1) * setup.tokens.size());
     progress_ = std::make_unique<Progress>("bench attention", all);
   }
@@ -84,7 +83,7 @@ class Runner {
     }
     Json full = Json::array();
     for (const int64_t n : setup_.tokens) {
-      full_.push_back(bench::measure_full(device_, setup_.setting, n, peaks_, options_));
+      full_.push_back(bench::measure_full(device_, setup_.setting, n, probe_, options_));
       if (!common_.json) print_row("full", n, 0, full_.back(), 1);
       Json row{{"image_tokens", n}, {"text_tokens", setup_.setting.text}};
       row.update(to_json(full_.back()));
@@ -108,7 +107,7 @@ class Runner {
     std::vector<double> ratios;
     for (size_t i = 0; i < setup_.tokens.size(); ++i) {
       const int64_t n = setup_.tokens[i], text = setup_.setting.text;
-      const bench::Measured m = bench::measure_student(device_, s, setup_.setting, n, peaks_, options_);
+      const bench::Measured m = bench::measure_student(device_, s, setup_.setting, n, probe_, options_);
       ratios.push_back(full_[i].ms / m.ms);
       const int64_t landmarks = landmark_count(text + n, text, s.options().landmarks);
       if (!common_.json) print_row(s.str(), n, landmarks, m, ratios.back());
@@ -140,7 +139,7 @@ class Runner {
   Device& device_;
   const Setup& setup_;
   const bench::MeasureOptions& options_;
-  bench::Peaks peaks_;
+  bench::PeakProbe probe_;
   std::unique_ptr<Progress> progress_;
   std::vector<bench::Measured> full_;
   int64_t done_ = 0;

@@ -15,11 +15,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+Json to_json(const bench::Peaks& p) {
+  return {{"gflops", p.gflops}, {"gbs", p.gbs}};
+}
+
 Json to_json(const bench::Row& r) {
-  Json j{{"name", r.name},      {"shape", r.shape},   {"dtype", r.dtype}, {"variant", r.variant},
-         {"ms", r.median_ms},   {"gflops", r.gflops}, {"gbs", r.gbs},     {"share", r.share},
-         {"p10_ms", r.p10_ms},  {"p90_ms", r.p90_ms}, {"flops", r.flops}, {"bytes", r.bytes},
-         {"repeats", r.repeats}};
+  Json j{{"name", r.name},       {"shape", r.shape},         {"dtype", r.dtype}, {"variant", r.variant},
+         {"ms", r.median_ms},    {"gflops", r.gflops},       {"gbs", r.gbs},     {"share", r.share},
+         {"p10_ms", r.p10_ms},   {"p90_ms", r.p90_ms},       {"flops", r.flops}, {"bytes", r.bytes},
+         {"repeats", r.repeats}, {"peaks", to_json(r.peaks)}};
   if (r.checked) {
     // JSON has no infinity: null is a result that wasn't finite.
     j["max_error"] = std::isfinite(r.max_error) ? Json(r.max_error) : Json(nullptr);
@@ -42,7 +46,7 @@ Json to_json(const BenchRecord& record) {
   return {{"device", record.device},
           {"class", record.device_class},
           {"driver", record.driver},
-          {"peaks", {{"gflops", record.peaks.gflops}, {"gbs", record.peaks.gbs}}},
+          {"peaks", to_json(record.peaks)},
           {"rows", rows}};
 }
 

@@ -19,7 +19,7 @@ struct BenchRecord {
 };
 
 /// {device, class, driver, peaks: {gflops, gbs}, rows: [{name, shape, dtype, variant, ms, gflops, gbs, share,
-/// ...}]}
+/// peaks, ...}]}: the record's peaks are the best seen, those of a row were measured between its repeats.
 nlohmann::ordered_json to_json(const BenchRecord& record);
 std::string to_csv(const BenchRecord& record);
 /// Exit status by correctness alone: times never fail a run. Every wrong row is logged.

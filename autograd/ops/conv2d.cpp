@@ -9,6 +9,7 @@
 #include "autograd/ops/flat.h"
 #include "autograd/ops/matmul_engine.h"
 #include "autograd/ops/rows.h"
+#include "autograd/ops/strided.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
 
@@ -22,14 +23,12 @@ struct Conv {
   bool simd;
   int64_t batch, in_h, in_w, in_c, out_h, out_w, out_c, kernel_h, kernel_w;
   int64_t stride, pad_top, pad_left;
-  int64_t dilate = 1;
 
   int64_t pixels() const { return batch * out_h * out_w; }
   int64_t taps() const { return kernel_h * kernel_w; }
   int64_t in_c4() const { return (in_c + 3) / 4; }
   double flops() const {
-    return 2.0 * static_cast<double>(pixels()) * static_cast<double>(in_c * out_c * taps()) /
-           static_cast<double>(dilate * dilate);
+    return 2.0 * static_cast<double>(pixels()) * static_cast<double>(in_c * out_c * taps());
   }
 };
 
@@ -75,9 +74,7 @@ Tile simd_tile(const Conv& c) {
   const Row& r =
       *std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& x) { return c.out_c <= x.max_c; });
   const uint32_t sg = c.device->caps().subgroup_size;
-  return {{"conv2d_simd",
-           c.out_c % 4 ? "scalar" : "vec4",
-           {sg, r.pixels, r.channels, static_cast<uint32_t>(c.dilate)}},
+  return {{"conv2d_simd", c.out_c % 4 ? "scalar" : "vec4", {sg, r.pixels, r.channels}},
           sg * r.pixels,
           r.channels};
 }
@@ -96,9 +93,7 @@ Tile gpu_tile(const Conv& c) {
                  : c.out_c <= kRows[1].max_c || few ? kRows[1]
                  : wide                             ? kRows[2]
                                                     : kLean;
-  return {{"conv2d_gpu",
-           c.out_c % 4 ? "scalar" : "vec4",
-           {r.tx, r.ty, r.pm, r.po, r.kc, static_cast<uint32_t>(c.dilate)}},
+  return {{"conv2d_gpu", c.out_c % 4 ? "scalar" : "vec4", {r.tx, r.ty, r.pm, r.po, r.kc}},
           int64_t{r.ty} * r.pm,
           int64_t{r.tx} * r.po};
 }
@@ -151,13 +146,64 @@ Tensor convolve(const Conv& c, const Tensor& x, const Tensor& weight, const Tens
   return y;
 }
 
+// Along one axis, the pixels first, first + stride, ... of the input. They meet the taps tap, tap + stride,
+// ... alone, as in a convolution without stride that pads by `pad`.
+struct Phase {
+  int64_t first, pixels, tap, taps, pad;
+};
+
+Phase phase_of(int64_t first, int64_t stride, int64_t pixels, int64_t taps, int64_t pad) {
+  const auto count = [&](int64_t from, int64_t n) { return from < n ? (n - from + stride - 1) / stride : 0; };
+  const int64_t tap = (first + pad) % stride;
+  return {first, count(first, pixels), tap, count(tap, taps), (first + pad) / stride};
+}
+
+// A convolution with a stride is a sum of convolutions without: calls f(part, y, x) for each that isn't
+// empty.
+template <class F>
+void each_phase(const Conv& c, F f) {
+  for (int64_t first_y = 0; first_y < c.stride; ++first_y) {
+    for (int64_t first_x = 0; first_x < c.stride; ++first_x) {
+      const Phase y = phase_of(first_y, c.stride, c.in_h, c.kernel_h, c.pad_top),
+                  x = phase_of(first_x, c.stride, c.in_w, c.kernel_w, c.pad_left);
+      if (y.pixels * y.taps * x.pixels * x.taps == 0) continue;
+      Conv part = c;
+      part.in_h = y.pixels, part.kernel_h = y.taps, part.pad_top = y.pad;
+      part.in_w = x.pixels, part.kernel_w = x.taps, part.pad_left = x.pad;
+      part.stride = 1;
+      f(part, y, x);
+    }
+  }
+}
+
+Tensor every_stride(const Tensor& t, int dim, int64_t stride, int64_t first, int64_t count) {
+  Shape shape = t.shape(), strides = t.strides();
+  shape[dim] = count, strides[dim] *= stride;
+  return t.slice(dim, first, t.dim(dim) - first).with_strides(shape, strides);
+}
+
+Tensor phase_pixels(const Conv& c, const Tensor& image, const Phase& y, const Phase& x) {
+  return every_stride(every_stride(image, 1, c.stride, y.first, y.pixels), 2, c.stride, x.first, x.pixels);
+}
+
+Tensor phase_taps(const Conv& c, const Tensor& weight, const Phase& y, const Phase& x) {
+  return every_stride(every_stride(weight, 2, c.stride, y.tap, y.taps), 3, c.stride, x.tap, x.taps);
+}
+
 Tensor input_gradient(const Conv& c, const Tensor& dy, const Tensor& weight) {
+  if (c.stride > 1) {
+    const Tensor dx = Tensor::empty(*c.device, {c.batch, c.in_h, c.in_w, c.in_c});
+    const Tensor w = weight.dtype() == DType::f32 ? weight : cast(weight, DType::f32);
+    if (c.kernel_h < c.stride || c.kernel_w < c.stride) dx.fill_zero();
+    each_phase(c, [&](const Conv& part, const Phase& y, const Phase& x) {
+      copy_strided(phase_pixels(c, dx, y, x), input_gradient(part, dy, contiguous(phase_taps(c, w, y, x))));
+    });
+    return dx;
+  }
   Conv t = c;
   std::swap(t.in_h, t.out_h);
   std::swap(t.in_w, t.out_w);
   std::swap(t.in_c, t.out_c);
-  t.dilate = c.stride;
-  t.stride = 1;
   t.pad_top = c.kernel_h - 1 - c.pad_top;
   t.pad_left = c.kernel_w - 1 - c.pad_left;
   return convolve(t, dy, weight, {}, true);
@@ -179,9 +225,9 @@ Tensor with_margin(const Tensor& x, const Shape& shape, int64_t first, int64_t t
 
 // Whether the weights' gradient is worth being computed as matrix products: they copy both operands, which
 // needs many products per element to pay.
-bool by_products(const Conv& c) {
+bool products_pay(const Conv& c) {
   const std::string forced = forced_variant("conv2d_weight");
-  const bool fits = c.simd && c.stride == 1 && c.in_c % 4 == 0 && c.out_c % 4 == 0 && c.in_c > 0;
+  const bool fits = c.simd && c.in_c % 4 == 0 && c.out_c % 4 == 0 && c.in_c > 0;
   if (forced == "products") return fits;
   constexpr int64_t kLeast = 64;  // channels, measured
   return forced.empty() && fits && c.in_c >= kLeast && c.out_c >= kLeast;
@@ -249,6 +295,10 @@ void reduce_weights(const Conv& c, const Tensor& partial, int64_t splits, const 
       groups_1d(ceil_div(static_cast<uint64_t>(n), 256)), {0, bytes_of({&partial, &dw})});
 }
 
+Tensor bias_gradient(const Conv& c, const Tensor& dy) {
+  return column_sums(dy, {}, {}, 1, c.pixels(), c.out_c, true, false).plain.view({c.out_c});
+}
+
 // Gradients of weight and, when has_bias, bias; x and dy with their channels filled up to 4.
 std::pair<Tensor, Tensor> weight_gradient(const Conv& c, const Tensor& x, const Tensor& dy, bool has_bias) {
   const Tensor dw = Tensor::empty(*c.device, {c.out_c, c.in_c, c.kernel_h, c.kernel_w});
@@ -259,10 +309,17 @@ std::pair<Tensor, Tensor> weight_gradient(const Conv& c, const Tensor& x, const 
     if (c.pixels() == 0) return {dw, db};
   }
   if (c.out_c == 0) return {dw, db};
-  if (by_products(c)) {
+  if (c.stride == 1 && products_pay(c)) {
     reduce_weights(c, products_over_pixels(c, x, dy), 1, dw, db, false);
-    return {dw, has_bias ? column_sums(dy, {}, {}, 1, c.pixels(), c.out_c, true, false).plain.view({c.out_c})
-                         : db};
+    return {dw, has_bias ? bias_gradient(c, dy) : db};
+  }
+  if (c.stride > 1 && products_pay(c)) {
+    if (c.in_h < c.stride || c.in_w < c.stride) dw.fill_zero();
+    each_phase(c, [&](const Conv& part, const Phase& v, const Phase& h) {
+      const Tensor pixels = contiguous(phase_pixels(c, x, v, h));
+      copy_strided(phase_taps(c, dw, v, h), weight_gradient(part, pixels, dy, false).first);
+    });
+    return {dw, has_bias ? bias_gradient(c, dy) : db};
   }
   const WeightTile t = weight_tile(c);
   const int64_t out_c4 = (c.out_c + 3) / 4, columns4 = c.taps() * c.in_c4(), rows = out_c4 * 4;

@@ -39,8 +39,9 @@ void gather_copy(const Tensor& dst, const Tensor& src) {
   });
 }
 
-// Both strided, 4-byte elements.
-void scatter_copy(const Tensor& dst, const Tensor& src) {
+}  // namespace
+
+void copy_strided(const Tensor& dst, const Tensor& src) {
   int64_t lead = 0, dst_lead = 0;
   const Tensor x = src.covering(&lead), y = dst.covering(&dst_lead);
   const StridedLoop loop = strided_loop(src.shape(), {src.strides(), dst.strides()});
@@ -57,6 +58,8 @@ void scatter_copy(const Tensor& dst, const Tensor& src) {
   run(src.device(), {"copy", rows ? "row" : "element", {kLocal, static_cast<uint32_t>(loop.rank)}}, {x, y}, a,
       groups_1d(ceil_div(static_cast<uint64_t>(count), kLocal)), {0, 8.0 * static_cast<double>(src.numel())});
 }
+
+namespace {
 
 // Copies a part into its slice of a concatenation.
 void place(const Tensor& slice, const Tensor& part, int dim) {
@@ -78,7 +81,7 @@ void place(const Tensor& slice, const Tensor& part, int dim) {
   }
   expect("concat", !is_packed(part.dtype()) && size_of(part.dtype()) == 4,
          "only 4-byte elements can be scattered", {&part});
-  scatter_copy(slice, part);
+  copy_strided(slice, part);
 }
 
 Tensor copied(const Tensor& x) {

@@ -1,5 +1,5 @@
 #include "autograd/ops.h"
-#include "autograd/run.h"
+#include "autograd/ops/strided.h"
 
 namespace vkflux::op {
 namespace {
@@ -8,13 +8,16 @@ constexpr uint32_t kLocal = 256;
 
 Tensor draw(Device& device, const Shape& shape, uint64_t seed, uint64_t stream, bool normal) {
   Tensor y = Tensor::empty(device, shape);
-  const uint64_t n4 = ceil_div(static_cast<uint64_t>(shape.numel()), 4);
-  const double n = static_cast<double>(shape.numel());
-  run(device, {"random", "f32", {kLocal, normal ? 1u : 0u}}, {y},
-      args::RandomArgs{static_cast<uint32_t>(n4), static_cast<uint32_t>(seed),
-                       static_cast<uint32_t>(seed >> 32), static_cast<uint32_t>(stream),
-                       static_cast<uint32_t>(stream >> 32)},
-      groups_1d(ceil_div(n4, kLocal)), {30 * n, 4 * n});
+  const Tensor flat = y.view({y.numel()});
+  for_pieces(device, y.numel(), 4, [&](int64_t first, int64_t count) {
+    const uint64_t n4 = ceil_div(static_cast<uint64_t>(count), 4);
+    const auto n = static_cast<double>(count);
+    run(device, {"random", "f32", {kLocal, normal ? 1u : 0u}}, {flat.slice(0, first, count)},
+        args::RandomArgs{u32(first / 4), static_cast<uint32_t>(n4), static_cast<uint32_t>(seed),
+                         static_cast<uint32_t>(seed >> 32), static_cast<uint32_t>(stream),
+                         static_cast<uint32_t>(stream >> 32)},
+        groups_1d(ceil_div(n4, kLocal)), {30 * n, 4 * n});
+  });
   return y;
 }
 

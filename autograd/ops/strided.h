@@ -67,6 +67,9 @@ inline void set_strides(uint32_t (&out)[6], const std::array<int64_t, Shape::kMa
   for (size_t i = 0; i < 6; ++i) out[i] = u32(strides[i] * (i == 0 ? unit : 1));
 }
 
+/// dst = src, both with any strides, of equal shapes and 4-byte elements (movement.cpp). Not taped.
+void copy_strided(const Tensor& dst, const Tensor& src);
+
 /// Calls f(first, count) for pieces of a flat range of `count` elements of `bytes` bytes each that the device
 /// can bind, as a storage or a texel buffer; `first` is a multiple of 64 elements.
 template <class F>

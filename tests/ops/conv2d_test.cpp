@@ -103,6 +103,9 @@ TEST(Conv2d, WeightGradientByProducts) {
     check({{2, 6, 5, 4}, 12, 1, kNoPad, false});
     check({{1, 9, 7, 12}, 8, 5, {1, 2, 2, 2, 2}});
     check({{1, 3, 3, 4}, 4, 2, {1, 1, 2, 0, 1}});
+    check({{2, 6, 7, 4}, 8, 3, kDown});
+    check({{1, 7, 10, 8}, 4, 3, {3, 0, 2, 1, 0}, false});
+    check({{1, 2, 5, 4}, 4, 1, {3, 1, 1, 0, 0}});  // some pixels meet no tap, some taps no pixel
   }
 }
 

@@ -20,6 +20,22 @@ TEST(RandomTest, UniformEqualsPhiloxOnTheHost) {
   }
 }
 
+TEST(RandomTest, TensorsBeyondOneBindingGoOn) {
+  const uint64_t most = device().caps().max_storage_buffer_range / 4;
+  if (most >= uint64_t{1} << 27) GTEST_SKIP() << "one binding holds 512 MiB or more here";
+  const auto n = static_cast<int64_t>(most) + 1003;
+  const Tensor x = op::uniform(device(), {n}, 5, 6);
+  for (int64_t first : {int64_t{0}, n - 2006}) {
+    const std::vector<float> got = x.slice(0, first, 2006).to_host();
+    for (int64_t i = 0; i < 2006; ++i) {
+      const PhiloxBlock block = philox4x32({static_cast<uint32_t>((first + i) / 4), 0, 6, 0}, {5, 0});
+      ASSERT_EQ(got[static_cast<size_t>(i)],
+                static_cast<float>(block[static_cast<size_t>((first + i) % 4)] >> 8) * 0x1p-24f)
+          << first + i;
+    }
+  }
+}
+
 TEST(RandomTest, NormalHasTheRightMoments) {
   const std::vector<float> x = op::normal(device(), {40000}, 7, 1).to_host();
   double mean = 0, square = 0, fourth = 0;

