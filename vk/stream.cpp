@@ -117,6 +117,14 @@ uint64_t Stream::submit_open() {
   if (current_.queries && current_.timed.empty()) {
     vk.vkCmdWriteTimestamp(current_.commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, current_.queries, 1);
   }
+  if (host_reads_memory(device_)) {
+    VkMemoryBarrier barrier{};
+    barrier.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
+    barrier.srcAccessMask = VK_ACCESS_MEMORY_WRITE_BIT;
+    barrier.dstAccessMask = VK_ACCESS_HOST_READ_BIT;
+    vk.vkCmdPipelineBarrier(current_.commands, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, VK_PIPELINE_STAGE_HOST_BIT,
+                            0, 1, &barrier, 0, nullptr, 0, nullptr);
+  }
   check(vk.vkEndCommandBuffer(current_.commands), "vkEndCommandBuffer");
   current_.value = next_value_++;
   VkTimelineSemaphoreSubmitInfo timeline{};

@@ -255,6 +255,13 @@ void Stream::finish(const Download& download, std::span<std::byte> dst) {
 }
 
 void Stream::download(std::span<std::byte> dst, const BufferRange& src) {
+  if (dst.empty()) return;
+  if (const void* memory = src.buffer->mapped(); memory && !target_ && host_reads_memory(device_)) {
+    sync();
+    ++counters_.downloads;
+    std::memcpy(dst.data(), static_cast<const std::byte*>(memory) + src.offset, dst.size());
+    return;
+  }
   for (size_t at = 0; at < dst.size();) {
     const size_t n = std::min<size_t>(dst.size() - at, kDownloadPiece);
     finish(begin_download({src.buffer, src.offset + at, n}), dst.subspan(at, n));

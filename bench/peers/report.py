@@ -63,20 +63,20 @@ def shared_aims(a, r):
     a.add("f32 matmul against the multiply+add ceiling", "≥ 60%", [(label(x), x["share"]) for x in forward], 0.6, "%")
     a.add("f32 matmul against OpenBLAS sgemm", "≥ 0.18×", [(label(x), r.peer(x, "OpenBLAS")) for x in forward], 0.18)
     for name in ("linear dx", "linear dw"):
-        pairs = [(label(x), x["gflops"] / f["gflops"]) for x in r.named(name) if (f := r.sibling(x, "linear"))]
+        pairs = [(label(x), x["of_gflops"] / f["of_gflops"]) for x in r.named(name) if (f := r.sibling(x, "linear"))]
         a.add(f"{name} against forward", "≥ 0.75×", pairs, 0.75)
     for dtype in ("f16", "bf16"):
-        pairs = [(label(x), x["gflops"] / f["gflops"]) for x in r.named("linear", dtype=dtype)
+        pairs = [(label(x), x["of_gflops"] / f["of_gflops"]) for x in r.named("linear", dtype=dtype)
                  if (f := r.sibling(x, dtype="f32"))]
         a.add(f"{dtype} weights against our f32", "≥ 1×", pairs, 1.0)
     coded = sorted({x["dtype"] for x in r.rows} - {"f32", "f16", "bf16"})
     for dtype in coded:
-        pairs = [(label(x), x["gflops"] / f["gflops"]) for x in r.named("linear", dtype=dtype)
+        pairs = [(label(x), x["of_gflops"] / f["of_gflops"]) for x in r.named("linear", dtype=dtype)
                  if (f := r.sibling(x, dtype="f32")) and int(x["shape"].split()[0][1:]) >= 512]
         a.add(f"{dtype} weights against our f32, M ≥ 512", "≥ 0.9×", pairs, 0.9)
     full = [x for x in r.named("attention") if x["shape"].endswith("D128")]
     a.add("attention, D = 128, against the ceiling", "≥ 40%", [(label(x), x["share"]) for x in full], 0.4, "%")
-    pairs = [(label(x), x["gflops"] / f["gflops"]) for x in r.named("attention bwd")
+    pairs = [(label(x), x["of_gflops"] / f["of_gflops"]) for x in r.named("attention bwd")
              if x["shape"].endswith("D128") and (f := r.sibling(x, "attention"))]
     a.add("its backward against the rate of forward", "≥ 0.7×", pairs, 0.7)
     copy = r.named("copy")
@@ -84,11 +84,11 @@ def shared_aims(a, r):
                     "rms_norm", "softmax", "qk_norm_rope", "adamw", "group_norm+silu", "group_norm+silu bwd")
     if copy:
         a.add("elementwise and norms against a copy", "≥ 0.3×",
-              [(label(x), x["gbs"] / copy[0]["gbs"]) for x in bound], 0.3)
+              [(label(x), x["of_gbs"] / copy[0]["of_gbs"]) for x in bound], 0.3)
     if forward:
-        rate = statistics.median(x["gflops"] for x in forward)
+        rate = statistics.median(x["of_gflops"] for x in forward)
         conv = [x for x in r.named("conv3x3", "conv3x3 dx", "conv3x3 dw")]
-        a.add("3x3 convolutions against matmul", "≥ 0.6×", [(label(x), x["gflops"] / rate) for x in conv], 0.6)
+        a.add("3x3 convolutions against matmul", "≥ 0.6×", [(label(x), x["of_gflops"] / rate) for x in conv], 0.6)
 
 
 def peer_aims(a, r):
@@ -126,8 +126,8 @@ def student_lines(record):
 def row_lines(record):
     peers = list(record.json["peers"])
     out = ["", "## All rows", "",
-           "ms: ours, the mean of the medians before and after the peers, which stand beside it with *peer's time / ours*",
-           "(above 1: ours is faster). Limit: share of the nearer of the device's two measured peaks.", "",
+           "ms: the shortest of the rounds' medians, ours and the peers', which stand beside it with *peer's time / ours*",
+           "(above 1: ours is faster). Limit: share of the nearer of the device's two peaks, measured between the repeats.", "",
            "| row | ours ms | GFLOP/s | GB/s | limit | " + " | ".join(peers) + " |", "|---|---|---|---|---|" + "---|" * len(peers)]
     for r in record.json["rows"]:
         theirs = r.get("peers", {})
@@ -148,7 +148,7 @@ def main():
     args = p.parse_args()
     r = Record(args.record)
     j = r.json
-    drift = [max(x["before_ms"], x["after_ms"]) / min(x["before_ms"], x["after_ms"]) for x in r.rows]
+    drift = [max(x["rounds_ms"]) / min(x["rounds_ms"]) for x in r.rows]
     a = Aims()
     shared_aims(a, r)
     peer_aims(a, r)
@@ -156,9 +156,9 @@ def main():
            f"Made by `bench/peers/run.py` and `bench/peers/report.py`, {j['started']} to {j.get('ended', '?')}. "
            f"{args.machine}".rstrip(), "",
            f"* device: {j['device']} ({j['class']} class), {j['driver']}",
-           f"* peaks measured in the same run: {j['peaks']['gflops']:.1f} GFLOP/s of multiply and add in registers, "
+           f"* the best peaks seen in this run: {j['peaks']['gflops']:.1f} GFLOP/s of multiply and add in registers, "
            f"{j['peaks']['gbs']:.1f} GB/s through memory",
-           f"* ours is measured before and after the peers: the two differ by {statistics.median(drift):.2f}× in the median,"
+           f"* rounds of ours and the peers in turn: ours differ by {statistics.median(drift):.2f}× in the median,"
            f" {max(drift):.2f}× at most"]
     for name, peer in j["peers"].items():
         about = [s for s in peer.get("about", []) if name.split()[0].lower() in s.lower() and "backend" not in s]

@@ -5,14 +5,16 @@
         --peer "OpenBLAS=./openblas_peer" --peer "PyTorch=python3 bench/peers/torch_peer.py" \\
         --peer "ggml CPU=./ggml_peer cpu" --peer "ggml Vulkan=./ggml_peer vulkan"
 
-Rows are taken in groups; in each, ours is measured, then every peer, then ours again, so that a disturbed machine shows
-as a difference between both of ours. A peer is a command that reads "name TAB shape TAB dtype" lines and answers those
+Rows are taken in groups, and a group in rounds: ours, then every peer, then ours again and so on. Other processes only make
+anything slower, so the shortest of the rounds' medians counts, ours and theirs alike; shares of the device's peaks, which
+are measured between the repeats, are medians over the rounds. A peer is a command that reads "name TAB shape TAB dtype" lines and answers those
 it can measure with TAB and a median in ms. One that fails is reported and left out; the others go on.
 """
 import argparse
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -61,12 +63,52 @@ def quantised(rows):
     return [r for s in shapes for d in ("q8_0", "q4_k") if (r := ("linear", s, d)) not in have]
 
 
+def ask_peers(peers, rows, slow_ones_too, about):
+    """{name: {(name, shape, dtype): ms}} of all peers; adds their first words about themselves to `about`."""
+    answers = {}
+    for name, command in peers.items():
+        asked = rows + (quantised(rows) if "ggml" in name else [])
+        # A process for every row of a slow peer: what one leaves behind must not stop the next.
+        slow = "Vulkan" in name and slow_ones_too is not None
+        if slow:
+            asked = [r for r in asked if slow_ones_too and any("\t".join(r).startswith(s) for s in SLOW_PEER)]
+        answers[name] = {}
+        for batch in [[r] for r in asked] if "Vulkan" in name else [asked]:
+            found, said = ask_peer(command, batch)
+            answers[name].update(found)
+            if said:
+                about[name].setdefault("about", said)
+    return answers
+
+
+def combine(rounds, answers, rows):
+    """One row of our rounds' rows of a kind, with the peers' answers."""
+    out = []
+    for key in rows:
+        mine = [r[key] for r in rounds]
+        best = dict(min(mine, key=lambda r: r["ms"]))
+        best["rounds_ms"] = [r["ms"] for r in mine]
+        best["share"] = statistics.median(r["share"] for r in mine)
+        # Of each peak alone, to compare rows that were measured at different moments.
+        for rate in ("gflops", "gbs"):
+            best["of_" + rate] = statistics.median(r[rate] / r["peaks"][rate] for r in mine)
+        out.append(best)
+    for key in quantised(rows):
+        out.append(dict(zip(("name", "shape", "dtype"), key)))
+    for r in out:
+        key = (r["name"], r["shape"], r["dtype"])
+        times = {n: [a[n][key] for a in answers if key in a[n]] for n in (answers[0] if answers else {})}
+        r["peers"] = {n: min(ms) for n, ms in times.items() if ms}
+    return [r for r in out if "ms" in r or r["peers"]]
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--vkflux", default="build/vkflux")
     p.add_argument("--out", required=True)
     p.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
     p.add_argument("--seconds", type=float, default=0.3, help="of repeats of a row")
+    p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--full", action="store_true", help="also our large sizes on a CPU")
     p.add_argument("--only", help="groups whose suite and filter, joined by a blank, contain this; other rows of --out stay")
     args = p.parse_args()
@@ -82,43 +124,21 @@ def main():
         if args.only and args.only not in suite + " " + names:
             continue
         print(f"{suite} {names}", file=sys.stderr, flush=True)
-        first = ours(args, suite, names)
-        rows = [(r["name"], r["shape"], r["dtype"]) for r in first["rows"]]
-        answers = {}
-        for name, command in peers.items():
-            asked = rows + (quantised(rows) if "ggml" in name else [])
-            if "Vulkan" in name and first["class"] == "cpu":
-                asked = [r for r in asked if any("\t".join(r).startswith(s) for s in SLOW_PEER)]
-            # A process for every slow row: what one leaves behind must not stop the next.
-            batches = [[r] for r in asked] if "Vulkan" in name else [asked]
-            answers[name], said = {}, []
-            for batch in batches:
-                found, said = ask_peer(command, batch)
-                answers[name].update(found)
-            if said:
-                record["peers"][name].setdefault("about", said)
-        second = {(r["name"], r["shape"], r["dtype"]): r for r in ours(args, suite, names)["rows"]}
-        for key in ("device", "class", "driver"):
-            record[key] = first[key]
-        old = record.get("peaks", {"gflops": 0, "gbs": 0})
-        record["peaks"] = {k: max(old[k], first["peaks"][k]) for k in old}
+        rounds, answers = [], []
+        for i in range(args.rounds):
+            measured = ours(args, suite, names)
+            rounds.append({(r["name"], r["shape"], r["dtype"]): r for r in measured["rows"]})
+            rows = list(rounds[0])
+            # On a CPU the slow ones are asked once, and for few rows.
+            slow = (i == 0) if measured["class"] == "cpu" else None
+            answers.append(ask_peers(peers, rows, slow, record["peers"]))
+            for key in ("device", "class", "driver"):
+                record[key] = measured[key]
+            old = record.get("peaks", {"gflops": 0, "gbs": 0})
+            record["peaks"] = {k: max(old[k], measured["peaks"][k]) for k in old}
         again = set(rows + quantised(rows))
         record["rows"] = [r for r in record["rows"] if (r["name"], r["shape"], r["dtype"]) not in again]
-        for r in first["rows"]:
-            key = (r["name"], r["shape"], r["dtype"])
-            both = sorted((r["ms"], second[key]["ms"]))
-            r["before_ms"], r["after_ms"] = r["ms"], second[key]["ms"]
-            r["ms"] = sum(both) / 2
-            r["gflops"], r["gbs"] = r["flops"] / r["ms"] * 1e-6, r["bytes"] / r["ms"] * 1e-6
-            r["peers"] = {name: a[key] for name, a in answers.items() if key in a}
-            record["rows"].append(r)
-        for key in quantised(rows):
-            found = {name: a[key] for name, a in answers.items() if key in a}
-            if found:
-                record["rows"].append(dict(zip(("name", "shape", "dtype"), key), peers=found))
-        for r in record["rows"]:
-            if "ms" in r:
-                r["share"] = max(r["gflops"] / record["peaks"]["gflops"], r["gbs"] / record["peaks"]["gbs"])
+        record["rows"] += combine(rounds, answers, rows)
         with open(args.out + ".part", "w") as f:
             json.dump(record, f, indent=1)
         os.replace(args.out + ".part", args.out)

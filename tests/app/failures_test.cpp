@@ -86,7 +86,7 @@ class Failures : public ::testing::TestWithParam<size_t> {
 
 TEST_P(Failures, ALostDeviceKeepsTheCheckpoint) {
   int lost = 0, resumed = 0, code = -1;
-  for (int at = 30; at < 4000; at = at * 5 / 3) {
+  for (int at = 5; at < 4000; at = at * 5 / 3) {
     const bool had = fs::exists(checkpoint("lost"));
     code = run("lost", fault("LOST_AT", at));
     if (code == kOk) break;

@@ -13,6 +13,7 @@
 #include "autograd/run.h"
 #include "tests/harness/gpu.h"
 #include "vk/error.h"
+#include "vk/stream_limits.h"
 
 namespace vkflux::test {
 namespace {
@@ -182,6 +183,14 @@ TEST(StreamTest, UploadsOfManyPieces) {
     for (uint64_t i = 0; i < got.size(); ++i) wrong += got[i] != word(4 * i, salt);
     EXPECT_EQ(wrong, 0u);
   }
+}
+
+TEST(StreamTest, ReadsWithoutACopyWhereTheHostCan) {
+  if (!host_reads_memory(device())) GTEST_SKIP() << "the host can't read this device's memory fast";
+  const Tensor x = Tensor::from(device(), counting(8), Shape{8}), y = op::affine(x, 2);
+  const uint64_t copies = device().stream().counters().copies;
+  EXPECT_EQ(op::narrow(y, 0, 3, 2).to_host(), (Floats{6, 8}));
+  EXPECT_EQ(device().stream().counters().copies, copies);
 }
 
 TEST(StreamTest, FillAndCopy) {
