@@ -248,6 +248,7 @@ TEST(Attention, FactorsInF16) {
                         {1, 1, 3, 33, 16, std::vector<uint8_t>(33, 0)},     // no key left: zeros
                         {1, 1, 40, 35, 16, every_third_dropped(35), true},  // the first rows see no key
                         {1, 1, 9, 40, 64},
+                        {1, 1, 67, 70, 128},
                         {1, 1, 9, 9, 20}};  // no multiple of the matrices
   for (const Case& c : cases) {
     const Shape queries{c.batch, c.heads, c.nq, c.d}, keys{c.batch, c.heads, c.nk, c.d};
