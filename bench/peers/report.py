@@ -165,6 +165,8 @@ def main():
         out.append(f"* {name}: {about[-1] if about else 'no answer'}")
     out += ["", "## Aims", "", "| what | aim | reached | |", "|---|---|---|---|"]
     out += [f"| {' | '.join(line)} |" for line in a.lines]
+    out += ["", "What holds the rest back, and how that was found: [performance.md]"
+            "(../performance.md#what-was-reached-and-what-holds-the-rest-back)."]
     out += student_lines(r) + row_lines(r)
     print("\n".join(out))
 
