@@ -86,8 +86,8 @@ void print_row(const bench::Row& r, const std::optional<EarlierRecord>& earlier)
   std::fflush(stdout);
 }
 
-/// Measures all cases. Returns the first error of a row
-/// that couldn't be measured; the others are, all the same.
+/// Measures all cases. Returns the first error of a row that couldn't be measured; the others are, all the
+/// same.
 std::exception_ptr measure_all(Device& device, bench::PeakProbe& probe, const std::vector<bench::Case>& cases,
                                const Options& o, bool json, const std::optional<EarlierRecord>& earlier,
                                BenchRecord& record) {

@@ -63,17 +63,21 @@ def quantised(rows):
     return [r for s in shapes for d in ("q8_0", "q4_k") if (r := ("linear", s, d)) not in have]
 
 
-def ask_peers(peers, rows, slow_ones_too, about):
+def asked_of(name, rows, cpu, first_round):
+    """The rows that a peer is asked for; on a CPU a Vulkan backend once, and for few."""
+    rows = rows + (quantised(rows) if "ggml" in name else [])
+    if "Vulkan" not in name or not cpu:
+        return rows
+    return [r for r in rows if first_round and any("\t".join(r).startswith(s) for s in SLOW_PEER)]
+
+
+def ask_peers(peers, asked, about):
     """{name: {(name, shape, dtype): ms}} of all peers; adds their first words about themselves to `about`."""
     answers = {}
     for name, command in peers.items():
-        asked = rows + (quantised(rows) if "ggml" in name else [])
-        # A process for every row of a slow peer: what one leaves behind must not stop the next.
-        slow = "Vulkan" in name and slow_ones_too is not None
-        if slow:
-            asked = [r for r in asked if slow_ones_too and any("\t".join(r).startswith(s) for s in SLOW_PEER)]
         answers[name] = {}
-        for batch in [[r] for r in asked] if "Vulkan" in name else [asked]:
+        # A process for every row of a Vulkan backend: what one leaves behind must not stop the next.
+        for batch in [[r] for r in asked[name]] if "Vulkan" in name else [asked[name]]:
             found, said = ask_peer(command, batch)
             answers[name].update(found)
             if said:
@@ -129,9 +133,8 @@ def main():
             measured = ours(args, suite, names)
             rounds.append({(r["name"], r["shape"], r["dtype"]): r for r in measured["rows"]})
             rows = list(rounds[0])
-            # On a CPU the slow ones are asked once, and for few rows.
-            slow = (i == 0) if measured["class"] == "cpu" else None
-            answers.append(ask_peers(peers, rows, slow, record["peers"]))
+            asked = {name: asked_of(name, rows, measured["class"] == "cpu", i == 0) for name in peers}
+            answers.append(ask_peers(peers, asked, record["peers"]))
             for key in ("device", "class", "driver"):
                 record[key] = measured[key]
             old = record.get("peaks", {"gflops": 0, "gbs": 0})

@@ -293,11 +293,16 @@ TEST(Attention, FactorsInF16StayFinite) {
     EXPECT_TRUE(std::isfinite(x) && x > 6e4f) << x;
 }
 
-TEST(Attention, F16IsForMatrixUnits) {
-  Device& d = device();
+AttentionProblem tiny_problem(Device& d) {
   AttentionProblem p;
   p.q = p.k = p.v = Tensor::zeros(d, {1, 1, 2, 64});
   p.batch = p.heads = 1, p.nq = p.nk = 2, p.d = 64;
+  return p;
+}
+
+TEST(Attention, F16IsForMatrixUnits) {
+  Device& d = device();
+  AttentionProblem p = tiny_problem(d);
   const DeviceClass actual = d.device_class();
   const bool there = d.kernels().available("flash_attention_coop", "f16");
   for (const DeviceClass c : {DeviceClass::cpu, DeviceClass::nvidia, DeviceClass::amd, DeviceClass::intel}) {
@@ -356,9 +361,7 @@ TEST(Attention, FlashNeedsNoMatrixOfScores) {
 
 TEST(Attention, FlashIsForGpus) {
   Device& d = device();
-  AttentionProblem p;
-  p.q = p.k = p.v = Tensor::zeros(d, {1, 1, 2, 64});
-  p.batch = p.heads = 1, p.nq = p.nk = 2, p.d = 64;
+  AttentionProblem p = tiny_problem(d);
   const DeviceClass actual = d.device_class();
   d.set_device_class(DeviceClass::cpu);
   EXPECT_FALSE(kFlashAttention.fits(p));

@@ -186,11 +186,10 @@ TEST(StreamTest, UploadsOfManyPieces) {
 }
 
 TEST(StreamTest, ReadsWithoutACopyWhereTheHostCan) {
-  if (!host_reads_memory(device())) GTEST_SKIP() << "the host can't read this device's memory fast";
   const Tensor x = Tensor::from(device(), counting(8), Shape{8}), y = op::affine(x, 2);
   const uint64_t copies = device().stream().counters().copies;
   EXPECT_EQ(op::narrow(y, 0, 3, 2).to_host(), (Floats{6, 8}));
-  EXPECT_EQ(device().stream().counters().copies, copies);
+  EXPECT_EQ(device().stream().counters().copies - copies, host_reads_memory(device()) ? 0u : 1u);
 }
 
 TEST(StreamTest, FillAndCopy) {
