@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "autograd/ops/attention_slabs.h"
+#include "autograd/ops/binding.h"
 #include "autograd/ops/matmul_panels.h"
 #include "autograd/run.h"
 
@@ -161,9 +162,9 @@ bool fits(const AttentionProblem& p) {
   const Caps& caps = p.device().caps();
   if (!caps.simd() || caps.subgroup_size > kPanelRows || p.bias.defined() || p.causal) return false;
   // What one binding must hold: a slab, with its rounding, and a head's panels.
-  const uint64_t most = std::min<uint64_t>(caps.max_storage_buffer_range, caps.max_texel_elements * 16);
+  const int64_t most = max_binding_bytes(caps);
   const int64_t longest = (std::max(p.nq, p.nk) + 63) / 64 * 64, widest = (p.d + 63) / 64 * 64;
-  if (most < (32u << 20) || static_cast<uint64_t>(longest * widest * 4) > most) return false;
+  if (most < (32 << 20) || longest * widest * 4 > most) return false;
   const std::string forced = forced_variant("attention");
   if (!forced.empty()) return forced == kPanelAttention.name;
   return p.device().device_class() == DeviceClass::cpu && p.nq >= 64 && p.nk >= 64;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "autograd/ops/binding.h"
 #include "autograd/run.h"
 
 namespace vkflux {
@@ -18,11 +19,8 @@ int64_t score_stride(const AttentionProblem& p) {
 
 void each_slab(const AttentionProblem& p, int64_t buffers, bool all_heads,
                const std::function<void(const AttentionSlab&)>& f) {
-  const Caps& caps = p.device().caps();
-  const auto bindable = static_cast<int64_t>(
-      std::min<uint64_t>(caps.max_storage_buffer_range / 4, 4 * caps.max_texel_elements));
-  const int64_t floats = std::min(kMaxScratch / 4 / buffers, bindable), ld = score_stride(p),
-                bh = p.batch * p.heads;
+  const int64_t floats = std::min(kMaxScratch / buffers, max_binding_bytes(p.device().caps())) / 4,
+                ld = score_stride(p), bh = p.batch * p.heads;
   const int64_t whole_heads = std::min({floats / (p.nq * ld), bh, kMaxBatch});
   const int64_t count = all_heads ? bh : std::max<int64_t>(whole_heads, 1);
   int64_t rows = std::clamp<int64_t>(floats / (count * ld), 1, p.nq);

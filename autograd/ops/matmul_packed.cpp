@@ -1,6 +1,7 @@
 // Products with packed weights (autograd/packed.h).
 #include <algorithm>
 
+#include "autograd/ops/binding.h"
 #include "autograd/ops/matmul_tiles.h"
 #include "autograd/packed.h"
 
@@ -37,9 +38,7 @@ void gemm_by_slabs(Device& device, const Gemm& g) {
   const int64_t columns = g.b.ld, all = nt ? g.n : g.k;
   // Slices of C, A and the bias start at multiples of 256 bytes.
   const int64_t row_size = std::max<int64_t>(columns, 1) * static_cast<int64_t>(size_of(type));
-  const auto bindable = static_cast<int64_t>(
-      std::min<uint64_t>(device.caps().max_storage_buffer_range, 16 * device.caps().max_texel_elements));
-  const int64_t most = std::min(simd ? kSlabBytesSimd : kSlabBytesGpu, bindable);
+  const int64_t most = std::min(simd ? kSlabBytesSimd : kSlabBytesGpu, max_binding_bytes(device.caps()));
   const int64_t step = std::max<int64_t>(64, most / row_size / 64 * 64);
   const Tensor slab = Tensor::empty(device, {std::min(step, all), columns}, type, MemoryClass::scratch);
   for (int64_t row = 0; row < all; row += step) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "autograd/ops/binding.h"
+
 namespace vkflux {
 namespace {
 
@@ -29,10 +31,8 @@ GemmMatrix pack(Device& device, const GemmMatrix& x, int64_t batch, int64_t rows
 }  // namespace
 
 int64_t most_panel_rows(const Caps& caps, int64_t k) {
-  constexpr uint64_t kScratch = 32 << 20;
-  const uint64_t bytes =
-      std::min({kScratch, uint64_t{caps.max_storage_buffer_range}, uint64_t{caps.max_texel_elements} * 16});
-  return static_cast<int64_t>(bytes / 4) / panel_k(k) / 64 * 64;
+  constexpr int64_t kScratch = 32 << 20;
+  return std::min(kScratch, max_binding_bytes(caps)) / 4 / panel_k(k) / 64 * 64;
 }
 
 bool use_panels(Device& device, const Gemm& g) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "autograd/ops.h"
+#include "autograd/ops/binding.h"
 #include "autograd/ops/packed_weights.h"
 #include "autograd/packed.h"
 #include "autograd/run.h"
@@ -17,9 +18,8 @@ uint64_t divided(int64_t a, int64_t b) {
 
 // Rows whose dense form one binding covers; whole numbers of them start at multiples of 256 bytes.
 int64_t rows_per_run(const Device& device, int64_t columns) {
-  const uint64_t floats =
-      std::min(device.caps().max_storage_buffer_range / 4, 4 * device.caps().max_texel_elements);
-  return std::max<int64_t>(64, static_cast<int64_t>(floats) / std::max<int64_t>(columns, 1) / 64 * 64);
+  const int64_t floats = max_binding_bytes(device.caps()) / 4;
+  return std::max<int64_t>(64, floats / std::max<int64_t>(columns, 1) / 64 * 64);
 }
 
 void encode(const Tensor& x, const Tensor& y) {

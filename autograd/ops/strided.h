@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <vector>
 
+#include "autograd/ops/binding.h"
 #include "autograd/run.h"
 #include "autograd/tensor.h"
 
@@ -74,9 +75,7 @@ void copy_strided(const Tensor& dst, const Tensor& src);
 /// can bind, as a storage or a texel buffer; `first` is a multiple of 64 elements.
 template <class F>
 void for_pieces(Device& device, int64_t count, int64_t bytes, F f) {
-  const Caps& caps = device.caps();
-  const uint64_t most = std::min<uint64_t>(caps.max_storage_buffer_range, 16 * caps.max_texel_elements);
-  const int64_t limit = static_cast<int64_t>(most) / bytes / 1024 * 1024;
+  const int64_t limit = max_binding_bytes(device.caps()) / bytes / 1024 * 1024;
   for (int64_t first = 0; first < count; first += limit) f(first, std::min(limit, count - first));
 }
 
