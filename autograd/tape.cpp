@@ -16,11 +16,6 @@ Tape*& current() {
   return tape;
 }
 
-bool same_place(const Tensor& a, const Tensor& b) {
-  const Binding x = a.binding(), y = b.binding();
-  return x.buffer == y.buffer && x.offset == y.offset;
-}
-
 }  // namespace
 
 bool Tape::recording() {
@@ -65,25 +60,33 @@ Tensor Grads::collected(const Tensor& x, Destination** whole) {
   return {};
 }
 
-Tensor Grads::place(const Tensor& x, bool* sum) {
-  if (sum) *sum = false;
+Grads::Place Grads::place_for(const Tensor& x, std::optional<AddsTo> adds_to) {
   Destination* whole = nullptr;
   if (const Tensor at = collected(x, &whole); at.defined()) {
-    const bool all = at.numel() == whole->grad.numel(), empty = std::exchange(whole->empty, false);
-    // Kernels may write a last vec4 past the end, where others' zeros must stay.
-    if (all && empty && at.numel() % 4 == 0) return at;
+    const bool bindable = at.is_bindable();
     const bool dense_rows = at.is_contiguous() || (at.rank() == 2 && at.strides()[1] == 1);
-    if (sum && dense_rows) {
-      *sum = true;
-      return at;
+    if (bindable || (adds_to == AddsTo::dense_rows && dense_rows)) {
+      // Kernels may write a last vec4 past the end, where others' zeros must stay.
+      const bool all = at.numel() == whole->grad.numel();
+      if (all && whole->empty && at.numel() % 4 == 0) return {at, Store::overwrite, true};
+      if (adds_to) return {at, Store::add, true};
     }
-  } else if (const auto it = map_.find(x.id()); it == map_.end()) {
-    return (map_[x.id()] = {Tensor::empty(x.device(), x.shape()), true}).grad;
-  } else if (sum && it->second.ours) {
-    *sum = true;
-    return it->second.grad;
+  } else if (const auto it = map_.find(x.id()); it != map_.end() && it->second.ours && adds_to) {
+    return {it->second.grad, Store::add, true};
   }
-  return Tensor::empty(x.device(), x.shape());
+  return {Tensor::empty(x.device(), x.shape()), Store::overwrite, false};
+}
+
+void Grads::settle(const Tensor& x, const Place& place) {
+  Destination* whole = nullptr;
+  const bool is_collected = collected(x, &whole).defined();
+  if (is_collected && place.collects) {
+    whole->empty = false;
+  } else if (!is_collected && !has(x.id())) {
+    map_[x.id()] = {place.memory, true};
+  } else if (!place.collects) {
+    add(x, place.memory);
+  }
 }
 
 void Grads::add(const Tensor& x, const Tensor& dx) {
@@ -94,7 +97,6 @@ void Grads::add(const Tensor& x, const Tensor& dx) {
   }
   Destination* whole = nullptr;
   if (const Tensor at = collected(x, &whole); at.defined()) {
-    if (same_place(at, dx)) return;
     whole->empty = false;
     op::accumulate(at, dx);
     return;
@@ -102,7 +104,7 @@ void Grads::add(const Tensor& x, const Tensor& dx) {
   const auto it = map_.find(x.id());
   if (it == map_.end()) {
     map_[x.id()] = {op::contiguous(dx), false};
-  } else if (!it->second.ours || !same_place(it->second.grad, dx)) {
+  } else {
     it->second = {op::add(it->second.grad, dx), true};
   }
 }

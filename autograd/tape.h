@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -25,6 +26,12 @@
 namespace vkflux {
 
 class Tape;
+
+/// What a kernel does with the memory of a gradient.
+enum class Store { overwrite, add };
+/// Where a kernel can store a gradient and add to it: in bindable memory, or also in a matrix of dense rows,
+/// or a vector, that needn't be bindable (Tensor::covering() is).
+enum class AddsTo { bindable, dense_rows };
 
 class Grads {
  public:
@@ -40,11 +47,25 @@ class Grads {
   /// Accumulates dx into [start, start + dx.dim(dim)) of dimension `dim` of x's gradient: many slices of one
   /// tensor share one gradient buffer.
   void add_slice(const Tensor& x, int dim, int64_t start, const Tensor& dx);
-  /// Memory for the gradient that a backward is about to write, in whole, and then to add(): the place where
-  /// x's gradient is collected when it is still empty, else new memory. With `sum` the caller can also add to
-  /// what is there: *sum says that it must, and the place is then perhaps not bindable: a matrix of dense
-  /// rows, or a vector, that is a narrow() of what is collected.
-  Tensor place(const Tensor& x, bool* sum = nullptr);
+  /// Accumulates what write(memory) puts into every element of `memory` (the shape of x, bindable): the place
+  /// where x's gradient is collected when nothing is there yet, else new memory, which is added afterwards.
+  /// Not called when nobody wants the gradient. x may be a key().
+  template <class Write>
+  void write(const Tensor& x, Write&& write) {
+    if (!wants(x)) return;
+    const Place place = place_for(x, {});
+    write(place.memory);
+    settle(x, place);
+  }
+  /// The same by a kernel that can also add to what is there, in memory as `adds_to` says:
+  /// write(memory, store) does what `store` asks for.
+  template <class Write>
+  void write_or_add(const Tensor& x, AddsTo adds_to, Write&& write) {
+    if (!wants(x)) return;
+    const Place place = place_for(x, adds_to);
+    write(place.memory, place.store);
+    settle(x, place);
+  }
   /// Adds the gradient of `from` to that of `to` and forgets it.
   void move(const Tensor& from, const Tensor& to);
   /// Gradients of x are added into `destination` (the shape of x, contiguous), which the caller has zeroed;
@@ -61,6 +82,14 @@ class Grads {
     Tensor grad;
     bool empty;
   };
+  struct Place {
+    Tensor memory;
+    Store store = Store::overwrite;
+    bool collects = false;  // what is written there is collected; else it is still to be added
+  };
+  /// adds_to: of a kernel that can add; none: it overwrites.
+  Place place_for(const Tensor& x, std::optional<AddsTo> adds_to);
+  void settle(const Tensor& x, const Place& place);
   /// x, or the tensor that x is a narrow() of, is collected: x's part of that.
   Tensor collected(const Tensor& x, Destination** whole);
   std::unordered_map<uint64_t, Slot> map_;

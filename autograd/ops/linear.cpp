@@ -32,29 +32,29 @@ Tensor activation_backward(const Tensor& dy, const Tensor& z, Activation act) {
   return dz;
 }
 
-// [rows, columns] -> y[parts, columns], each part rows_per_part rows; with `sum` added to y.
+// [rows, columns] -> y[parts, columns], each part rows_per_part rows.
 void sum_parts(const Tensor& x, int64_t rows, int64_t columns, int64_t rows_per_part, const Tensor& y,
-               bool sum) {
+               Store store) {
   constexpr uint32_t kLocal = 64;
   const int64_t parts = y.numel() / columns;
   const bool vector = columns % 4 == 0;
   const double n = static_cast<double>(rows * columns);
-  run(x.device(), {"linear_column_sum", "f32", {kLocal, vector ? 1u : 0u, sum ? 1u : 0u}}, {x, y},
+  run(x.device(), {"linear_column_sum", "f32", {kLocal, vector ? 1u : 0u, store == Store::add}}, {x, y},
       args::ColumnSumArgs{u32(rows), u32(columns), u32(rows_per_part)},
       {static_cast<uint32_t>(ceil_div(static_cast<uint64_t>(columns), kLocal * (vector ? 4 : 1))), u32(parts),
        1},
       {n, 4 * n});
 }
 
-void column_sum(const Tensor& x, int64_t rows, int64_t columns, const Tensor& y, bool sum) {
+void column_sum(const Tensor& x, int64_t rows, int64_t columns, const Tensor& y, Store store) {
   const int64_t rows_per_part =
       std::max<int64_t>(32, static_cast<int64_t>(ceil_div(static_cast<uint64_t>(rows), 1024)));
   const int64_t parts =
       static_cast<int64_t>(ceil_div(static_cast<uint64_t>(rows), static_cast<uint64_t>(rows_per_part)));
-  if (parts <= 1) return sum_parts(x, rows, columns, std::max<int64_t>(rows, 1), y, sum);
+  if (parts <= 1) return sum_parts(x, rows, columns, std::max<int64_t>(rows, 1), y, store);
   const Tensor partial = Tensor::empty(x.device(), {parts, columns}, DType::f32, MemoryClass::scratch);
-  sum_parts(x, rows, columns, rows_per_part, partial, false);
-  sum_parts(partial, parts, columns, parts, y, sum);
+  sum_parts(x, rows, columns, rows_per_part, partial, Store::overwrite);
+  sum_parts(partial, parts, columns, parts, y, store);
 }
 
 struct LinearBackward {
@@ -67,40 +67,29 @@ struct LinearBackward {
     const int64_t n = weight.dim(0), k = weight.dim(1);
     Tensor dz = contiguous(g.of(y));
     if (act != Activation::none) dz = activation_backward(dz, z, act);
-    if (g.wants(x)) {
-      Gemm p;
-      p.form = GemmForm::nn;
-      p.m = rows, p.n = k, p.k = n;
-      p.a = {dz, n}, p.b = {w, row_stride(w)};
-      add_product(g, x, k, p);
-    }
-    if (weight.dtype() == DType::f32 && g.wants(weight)) {
-      Gemm p;
+    Gemm p;
+    p.form = GemmForm::nn;
+    p.m = rows, p.n = k, p.k = n;
+    p.a = {dz, n}, p.b = {w, row_stride(w)};
+    add_product(g, x, k, p);
+    if (weight.dtype() == DType::f32) {
       p.form = GemmForm::tn;
       p.m = n, p.n = k, p.k = rows;
       p.a = {dz, n}, p.b = {x_dense, k};
       add_product(g, weight, k, p);
     }
-    if (g.wants(bias)) {
-      bool sum = false;
-      Tensor d = g.place(bias, &sum);
-      if (!d.is_bindable()) {
-        d = Tensor::empty(bias.device(), bias.shape());
-        sum = false;
-      }
-      column_sum(dz, rows, n, d, sum);
-      g.add(bias, d);
-    }
+    g.write_or_add(bias, AddsTo::bindable,
+                   [&](const Tensor& d, Store store) { column_sum(dz, rows, n, d, store); });
   }
 
   // The product p is the gradient of `of`, or a part of it.
-  static void add_product(Grads& g, const Tensor& of, int64_t columns, Gemm& p) {
-    const Tensor d = g.place(of, &p.accumulate);
-    const int64_t ld = d.is_contiguous() ? columns : row_stride(d);
-    p.c = {d, ld};
-    if (!d.is_bindable()) p.c.tensor = d.covering(&p.c.offset);
-    gemm(of.device(), p);
-    g.add(of, d);
+  static void add_product(Grads& g, const Tensor& of, int64_t columns, Gemm p) {
+    g.write_or_add(of, AddsTo::dense_rows, [&](const Tensor& d, Store store) {
+      p.accumulate = store == Store::add;
+      p.c = {d, d.is_contiguous() ? columns : row_stride(d)};
+      if (!d.is_bindable()) p.c.tensor = d.covering(&p.c.offset);
+      gemm(of.device(), p);
+    });
   }
 };
 

@@ -193,14 +193,11 @@ Tensor concat(const std::vector<Tensor>& parts, int dim) {
       for (const Tensor& p : keys) {
         const Tensor slice = dy.slice(dim, start, p.dim(dim));
         start += p.dim(dim);
-        if (!g.wants(p)) continue;
         if (slice.is_bindable() || slice.numel() == 0) {
           g.add(p, slice);
-          continue;
+        } else {
+          g.write(p, [&](const Tensor& dp) { gather_copy(dp, slice); });
         }
-        const Tensor dp = g.place(p);
-        gather_copy(dp, slice);
-        g.add(p, dp);
       }
     });
   }

@@ -106,6 +106,50 @@ TEST(TapeTest, CollectAddsIntoDestinations) {
   EXPECT_EQ(all, Floats(128, 0));
 }
 
+// A kernel is told to overwrite an empty place and to add to a full one; what can't add, or can't write
+// there, gets memory of its own.
+TEST(TapeTest, KernelsAreToldToOverwriteOrToAdd) {
+  const Arena arena(device(), {{"x", Shape{4}}});
+  const Tensor x = make({0, 0, 0, 0}), part = arena.flat().slice(0, 1, 4);  // starts where no binding can
+  const auto run = [&](Grads& g) {
+    std::string asked;
+    const auto write = [&](const Tensor& memory, Store store) {
+      asked += store == Store::add ? "+" : "=";
+      const Tensor ones = Tensor::full(device(), {4}, 1);
+      EXPECT_TRUE(memory.is_bindable());
+      if (store == Store::overwrite) memory.fill_zero();
+      op::accumulate(memory, ones);
+    };
+    Tape tape;
+    tape.watch(x);
+    Tensor y;
+    {
+      const auto scope = tape.record();
+      y = op::affine(x, 1);
+    }
+    tape.push("writer", {y}, [&](Grads& grads) {
+      grads.write_or_add(x, AddsTo::bindable, write);
+      grads.write_or_add(x, AddsTo::bindable, write);
+      grads.write(x, [&](const Tensor& memory) { write(memory, Store::overwrite); });
+      grads.write_or_add(x, AddsTo::bindable, write);
+    });
+    tape.backward({{y, Tensor::zeros(device(), {4})}}, g);
+    return asked;
+  };
+  Grads plain, collecting, unbindable;
+  EXPECT_EQ(run(plain), "=+=+");
+  EXPECT_EQ(plain.of(x).to_host(), Floats(4, 4));
+  collecting.collect(x, arena[0]);
+  EXPECT_EQ(run(collecting), "=+=+");
+  EXPECT_EQ(arena[0].to_host(), Floats(4, 4));
+  arena.flat().fill_zero();
+  unbindable.collect(x, part);
+  EXPECT_EQ(run(unbindable), "====");
+  EXPECT_EQ(part.to_host(), Floats(4, 4));
+  Grads unwatched;
+  unwatched.write(x, [](const Tensor&) { FAIL() << "nobody wants this gradient"; });
+}
+
 // A node with two outputs: x -> (x, 2 x).
 std::vector<Tensor> fork(const Tensor& x) {
   const auto outputs = [&] {
