@@ -278,7 +278,7 @@ Check compare_indices(const std::string& name, const json& row, const std::vecto
 
 }  // namespace
 
-void run_ttr_landmarks(const json& file, Report& report) {
+void run_ttr_landmarks(Device&, const json& file, Report& report) {
   size_t index = 0;
   for (const json& row : file.at("cases")) {
     const std::string name = fmt::format("landmarks[{}]", index++);

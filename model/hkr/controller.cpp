@@ -9,6 +9,7 @@
 
 #include "model/hkr/scalar_embedding.h"
 #include "model/load.h"
+#include "model/hkr/made_for.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -75,34 +76,17 @@ ControllerConfig config_of(const io::SafetensorsFile& file) {
   return c;
 }
 
-void refuse(const std::string& what, const std::string& file, const std::string& model) {
-  throw Error(
-      ErrorCode::invalid_argument,
-      fmt::format("this controller belongs to another transformer: {} is {} in the file and {} in the "
-                  "model; train a controller for this model, or load its own",
-                  what, file, model));
-}
-
 void check_model(const io::SafetensorsFile& file, const ControllerConfig& config,
-                 const StudentModel& expected) {
-  if (config.layers != expected.single_blocks) {
-    refuse("num_layers (single blocks)", std::to_string(config.layers),
-           std::to_string(expected.single_blocks));
+                 const BackboneLayout& expected) {
+  constexpr const char* kThese = "the decisions of this controller";
+  const size_t layers = expected.replaceable().size();
+  if (config.layers != static_cast<int64_t>(layers)) {
+    refuse_model(kThese, "num_layers (layers that may be replaced)", std::to_string(config.layers),
+                 std::to_string(layers));
   }
   const auto it = file.metadata().find("model");
-  if (it == file.metadata().end()) return;  // converted from elsewhere
-  const std::string origin = "metadata \"model\"";
-  const io::Json model = io::parse_json(it->second, origin);
-  const auto family = io::get_or<std::string>(model, "family", expected.family, origin);
-  if (family != expected.family) refuse("family", family, expected.family);
-  const auto same = [&](const char* key, int64_t want) {
-    const auto value = io::get_or<int64_t>(model, key, want, origin);
-    if (value != want) refuse(key, std::to_string(value), std::to_string(want));
-  };
-  same("head_dim", expected.head_dim);
-  same("heads", expected.heads);
-  same("double_blocks", expected.double_blocks);
-  same("single_blocks", expected.single_blocks);
+  if (it != file.metadata().end())  // else converted from elsewhere
+    check_made_for(kThese, io::parse_json(it->second, "metadata \"model\""), expected);
 }
 
 }  // namespace
@@ -165,7 +149,7 @@ InitRule controller_init(const ControllerConfig& config) {
 }
 
 std::shared_ptr<ControllerNet> load_controller(Device& device, const std::string& path,
-                                               const StudentModel& expected) {
+                                               const BackboneLayout& expected) {
   const ErrorContext context(path);
   const io::SafetensorsFile file(path);
   const ControllerConfig config = config_of(file);
@@ -178,7 +162,7 @@ std::shared_ptr<ControllerNet> load_controller(Device& device, const std::string
   return net;
 }
 
-void check_controller(const std::string& path, const ControllerConfig& config, const StudentModel& expected) {
+void check_controller(const std::string& path, const ControllerConfig& config, const BackboneLayout& expected) {
   const io::SafetensorsFile file(path);
   const ControllerConfig found = config_of(file);
   check_model(file, found, expected);
@@ -192,7 +176,7 @@ void check_controller(const std::string& path, const ControllerConfig& config, c
   same("hidden_dim", found.hidden_dim, config.hidden_dim);
 }
 
-void append_controller(ControllerNet& net, const StudentModel& model, std::vector<io::TensorData>& tensors,
+void append_controller(ControllerNet& net, const BackboneLayout& model, std::vector<io::TensorData>& tensors,
                        std::map<std::string, std::string>& metadata) {
   for (const Param& p : parameters(net)) {
     tensors.push_back(io::tensor_data(p.name, {p.shape.begin(), p.shape.end()}, p.tensor->to_host()));
@@ -202,15 +186,10 @@ void append_controller(ControllerNet& net, const StudentModel& model, std::vecto
   metadata["num_layers"] = std::to_string(c.layers);
   metadata["embed_dim"] = std::to_string(c.embed_dim);
   metadata["hidden_dim"] = std::to_string(c.hidden_dim);
-  metadata["model"] = io::Json{{"family", model.family},
-                               {"head_dim", model.head_dim},
-                               {"heads", model.heads},
-                               {"double_blocks", model.double_blocks},
-                               {"single_blocks", model.single_blocks}}
-                          .dump();
+  metadata["model"] = made_for(model).dump();
 }
 
-void save_controller(const std::string& path, ControllerNet& net, const StudentModel& model,
+void save_controller(const std::string& path, ControllerNet& net, const BackboneLayout& model,
                      const std::map<std::string, std::string>& more) {
   std::vector<io::TensorData> tensors;
   std::map<std::string, std::string> metadata = more;
@@ -222,7 +201,7 @@ ControllerRouter::ControllerRouter(std::shared_ptr<const ControllerNet> net, con
                                    std::vector<uint8_t> eligible)
     : net_(std::move(net)), policy_(policy), eligible_(std::move(eligible)) {
   if (static_cast<int64_t>(eligible_.size()) != net_->config().layers) {
-    throw Error(ErrorCode::invalid_argument, fmt::format("a controller of {} layers for {} single blocks",
+    throw Error(ErrorCode::invalid_argument, fmt::format("a controller of {} layers for {}",
                                                          net_->config().layers, eligible_.size()));
   }
 }

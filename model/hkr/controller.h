@@ -14,13 +14,13 @@
 
 #include "model/hkr/policy.h"
 #include "model/hkr/router.h"
-#include "model/hkr/students.h"
+#include "model/io/safetensors.h"
 #include "model/layers.h"
 
 namespace vkflux {
 
 struct ControllerConfig {
-  int64_t layers = 0;  // single blocks of the transformer
+  int64_t layers = 0;  // that may be replaced
   int64_t embed_dim = 64, hidden_dim = 256;
   /// Error invalid_argument names the field that can't be.
   void check() const;
@@ -57,14 +57,14 @@ InitRule controller_init(const ControllerConfig& config);
 /// Reads a controller. Errors: format (not a controller, damaged), invalid_argument when it was trained for
 /// another transformer; both values are named.
 std::shared_ptr<ControllerNet> load_controller(Device& device, const std::string& path,
-                                               const StudentModel& expected);
+                                               const BackboneLayout& expected);
 /// The same checks without loading; the network's sizes must be those of `config`.
-void check_controller(const std::string& path, const ControllerConfig& config, const StudentModel& expected);
+void check_controller(const std::string& path, const ControllerConfig& config, const BackboneLayout& expected);
 /// What a file holds of a controller, for a writer that adds its own.
-void append_controller(ControllerNet& net, const StudentModel& model, std::vector<io::TensorData>& tensors,
+void append_controller(ControllerNet& net, const BackboneLayout& model, std::vector<io::TensorData>& tensors,
                        std::map<std::string, std::string>& metadata);
 /// Writes a file for inference, atomically.
-void save_controller(const std::string& path, ControllerNet& net, const StudentModel& model,
+void save_controller(const std::string& path, ControllerNet& net, const BackboneLayout& model,
                      const std::map<std::string, std::string>& more = {});
 
 /// The learnt router: logits of all steps at once, then the policy. Draws are functions of (seed, step,

@@ -147,7 +147,5 @@ HkrConfig infer_hkr_config(const std::vector<std::pair<std::string, Shape>>& sha
 
 /// Multiply-adds of one forward pass times two, and the bytes that must move.
 Cost hkr_cost(const HkrConfig& config, const HkrOptions& options, const AttentionShape& shape);
-/// Device memory of one forward pass without gradients, besides q, k, v and the result.
-uint64_t hkr_scratch(const HkrConfig& config, const HkrOptions& options, const AttentionShape& shape);
 
 }  // namespace vkflux

@@ -128,15 +128,4 @@ Cost hkr_cost(const HkrConfig& config, const HkrOptions& options, const Attentio
   return cost;
 }
 
-uint64_t hkr_scratch(const HkrConfig& config, const HkrOptions& options, const AttentionShape& shape) {
-  const int64_t n = shape.text + shape.image, d = config.head_dim, w = config.width(), f = config.feature_dim;
-  const int64_t m = landmark_count(n, shape.text, options.landmarks);
-  const int64_t heads = shape.batch * shape.heads;
-  const int64_t chunk = std::min(n, std::max({int64_t{1}, options.query_chunk, options.key_chunk}));
-  // A chunk: its tokens, two hidden layers, features before and after the norm, values or quotients.
-  const int64_t chunk_floats = chunk * (2 * d + 2 * w + 2 * f + 2 * (d + 4));
-  const int64_t state = 2 * f * (d + 4), landmarks = 2 * m * d + m, branches = 3 * n * d + 4 * n;
-  return static_cast<uint64_t>(4 * heads * (chunk_floats + state + landmarks + branches));
-}
-
 }  // namespace vkflux

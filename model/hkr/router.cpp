@@ -7,12 +7,11 @@
 
 namespace vkflux {
 
-std::vector<uint8_t> layer_flags(const std::vector<int>& indices, int64_t layers) {
-  std::vector<uint8_t> out(static_cast<size_t>(layers), 0);
-  for (const int i : indices) {
-    if (i < 0 || i >= layers) {
-      throw Error(ErrorCode::invalid_argument, fmt::format("single block {} of {}", i, layers));
-    }
+std::vector<uint8_t> layer_flags(const std::vector<int>& numbers, size_t layers) {
+  std::vector<uint8_t> out(layers, 0);
+  for (const int i : numbers) {
+    if (i < 0 || static_cast<size_t>(i) >= layers)
+      throw Error(ErrorCode::invalid_argument, fmt::format("layer {} of {} that may be replaced", i, layers));
     out[static_cast<size_t>(i)] = 1;
   }
   return out;
@@ -45,10 +44,17 @@ std::vector<RouteDecision> RandomRouter::plan(const std::vector<RouteInput>& ste
   return out;
 }
 
-RoutePlan route_plan(const RouteDecision& decision, int64_t double_blocks) {
-  RoutePlan plan(static_cast<size_t>(double_blocks), AttentionKind::full);
-  for (const uint8_t student : decision.student)
-    plan.push_back(student ? AttentionKind::hkr : AttentionKind::full);
+RoutePlan route_plan(const RouteDecision& decision, const BackboneLayout& layout) {
+  const std::vector<int> layers = layout.replaceable();
+  if (decision.student.size() != layers.size()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("the router decides about {} layers, but of this transformer {} may be replaced",
+                            decision.student.size(), layers.size()));
+  }
+  RoutePlan plan(layout.layers.size(), AttentionKind::full);
+  for (size_t l = 0; l < layers.size(); ++l) {
+    if (decision.student[l]) plan[static_cast<size_t>(layers[l])] = decision.kind;
+  }
   return plan;
 }
 

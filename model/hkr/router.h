@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/attention/attention.h"
+#include "model/backbone.h"
 
 namespace vkflux {
 
@@ -17,9 +17,10 @@ struct RouteInput {
   int64_t width = 0, height = 0;
 };
 
-/// One step's decisions about the L single blocks.
+/// One step's decisions about the L layers that may be replaced, in their order.
 struct RouteDecision {
-  std::vector<uint8_t> student;    // [L], 1 = student; 0 = full attention
+  AttentionKind kind = AttentionKind::hkr;  // what serves instead of full attention
+  std::vector<uint8_t> student;             // [L], 1 = that kind; 0 = full attention
   std::vector<float> probability;  // [L] of full attention, by the policy at threshold 0.5
   double threshold = 0.5;
 };
@@ -56,11 +57,11 @@ class RandomRouter final : public Router {
   std::vector<uint8_t> eligible_;
 };
 
-/// One flag for each of `layers` single blocks from a list of indices (Students::ready(), say). Error
-/// invalid_argument for an index outside.
-std::vector<uint8_t> layer_flags(const std::vector<int>& indices, int64_t layers);
+/// One flag for each of `layers` replaceable layers from a list of their numbers (Students::ready(), say). Error
+/// invalid_argument for a number outside.
+std::vector<uint8_t> layer_flags(const std::vector<int>& numbers, size_t layers);
 
-/// As the bank understands it: double blocks full, single block i by decision.student[i].
-RoutePlan route_plan(const RouteDecision& decision, int64_t double_blocks);
+/// What the decision means for all layers. Error invalid_argument when it is about another number of layers.
+RoutePlan route_plan(const RouteDecision& decision, const BackboneLayout& layout);
 
 }  // namespace vkflux

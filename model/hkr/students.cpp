@@ -3,14 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <utility>
 
-#include "autograd/tape.h"
-#include "model/flux/transformer.h"
+#include "model/hkr/made_for.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -18,32 +16,31 @@ namespace {
 
 constexpr const char* kFormat = "flux2_ttr_v2";
 constexpr const char* kLayerPrefix = "layers.";
-constexpr int kMaxLayers = 4096;
 constexpr size_t kMaxFields = 4096;
 
 using LayerTensors = std::map<std::string, std::string>;  // name in the layer -> name in the file
 
-/// "single:7" -> 7; others -> nothing.
-std::optional<int> layer_index(std::string_view key) {
-  constexpr std::string_view kType = "single:";
-  if (!key.starts_with(kType)) return {};
-  key.remove_prefix(kType.size());
-  int index = -1;
-  const auto [end, fault] = std::from_chars(key.data(), key.data() + key.size(), index);
-  if (fault != std::errc() || end != key.data() + key.size() || index < 0 || index >= kMaxLayers) return {};
-  return index;
+/// "single:7.kernel.phi_net_q.0.weight" -> the layer's name and the tensor's name in it; others -> empty names.
+std::pair<std::string, std::string> split(std::string_view name) {
+  for (const std::string_view part : {".kernel.", ".conditioner.", ".alpha"}) {
+    const size_t at = name.find(part);
+    if (at == std::string_view::npos || at == 0 || (part.back() != '.' && at + part.size() != name.size())) continue;
+    const std::string layer = layer_of_key(name.substr(0, at));
+    // Another form isn't a layer's key.
+    if (layer_key(layer) == name.substr(0, at)) return {layer, std::string(name.substr(at + 1))};
+  }
+  return {};
 }
 
 /// The students' tensors by layer, with or without the leading "layers.".
-std::map<int, LayerTensors> layers_of(const io::SafetensorsFile& file) {
-  std::map<int, LayerTensors> out;
+ByLayer<LayerTensors> layers_of(const io::SafetensorsFile& file) {
+  ByLayer<LayerTensors> out;
   for (const auto& [full, info] : file.tensors()) {
     std::string_view name = full;
+    if (name.starts_with("optimizer.") || name.starts_with("replay.")) continue;
     if (name.starts_with(kLayerPrefix)) name.remove_prefix(std::string_view(kLayerPrefix).size());
-    const size_t dot = name.find('.');
-    if (dot == std::string_view::npos) continue;
-    const std::optional<int> index = layer_index(name.substr(0, dot));
-    if (index && !out[*index].emplace(name.substr(dot + 1), full).second)
+    const auto [layer, tensor] = split(name);
+    if (!layer.empty() && !out[layer].emplace(tensor, full).second)
       throw Error(ErrorCode::format, fmt::format("{} has a second name in this file", io::shown(full)));
   }
   return out;
@@ -88,7 +85,7 @@ io::Json fields_of(const io::SafetensorsFile& file) {
   return fields;
 }
 
-void check_format(const io::SafetensorsFile& file, const std::map<int, LayerTensors>& layers) {
+void check_format(const io::SafetensorsFile& file, const ByLayer<LayerTensors>& layers) {
   const auto it = file.metadata().find("format");
   // "pt" is what safetensors' own PyTorch writer puts there.
   if (it != file.metadata().end() && it->second != kFormat && it->second != "pt") {
@@ -113,11 +110,11 @@ HkrConfig config_of(const io::SafetensorsFile& file, const LayerTensors& layer) 
   return infer_hkr_config(shapes);
 }
 
-HkrConfig common_config(const io::SafetensorsFile& file, const std::map<int, LayerTensors>& layers,
+HkrConfig common_config(const io::SafetensorsFile& file, const ByLayer<LayerTensors>& layers,
                         const io::Json& fields) {
   std::optional<HkrConfig> first;
-  for (const auto& [index, tensors] : layers) {
-    const ErrorContext context(layer_key(index));
+  for (const auto& [layer, tensors] : layers) {
+    const ErrorContext context(layer);
     const HkrConfig c = config_of(file, tensors);
     if (!first) first = c;
     const auto same = [](const char* what, int64_t here, int64_t there) {
@@ -137,36 +134,25 @@ HkrConfig common_config(const io::SafetensorsFile& file, const std::map<int, Lay
   return *first;
 }
 
-void refuse(const char* what, const std::string& file, const std::string& model) {
-  throw Error(ErrorCode::invalid_argument,
-              fmt::format("these students belong to another transformer: {} is {} in the file and {} in the "
-                          "model; distil students for this model, or load theirs",
-                          what, file, model));
-}
-
-void check_model(const Students& s, const io::Json& fields, const StudentModel& expected) {
-  const std::string origin = "metadata \"ttr\"";
-  const io::Json& model = child(fields, "model");
-  const auto same = [](const char* what, int64_t file, int64_t want) {
-    if (file != want) refuse(what, std::to_string(file), std::to_string(want));
+void check_model(const Students& s, const io::Json& fields, const BackboneLayout& expected) {
+  constexpr const char* kThese = "these students";
+  const AttentionLayer shape = replaceable_shape(expected);
+  check_made_for(kThese, child(fields, "model"), expected);
+  const auto same = [&](const char* what, int64_t file, int64_t want) {
+    if (file != want) refuse_model(kThese, what, std::to_string(file), std::to_string(want));
   };
-  const auto family = io::get_or<std::string>(model, "family", expected.family, origin);
-  if (family != expected.family) refuse("the family", family, expected.family);
-  same("head_dim", s.config.head_dim, expected.head_dim);
-  same("head_dim", io::get_or<int64_t>(model, "head_dim", expected.head_dim, origin), expected.head_dim);
-  same("the number of heads", io::get_or<int64_t>(model, "heads", expected.heads, origin), expected.heads);
-  same("the number of double blocks",
-       io::get_or<int64_t>(model, "double_blocks", expected.double_blocks, origin), expected.double_blocks);
-  same("the number of single blocks",
-       io::get_or<int64_t>(model, "single_blocks", expected.single_blocks, origin), expected.single_blocks);
+  same("head_dim", s.config.head_dim, shape.head_dim);
   for (const auto& [key, spec] : child(fields, "layer_specs").items()) {
-    same("the number of heads", io::get_or<int64_t>(spec, "num_heads", expected.heads, key), expected.heads);
-    same("head_dim", io::get_or<int64_t>(spec, "head_dim", expected.head_dim, key), expected.head_dim);
+    same("the number of heads", io::get_or<int64_t>(spec, "num_heads", shape.heads, key), shape.heads);
+    same("head_dim", io::get_or<int64_t>(spec, "head_dim", shape.head_dim, key), shape.head_dim);
   }
-  const int last = s.layers.rbegin()->first;
-  if (last >= expected.single_blocks) {
-    refuse("the number of single blocks", fmt::format("at least {}", last + 1),
-           std::to_string(expected.single_blocks));
+  for (const auto& [name, student] : s.layers) {
+    const bool there = std::any_of(expected.layers.begin(), expected.layers.end(),
+                                   [&n = name](const auto& l) { return l.name == n && l.replaceable; });
+    if (!there) {
+      refuse_model(kThese, "a layer", name,
+                   fmt::format("none of {} that may be replaced", expected.replaceable().size()));
+    }
   }
 }
 
@@ -263,19 +249,17 @@ io::Json described(const Students& s) {
   f["gamma"] = s.options.gamma;
   f["adaptive_alpha"] = s.options.adaptive;
   f["qk_norm"] = s.options.feature_norm;
-  f["model"] = {{"family", s.model.family},
-                {"head_dim", s.model.head_dim},
-                {"heads", s.model.heads},
-                {"double_blocks", s.model.double_blocks},
-                {"single_blocks", s.model.single_blocks}};
+  const AttentionLayer shape = replaceable_shape(s.model);
+  f["max_safe_inference_loss"] = s.max_safe_loss;
+  f["model"] = made_for(s.model);
   for (const char* map : {"layer_specs", "layer_ema_loss", "layer_ema_cosine_dist", "layer_update_count",
                           "layer_ready", "layer_last_loss", "layer_readiness"}) {
     f[map] = io::Json::object();
   }
-  for (const auto& [index, student] : s.layers) {
-    const std::string key = layer_key(index);
+  for (const auto& [layer, student] : s.layers) {
+    const std::string key = layer_key(layer);
     const Readiness& r = student->readiness;
-    f["layer_specs"][key] = {{"num_heads", s.model.heads}, {"head_dim", s.model.head_dim}};
+    f["layer_specs"][key] = {{"num_heads", shape.heads}, {"head_dim", shape.head_dim}};
     f["layer_ema_loss"][key] = number(r.ema_loss);
     f["layer_ema_cosine_dist"][key] = number(r.ema_cosine_dist);
     f["layer_update_count"][key] = r.updates;
@@ -293,57 +277,60 @@ io::Json described(const Students& s) {
 
 }  // namespace
 
-std::string layer_key(int index) {
-  return fmt::format("single:{}", index);
-}
-
 float migrated_alpha(float stored, const std::string& alpha_format) {
   const bool probability = alpha_format != "logit" && stored > 0 && stored < 1;
   return probability ? std::log(stored / (1 - stored)) : stored;
 }
 
-StudentModel student_model(const Flux1& transformer) {
-  const Flux1Config& c = transformer.config();
-  return {"flux1", c.head_dim, c.heads, c.depth, c.depth_single};
-}
-
-std::vector<int> Students::ready() const {
+std::vector<int> Students::distilled() const {
   std::vector<int> out;
-  for (const auto& [index, student] : layers) {
-    if (student->readiness.ready) out.push_back(index);
+  const std::vector<int> places = model.replaceable();
+  for (size_t l = 0; l < places.size(); ++l) {
+    if (layers.count(model.layers[static_cast<size_t>(places[l])].name)) out.push_back(static_cast<int>(l));
   }
   return out;
 }
 
-Students load_students(Device& device, const std::string& path, const StudentModel& expected) {
+std::vector<int> Students::ready() const {
+  std::vector<int> out;
+  const std::vector<int> places = model.replaceable();
+  for (const int l : distilled()) {
+    const std::string& name = model.layers[static_cast<size_t>(places[static_cast<size_t>(l)])].name;
+    if (layers.at(name)->readiness.ready) out.push_back(l);
+  }
+  return out;
+}
+
+Students load_students(Device& device, const std::string& path, const BackboneLayout& expected) {
   const ErrorContext context(path);
   const io::SafetensorsFile file(path);
-  const std::map<int, LayerTensors> names = layers_of(file);
+  const ByLayer<LayerTensors> names = layers_of(file);
   check_format(file, names);
   Students s;
   s.fields = fields_of(file);
   s.model = expected;
   s.config = common_config(file, names, s.fields);
   s.options = options_of(s.fields);
-  for (const auto& [index, layer] : names) s.layers[index] = nullptr;
+  s.max_safe_loss = finite(s.fields, "max_safe_inference_loss", "metadata \"ttr\"").value_or(s.max_safe_loss);
+  for (const auto& [name, tensors] : names) s.layers[name] = nullptr;
   check_model(s, s.fields, expected);
   const auto marked = file.metadata().find("alpha_format");
   const auto stated = io::get_or<std::string>(
       s.fields, "alpha_format", marked == file.metadata().end() ? "raw" : marked->second, "metadata");
-  for (const auto& [index, layer] : names) {
-    const ErrorContext which(layer_key(index));
-    s.layers[index] = read_student(device, file, layer, s, stated);
-    read_state(*s.layers[index], s.fields, layer_key(index));
+  for (const auto& [name, tensors] : names) {
+    const ErrorContext which(name);
+    s.layers[name] = read_student(device, file, tensors, s, stated);
+    read_state(*s.layers[name], s.fields, layer_key(name));
   }
   return s;
 }
 
 void append_students(const Students& students, io::FileDType dtype, std::vector<io::TensorData>& tensors,
                      std::map<std::string, std::string>& metadata) {
-  for (const auto& [index, student] : students.layers) {
+  for (const auto& [name, student] : students.layers) {
     for (const Param& p : parameters(*student->layer)) {
       const std::vector<float> values = p.tensor->to_host();
-      tensors.push_back(io::tensor_data(kLayerPrefix + layer_key(index) + "." + p.name,
+      tensors.push_back(io::tensor_data(kLayerPrefix + layer_key(name) + "." + p.name,
                                         {p.shape.begin(), p.shape.end()}, values,
                                         p.shape.rank() < 2 ? io::FileDType::f32 : dtype));
     }
@@ -369,31 +356,29 @@ Tensor HkrAttention::forward(const AttentionCall& call) {
   c.conditioning = call.tokens.text;
   c.sigma = call.step.sigma;
   c.cfg = call.step.cfg_scale;
-  c.scalars = call.step.scalars;
+  c.scalars = call.step.numbers[static_cast<size_t>(AttentionKind::hkr)];
   return student_->layer->forward(c).out;
 }
 
-std::string HkrAttention::refusal(const AttentionCall& call) const {
+std::string HkrAttention::refusal(const AttentionShape& shape) const {
   const int64_t made_for = student_->layer->config().head_dim;
-  if (call.q.dim(3) != made_for) {
-    return fmt::format("the student was made for heads of {}, this layer has {}", made_for, call.q.dim(3));
+  if (shape.head_dim != made_for) {
+    return fmt::format("the student was made for heads of {}, this layer has {}", made_for, shape.head_dim);
   }
-  return student_->readiness.refusal();
+  if (!student_->readiness.ready) return student_->readiness.refusal();
+  if (std::isfinite(student_->last_loss) && max_safe_loss_ > 0 && student_->last_loss > max_safe_loss_) {
+    return fmt::format("its last training loss {:.4g} is above the safe {:.4g}", student_->last_loss,
+                       max_safe_loss_);
+  }
+  return {};
 }
 
-uint64_t HkrAttention::scratch(const AttentionShape& s) const {
-  const HkrConfig& c = student_->layer->config();
-  const HkrOptions& o = student_->layer->options();
-  const int64_t n = s.text + s.image, heads = s.batch * s.heads, f = c.feature_dim, d = c.head_dim;
-  const int64_t keys = std::min(n, o.key_chunk), queries = std::min(n, o.query_chunk);
-  const auto share =
-      static_cast<int64_t>(std::nearbyint(static_cast<double>(s.image) * o.landmarks.fraction));
-  int64_t landmarks = std::max(o.landmarks.min, share);
-  if (o.landmarks.max > 0) landmarks = std::min(landmarks, o.landmarks.max);
-  landmarks = s.text + std::min(landmarks, s.image);
-  const int64_t sums = f * d + f, chunks = keys * (f + d) + queries * (f + d),
-                softmax = 2 * landmarks * d + n, branches = 2 * n * d;
-  return static_cast<uint64_t>(heads * (sums + chunks + softmax + branches)) * sizeof(float);
+bool HkrAttention::recordable(const TokenLayout& tokens, const StepInfo& step) const {
+  return step.numbers[static_cast<size_t>(AttentionKind::hkr)].defined() && !tokens.key_mask.defined();
+}
+
+std::vector<float> HkrAttention::step_numbers(const StepInfo& step) const {
+  return hkr_scalars(step.sigma, step.cfg_scale);
 }
 
 Cost HkrAttention::cost(const AttentionShape& shape) const {
@@ -401,9 +386,10 @@ Cost HkrAttention::cost(const AttentionShape& shape) const {
 }
 
 void install(const Students& students, AttentionBank& bank) {
-  for (const auto& [index, student] : students.layers) {
-    bank.set(static_cast<int>(students.model.double_blocks) + index, AttentionKind::hkr,
-             std::make_shared<HkrAttention>(student));
+  for (const int i : students.model.replaceable()) bank.set(i, AttentionKind::hkr, nullptr);
+  for (const auto& [name, student] : students.layers) {
+    bank.set(bank.index(name), AttentionKind::hkr,
+             std::make_shared<HkrAttention>(student, students.max_safe_loss));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "model/component.h"
 #include "model/io/json.h"
 #include "model/layers.h"
 #include "model/trace.h"
@@ -33,6 +34,7 @@ ClipTextConfig infer_clip_config(const std::map<std::string, Shape>& shapes);
 /// that old configs state for eos_token_id stands for the last id of the vocabulary.
 void apply_clip_json(ClipTextConfig& config, const io::Json& json);
 io::Json clip_json(const ClipTextConfig& config);
+ComponentKind clip_component();
 
 struct ClipLayer {
   int64_t heads = 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/load.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -175,6 +176,17 @@ InitRule t5_init(const T5Config& config) {
     if (has("SelfAttention.q.")) return normal(c.width * c.head_dim);
     return normal(p.shape[1]);
   };
+}
+
+ComponentKind t5_component() {
+  return {"t5 encoder",
+          [](const io::Checkpoint& file, const io::Json& json) -> std::optional<io::Json> {
+            const io::NamedTensors named(file, io::t5_names());
+            if (!named.has("shared.weight") || named.count("encoder.block.") == 0) return {};
+            T5Config config = infer_t5_config(shapes_of(named));
+            if (json.is_object() && json.contains("feed_forward_proj")) apply_t5_json(config, json);
+            return t5_json(config);
+          }};
 }
 
 }  // namespace vkflux

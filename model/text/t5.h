@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "model/component.h"
 #include "model/text/clip.h"
 
 namespace vkflux {
@@ -24,6 +25,7 @@ T5Config infer_t5_config(const std::map<std::string, Shape>& shapes);
 /// feed_forward_proj but gated-gelu is error unsupported.
 void apply_t5_json(T5Config& config, const io::Json& json);
 io::Json t5_json(const T5Config& config);
+ComponentKind t5_component();
 
 /// Bucket of key position - query position (bidirectional).
 int32_t t5_bucket(int64_t relative, int64_t buckets = 32, int64_t max_distance = 128);

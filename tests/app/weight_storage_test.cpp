@@ -61,7 +61,7 @@ TEST(WeightStorage, TheMiniatureDrawsTheSamePicture) {
   request.seed = 5;
   request.steps = 2;
   const auto draw = [&](DType weights, std::string* remark) {
-    PipelineOptions options;
+    ModelOptions options;
     options.weights = weights;
     options.remark = [&](const std::string& text) { *remark += text; };
     const auto pipeline =
@@ -83,7 +83,7 @@ TEST(WeightStorage, Fp8HoldsShortRows) {
   request.prompts = {"a cat"};
   std::vector<RgbImage> images;
   for (const DType t : {DType::f16, DType::f8_e4m3}) {
-    PipelineOptions options;
+    ModelOptions options;
     options.weights = t;
     images.push_back(Pipeline::load(test::device(), test::tiny_pipeline(), options)
                          ->generate(request)

@@ -1,3 +1,4 @@
+#include "model/sampler/schedule.h"
 #include "tests/harness/tiny_checkpoint.h"
 
 #include <filesystem>
@@ -7,7 +8,6 @@
 #include "model/io/file.h"
 #include "model/io/names.h"
 #include "model/module.h"
-#include "model/pipeline_save.h"
 #include "model/text/clip.h"
 #include "model/text/t5.h"
 #include "model/text/tokenizer.h"

@@ -1,4 +1,4 @@
-// Routed sampling of a FLUX.1 transformer against its own full sampling from the same noise.
+// Routed sampling of a transformer against its own full sampling from the same noise.
 #pragma once
 
 #include <cstdint>
@@ -7,20 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "model/sampler/denoise.h"
+#include "model/latent_codec.h"
 #include "model/sampler/noise.h"
-#include "model/vae/autoencoder.h"
+#include "model/sampler/request.h"
 #include "train/controller/reward.h"
 #include "train/controller/routing_task.h"
 
 namespace vkflux {
 
-struct FluxTaskOptions {
-  std::vector<double> levels;  // falling, from 1 to 0
-  float guidance = 3.5f, cfg = 1;
-  int64_t rows = 0, columns = 0;  // of image tokens
-  int64_t width = 0, height = 0;  // in pixels
-  Shape latent;                   // [z, h, w]
+struct SamplingTaskOptions {
+  SamplingRequest sampling;       // of every picture
   int64_t images = 8;             // pictures that share a plan
   int64_t seeds = 4;              // pictures of a prompt
   uint64_t seed = 0;              // of the first picture; the next ones count up
@@ -31,13 +27,12 @@ struct FluxTaskOptions {
 /// The pictures are prompts times seeds, shuffled once and cut into groups of `images`; an iteration plays
 /// one group, every group once an epoch. Full-attention results are kept by group, so that they are a
 /// function of the group alone, whatever was played before.
-class FluxRoutingTask final : public RoutingTask {
+class SamplingTask final : public RoutingTask {
  public:
   /// prompts: conditions of all prompts [P, ...]; empty: the other side of cfg [1, ...], when cfg isn't 1.
-  /// vae is needed by rewards on images. Students must be installed in the transformer's bank.
-  FluxRoutingTask(Flux1& transformer, const AutoencoderKL* vae, FluxCondition prompts,
-                  std::optional<FluxCondition> empty, const QualityLoss& quality,
-                  const FluxTaskOptions& options);
+  /// codec is needed by rewards on images. Students must be installed in the backbone's bank.
+  SamplingTask(Backbone& backbone, const ModelInfo& model, const LatentCodec* codec, Condition prompts,
+               std::optional<Condition> empty, const QualityLoss& quality, const SamplingTaskOptions& options);
 
   const std::vector<RouteInput>& inputs() const override { return inputs_; }
   PlayedQuality play(int64_t iteration, const std::vector<RouteDecision>& decisions) override;
@@ -61,14 +56,15 @@ class FluxRoutingTask final : public RoutingTask {
   Result sample(int64_t group, const std::vector<RoutePlan>& plans);
   Result teacher(int64_t group);
   int64_t picture(int64_t group, int64_t b) const;
-  FluxCondition conditions(int64_t group) const;
 
-  Flux1& transformer_;
-  const AutoencoderKL* vae_;
-  FluxCondition prompts_;
-  std::optional<FluxCondition> empty_;
+  Backbone& backbone_;
+  LatentGeometry geometry_;
+  const LatentCodec* codec_;
+  Condition prompts_;
+  std::optional<Condition> empty_;
   const QualityLoss& quality_;
-  FluxTaskOptions options_;
+  SamplingTaskOptions options_;
+  SamplingSetup setup_;
   std::vector<RouteInput> inputs_;
   std::vector<size_t> order_;
   int64_t groups_ = 0;

@@ -1,12 +1,11 @@
 // A host's options map, its masks, and who answers its calls.
-#include "model/hkr/call_options.h"
+#include "app/verify/host_options.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
-#include "model/hkr/dispatch.h"
 #include "model/hkr/students.h"
 #include "vk/error.h"
 
@@ -83,35 +82,6 @@ TEST(CallOptionsTest, RouteMasksAreFlattened) {
   EXPECT_EQ(host_route_mask(io::Json(0.5)), (std::vector<float>{0.5f}));
   EXPECT_FALSE(host_route_mask(io::Json::parse("[0, \"a\"]")));
   EXPECT_FALSE(host_route_mask(nullptr));
-}
-
-TEST(DispatchTest, FailsClosedToFullAttentionAndSaysWhy) {
-  DispatchFacts f;
-  EXPECT_FALSE(dispatch(f).student);
-  EXPECT_EQ(dispatch(f).reason, "not ready");
-  f.ready = true;
-  EXPECT_TRUE(dispatch(f).student);
-  EXPECT_FALSE(dispatch(f).teacher);
-  EXPECT_TRUE(dispatch(f).reason.empty());
-  f.routing = StepRouting{{0.2f, 0.6f}, 0.5, false};
-  EXPECT_TRUE(dispatch(f).student);
-  f.layer = 1;
-  EXPECT_FALSE(dispatch(f).student);
-  f.layer = 2;
-  EXPECT_FALSE(dispatch(f).student);
-  EXPECT_NE(dispatch(f).reason.find("2"), std::string::npos);
-  f.layer = 0;
-  f.routing->failed = true;
-  EXPECT_FALSE(dispatch(f).student);
-  f.routing.reset();
-  f.last_loss = 0.6;
-  EXPECT_FALSE(dispatch(f).student);
-  f.max_safe_loss = 0;
-  EXPECT_TRUE(dispatch(f).student);
-  const Dispatch failed = student_failed(dispatch(f), "not finite");
-  EXPECT_FALSE(failed.student);
-  EXPECT_TRUE(failed.teacher);
-  EXPECT_EQ(failed.reason, "not finite");
 }
 
 }  // namespace

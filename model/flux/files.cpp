@@ -1,4 +1,4 @@
-#include "model/pipeline_save.h"
+#include "model/flux/files.h"
 
 #include <filesystem>
 #include <vector>
@@ -12,12 +12,13 @@ namespace {
 namespace fs = std::filesystem;
 
 void copy_files(const std::string& from, const std::string& to) {
-  std::vector<fs::path> files;
   std::error_code ec;
+  if (fs::equivalent(from, to, ec)) return;
+  std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(from, ec)) {
     if (entry.is_regular_file()) files.push_back(entry.path());
   }
-  if (ec) throw Error(ErrorCode::io, "tokenizer folder " + from + ": " + ec.message());
+  if (ec) throw Error(ErrorCode::io, "folder " + from + ": " + ec.message());
   for (const fs::path& file : files) {
     io::atomic_write(to + "/" + file.filename().string(), io::read_file(file.string()));
   }
@@ -27,7 +28,7 @@ void write_json(const std::string& path, const io::Json& json) {
   io::atomic_write(path, json.dump(2) + "\n");
 }
 
-io::Json index(const PipelineDefaults& d) {
+io::Json index(const SamplingDefaults& d) {
   const auto part = [](const char* library, const char* type) { return io::Json::array({library, type}); };
   return {{"_class_name", "FluxPipeline"},
           {"scheduler", part("diffusers", "FlowMatchEulerDiscreteScheduler")},
@@ -47,19 +48,16 @@ io::Json index(const PipelineDefaults& d) {
 
 }  // namespace
 
-void save_pipeline(const std::string& dir, const PipelineParts& p) {
+void save_flux1(const std::string& dir, const Flux1Parts& p) {
   const Flux1Config& flux = p.transformer.config();
-  const AutoencoderConfig& vae = p.autoencoder.config();
   save(parameters(p.transformer), dir + "/transformer/diffusion_pytorch_model.safetensors", io::flux1_names(),
        p.matrices, flux1_row_split(flux));
   write_json(dir + "/transformer/config.json", flux1_json(flux));
-  save(parameters(p.autoencoder), dir + "/vae/diffusion_pytorch_model.safetensors",
-       io::vae_names(vae.levels()), p.matrices);
-  write_json(dir + "/vae/config.json", autoencoder_json(vae, p.defaults.width));
   save(parameters(p.clip), dir + "/text_encoder/model.safetensors", io::clip_names(), p.matrices);
   write_json(dir + "/text_encoder/config.json", clip_json(p.clip.config()));
   save(parameters(p.t5), dir + "/text_encoder_2/model.safetensors", io::t5_names(), p.matrices);
   write_json(dir + "/text_encoder_2/config.json", t5_json(p.t5.config()));
+  copy_files(p.autoencoder, dir + "/vae");
   copy_files(p.tokenizer, dir + "/tokenizer");
   copy_files(p.tokenizer_2, dir + "/tokenizer_2");
   write_json(dir + "/scheduler/scheduler_config.json", p.schedule.to_json());

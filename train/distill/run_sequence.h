@@ -26,21 +26,25 @@ struct SamplingPlan {
   uint64_t seed = 0;
 };
 
-class SamplingRuns {
+class RunSequence {
  public:
   /// Error invalid_argument for a plan that can't be.
-  SamplingRuns(Pipeline& pipeline, SamplingPlan plan);
+  RunSequence(Pipeline& pipeline, SamplingPlan plan);
 
-  /// One denoising step; begins the next run when the last one is over.
-  void step();
+  /// Watches the attention of runs that begin from now on; not owned.
+  void set_tap(AttentionTap* tap) { tap_ = tap; }
+  /// Noise level of the coming step.
+  double level() const;
+  /// One denoising step under a plan; begins the next run when the last one is over.
+  void step(const RoutePlan& plan = {});
   /// Steps made in all runs together: what swap sets are numbered by.
   int64_t steps_done() const { return steps_done_; }
   int64_t run() const { return run_; }
   /// No run is under way.
-  bool between_runs() const { return denoiser_ == nullptr; }
+  bool between_runs() const { return sampling_ == nullptr; }
   int64_t steps_per_run() const { return plan_.steps; }
   const SamplingPlan& plan() const { return plan_; }
-  Flux1& transformer() { return *transformer_; }
+  Backbone& backbone() { return *backbone_; }
   /// Image tokens of the largest size.
   int64_t most_tokens() const;
 
@@ -53,16 +57,18 @@ class SamplingRuns {
  private:
   io::Json describe() const;
   void begin(int64_t run, int64_t step, const Tensor& x);
-  std::pair<int64_t, int64_t> size_of(int64_t run) const;
+  SamplingRequest request(int64_t width, int64_t height) const;
+  SamplingSetup setup(int64_t run) const;
   Tensor noise(int64_t run) const;
-  FluxCondition condition(size_t index);
+  Condition condition(size_t index);
 
   Pipeline& pipeline_;
   SamplingPlan plan_;
-  std::shared_ptr<Flux1> transformer_;
-  std::unique_ptr<FluxDenoiser> denoiser_;
-  std::map<size_t, FluxCondition> blocks_;  // of consecutive prompts, encoded together
-  std::optional<FluxCondition> negative_;
+  std::shared_ptr<Backbone> backbone_;
+  AttentionTap* tap_ = nullptr;
+  std::unique_ptr<SamplingRun> sampling_;
+  std::map<size_t, Condition> blocks_;  // of consecutive prompts, encoded together
+  std::optional<Condition> negative_;
   int64_t run_ = 0, steps_done_ = 0;
 };
 

@@ -1,4 +1,4 @@
-#include "model/hkr/call_options.h"
+#include "app/verify/host_options.h"
 
 #include <fmt/format.h>
 

@@ -1,3 +1,5 @@
+#include "model/generate_job.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -27,13 +29,6 @@ class Stopwatch {
   double& total_;
   double start_ = seconds();
 };
-
-Tensor repeated(const Tensor& x, int64_t batch) {
-  if (x.dim(0) == batch) return x;
-  Shape shape = x.shape();
-  shape[0] = batch;
-  return op::expand(x, shape);
-}
 
 /// [1, 3, height, width] in [-1, 1]
 Tensor upload_image(Device& device, const RgbImage& image, int64_t width, int64_t height) {
@@ -72,15 +67,6 @@ std::vector<RgbImage> to_rgb8(const Tensor& x) {
   return out;
 }
 
-int64_t whole_tokens(const char* what, int64_t asked, int64_t fallback, int64_t unit) {
-  const int64_t side = (asked ? asked : fallback) / unit * unit;
-  if (side < unit || side > kMaxSide) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("{} {}: expected {} to {}", what, asked ? asked : fallback, unit, kMaxSide));
-  }
-  return side;
-}
-
 }  // namespace
 
 const char* name(JobPhase phase) {
@@ -98,9 +84,9 @@ const char* name(JobPhase phase) {
 }
 
 GenerateJob::GenerateJob(Pipeline& pipeline, GenerateRequest request)
-    : pipeline_(pipeline), request_(std::move(request)) {
-  const PipelineDefaults& d = pipeline_.defaults();
-  const int64_t unit = pipeline_.pixels_per_token();
+    : pipeline_(pipeline),
+      request_(std::move(request)),
+      setup_(sampling_setup(pipeline.info(), request_)) {
   if (request_.prompts.empty()) throw Error(ErrorCode::invalid_argument, "no prompt was given");
   images_ = static_cast<int64_t>(request_.prompts.size());
   if (images_ == 1) images_ = request_.batch;
@@ -108,27 +94,20 @@ GenerateJob::GenerateJob(Pipeline& pipeline, GenerateRequest request)
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("{} pictures: expected 1 to {}", images_, kMaxImages));
   }
-  result_.width = whole_tokens("width", request_.width, d.width, unit);
-  result_.height = whole_tokens("height", request_.height, d.height, unit);
-  result_.cfg = request_.cfg.value_or(d.cfg);
-  result_.guidance = pipeline_.transformer_config().guidance ? request_.guidance.value_or(d.guidance) : 0;
+  const SamplingOptions& o = setup_.options;
+  result_.width = o.width;
+  result_.height = o.height;
+  result_.cfg = o.cfg;
+  result_.guidance = o.guidance;
   result_.seed = request_.seed;
-  if (!std::isfinite(result_.cfg) || !std::isfinite(result_.guidance)) {
-    throw Error(ErrorCode::invalid_argument, "guidance and cfg must be finite");
-  }
-  if (request_.guidance && !pipeline_.transformer_config().guidance) {
-    result_.notes.emplace_back("this model has no guidance input: guidance was ignored (cfg works)");
-  }
+  result_.notes = setup_.notes;
   if (!request_.negative.empty() && result_.cfg == 1) {
     result_.notes.emplace_back("the negative prompt needs cfg other than 1: it was ignored");
   }
-  const int64_t tokens = result_.width / unit * (result_.height / unit);
-  levels_ = request_.levels.empty()
-                ? pipeline_.schedule().levels(request_.steps ? request_.steps : d.steps, tokens)
-                : request_.levels;
-  check_levels(levels_);
-  result_.steps = static_cast<int64_t>(levels_.size()) - 1;
-  if (request_.init) image_to_image_start(result_.steps, request_.strength);
+  result_.steps = static_cast<int64_t>(o.levels.size()) - 1;
+  if (request_.init) setup_.options.start = image_to_image_start(result_.steps, request_.strength);
+  setup_.options.replay = request_.replay;
+  if (request_.tap) setup_.options.taps = {request_.tap};
   progress_.steps = result_.steps;
 }
 
@@ -176,48 +155,43 @@ void GenerateJob::begin() {
   std::vector<std::string> prompts = request_.prompts;
   const auto asked = static_cast<int64_t>(prompts.size());
   if (result_.cfg != 1) prompts.push_back(request_.negative);
-  const FluxCondition all = pipeline_.encode(prompts);
-  const auto part = [&](int64_t start, int64_t n) {
-    return FluxCondition{repeated(op::narrow(all.txt, 0, start, n), images_),
-                         repeated(op::narrow(all.y, 0, start, n), images_)};
-  };
-  std::optional<FluxCondition> negative;
-  if (result_.cfg != 1) negative = part(asked, 1);
-
-  const AutoencoderConfig& vae = pipeline_.autoencoder_config();
-  const int64_t f = vae.factor(), unit = pipeline_.pixels_per_token();
-  const Shape latent{vae.latent_channels, result_.height / f, result_.width / f};
-  DenoiseOptions options;
-  options.levels = levels_;
-  options.guidance = result_.guidance;
-  options.cfg = result_.cfg;
-  options.rows = result_.height / unit;
-  options.columns = result_.width / unit;
-  options.width = result_.width;
-  options.height = result_.height;
-  options.plans = plan_routes();
-  options.replay = request_.replay;
-  Tensor x = initial_noise(device, images_, latent, request_.seed, request_.noise);
+  const Condition all = pipeline_.encode(prompts);
+  std::optional<Condition> negative;
+  if (result_.cfg != 1) negative = all.narrow(asked, 1).repeat(images_);
+  plan_routes();
+  const SamplingOptions& o = setup_.options;
+  Tensor x = initial_noise(device, seeds_from(request_.seed, images_), setup_.latent, request_.noise);
   if (request_.init) {
-    options.start = image_to_image_start(result_.steps, request_.strength);
-    const auto autoencoder = pipeline_.autoencoder();
-    const Tensor picture = upload_image(device, *request_.init, result_.width, result_.height);
-    const Tensor clean = autoencoder->to_latent(autoencoder->encode(picture).mean);
-    x = noised(repeated(clean, images_), x, levels_[static_cast<size_t>(options.start)]);
+    const Tensor clean = pipeline_.codec()->encode(upload_image(device, *request_.init, o.width, o.height));
+    x = noised(op::expand(clean, x.shape()), x, o.levels[static_cast<size_t>(o.start)]);
   }
-  progress_.step = options.start;
+  progress_.step = o.start;
   device.stream().sync();
-  transformer_ = pipeline_.transformer();
-  if (request_.tap) transformer_->attention().add_tap(request_.tap);
-  denoiser_ =
-      std::make_unique<FluxDenoiser>(*transformer_, part(0, asked), negative, op::patchify(x, 2), options);
+  backbone_ = pipeline_.backbone();
+  run_ = std::make_unique<SamplingRun>(*backbone_, all.narrow(0, asked).repeat(images_), negative,
+                                       pipeline_.info().layout.geometry.pack(x), o);
   device.stream().sync();
+}
+
+void GenerateJob::plan_routes() {
+  if (!request_.router) return;
+  const SamplingOptions& o = setup_.options;
+  std::vector<RouteInput> inputs;
+  for (size_t i = 0; i + 1 < o.levels.size(); ++i) inputs.push_back({o.levels[i], o.cfg, o.width, o.height});
+  decisions_ = request_.router->plan(inputs, request_.route_seed.value_or(request_.seed));
+  if (decisions_.size() != inputs.size()) {
+    throw Error(ErrorCode::internal,
+                fmt::format("the router decided {} of {} steps", decisions_.size(), inputs.size()));
+  }
+  for (const RouteDecision& d : decisions_) plans_.push_back(route_plan(d, pipeline_.info().layout));
 }
 
 void GenerateJob::denoise() {
   Stream& stream = pipeline_.device().stream();
   if (result_.reports.empty()) step_end_ = seconds();
-  denoise_routed();
+  const double flops = stream.counters().flops;
+  run_->step(plans_.empty() ? RoutePlan() : plans_[static_cast<size_t>(run_->step_index())]);
+  report_step(flops);
   const uint64_t previous = submitted_;
   submitted_ = stream.submit();
   if (request_.time_steps) {
@@ -227,11 +201,35 @@ void GenerateJob::denoise() {
     stream.wait(previous);  // at most one step ahead of the device, so progress and cancel mean something
     end_of_step();
   }
-  progress_.step = denoiser_->step_index();
-  if (!denoiser_->finished()) return;
-  denoiser_->check_finite();
+  progress_.step = run_->step_index();
+  if (!run_->finished()) return;
+  run_->check_finite();
   if (!request_.time_steps) end_of_step();
   progress_.phase = JobPhase::decode;
+}
+
+void GenerateJob::report_step(double flops_before) {
+  StepReport r;
+  r.index = run_->step_index() - 1;
+  r.sigma = setup_.options.levels[static_cast<size_t>(r.index)];
+  r.flops = pipeline_.device().stream().counters().flops - flops_before;
+  const AttentionRun& attention = run_->attention();
+  for (const Served& s : attention.served()) {
+    r.attention_flops += attention.passes() * s.flops;
+    r.full_attention_flops += attention.passes() * s.full_flops;
+  }
+  if (!decisions_.empty()) {
+    r.routed = true;
+    r.threshold = decisions_[static_cast<size_t>(r.index)].threshold;
+  }
+  const std::vector<int> layers = pipeline_.info().layout.replaceable();
+  for (size_t l = 0; l < layers.size(); ++l) {
+    const Served& s = attention.served()[static_cast<size_t>(layers[l])];
+    if (s.asked != AttentionKind::full) r.planned.push_back(static_cast<int>(l));
+    if (s.kind != AttentionKind::full) r.student.push_back(static_cast<int>(l));
+    if (!s.refusal.empty()) r.refused.push_back({static_cast<int>(l), s.refusal});
+  }
+  result_.reports.push_back(std::move(r));
 }
 
 void GenerateJob::end_of_step() {
@@ -241,16 +239,15 @@ void GenerateJob::end_of_step() {
 }
 
 void GenerateJob::decode() {
-  const int64_t f = pipeline_.autoencoder_config().factor();
-  result_.latents = op::unpatchify(denoiser_->x(), 2, result_.height / f, result_.width / f);
-  denoiser_.reset();
-  if (request_.tap) transformer_->attention().remove_tap(request_.tap);
-  transformer_.reset();
-  const auto autoencoder = pipeline_.autoencoder();
+  result_.latents =
+      pipeline_.info().layout.geometry.unpack(run_->x(), setup_.latent[1], setup_.latent[2]);
+  run_.reset();
+  backbone_.reset();
+  const auto codec = pipeline_.codec();
   for (int64_t b = 0; b < images_; ++b) {  // one by one: the decoder's activations are large
     check_cancelled();
-    const Tensor z = autoencoder->from_latent(op::narrow(result_.latents, 0, b, 1));
-    for (RgbImage& image : to_rgb8(autoencoder->decode(z))) result_.images.push_back(std::move(image));
+    const Tensor x = codec->decode(op::narrow(result_.latents, 0, b, 1));
+    for (RgbImage& image : to_rgb8(x)) result_.images.push_back(std::move(image));
   }
   pipeline_.device().kernels().save();
 }
