@@ -7,7 +7,6 @@
 #include <filesystem>
 
 #include "model/load.h"
-#include "model/weight_storage.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -35,15 +34,15 @@ int64_t positive(const io::Json& json, const char* key, int64_t fallback, const 
 template <class F>
 auto with_tensors(const std::string& dir, const char* part, const io::NameTable& table, F fn) {
   const ErrorContext context(part);
-  const io::Checkpoint file(dir + "/" + part);
-  return fn(io::NamedTensors(file, table));
+  const auto file = io::open_tensors(dir + "/" + part);
+  return fn(io::NamedTensors(*file, table));
 }
 
 uint64_t file_bytes(const std::string& dir) {
   uint64_t total = 0;
   for (const char* part : {"transformer", "vae", "text_encoder", "text_encoder_2"}) {
-    const io::Checkpoint file(dir + "/" + part);
-    for (const auto& [name, info] : file.tensors()) total += info.end - info.begin;
+    const auto file = io::open_tensors(dir + "/" + part);
+    for (const auto& [name, info] : file->tensors()) total += info.bytes();
   }
   return total;
 }
@@ -102,7 +101,7 @@ void Pipeline::read_index() {
 
 void Pipeline::read_configs() {
   apply_flux1_json(flux_, read_config(dir_, "transformer"));
-  with_tensors(dir_, "vae", io::vae_names(autoencoder_levels(io::Checkpoint(dir_ + "/vae"))),
+  with_tensors(dir_, "vae", io::vae_names(autoencoder_levels(*io::open_tensors(dir_ + "/vae"))),
                [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
   apply_autoencoder_json(vae_, read_config(dir_, "vae"));
   with_tensors(dir_, "text_encoder", io::clip_names(),
@@ -157,9 +156,10 @@ void Pipeline::check_parts() const {
   same("the tokenizer's end token", clip_tokenizer_->eos_id(), "text_encoder's", clip_config_.eos);
 }
 
-void Pipeline::load_weights(const std::vector<Param>& params, const io::NamedTensors& file) {
-  vkflux::load(params, file, device_, options_.weights);
-  const std::string misfit = misfits(params, options_.weights);
+void Pipeline::load_weights(const std::vector<Param>& params, const io::NamedTensors& file,
+                            const StorageRules& rules) {
+  vkflux::load(params, file, device_, options_.weights, rules);
+  const std::string misfit = misfits(rules, params, options_.weights);
   if (options_.remark && !misfit.empty()) options_.remark(file.path() + ": " + misfit);
 }
 
@@ -167,7 +167,7 @@ std::shared_ptr<Flux1> Pipeline::transformer() {
   if (transformer_) return transformer_;
   auto model = std::make_shared<Flux1>(flux_);
   with_tensors(dir_, "transformer", io::flux1_names(),
-               [&](const io::NamedTensors& t) { load_weights(parameters(*model), t); });
+               [&](const io::NamedTensors& t) { load_weights(parameters(*model), t, flux1_storage()); });
   if (students_) install(*students_, model->attention());
   if (keep_) transformer_ = model;
   return model;
@@ -186,7 +186,7 @@ std::shared_ptr<ClipText> Pipeline::clip() {
   if (clip_) return clip_;
   auto model = std::make_shared<ClipText>(clip_config_);
   with_tensors(dir_, "text_encoder", io::clip_names(),
-               [&](const io::NamedTensors& t) { load_weights(parameters(*model), t); });
+               [&](const io::NamedTensors& t) { load_weights(parameters(*model), t, clip_storage()); });
   if (keep_) clip_ = model;
   return model;
 }
@@ -195,7 +195,7 @@ std::shared_ptr<T5Encoder> Pipeline::t5() {
   if (t5_) return t5_;
   auto model = std::make_shared<T5Encoder>(t5_config_);
   with_tensors(dir_, "text_encoder_2", io::t5_names(),
-               [&](const io::NamedTensors& t) { load_weights(parameters(*model), t); });
+               [&](const io::NamedTensors& t) { load_weights(parameters(*model), t, t5_storage()); });
   if (keep_) t5_ = model;
   return model;
 }

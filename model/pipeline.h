@@ -194,7 +194,7 @@ class Pipeline {
   void read_tokenizers();
   void read_configs();
   void check_parts() const;
-  void load_weights(const std::vector<Param>& params, const io::NamedTensors& file);
+  void load_weights(const std::vector<Param>& params, const io::NamedTensors& file, const StorageRules& rules);
   std::shared_ptr<ClipText> clip();
   std::shared_ptr<T5Encoder> t5();
 

@@ -25,7 +25,7 @@ struct Kind {
 };
 
 /// 1 + the largest number behind any of the prefixes, among the file's tensors.
-int64_t count_levels(const io::Checkpoint& file, const std::vector<std::string>& prefixes) {
+int64_t count_levels(const io::TensorSource& file, const std::vector<std::string>& prefixes) {
   int64_t levels = 0;
   for (const auto& [name, info] : file.tensors()) {
     for (const std::string& prefix : prefixes) {
@@ -40,7 +40,7 @@ int64_t count_levels(const io::Checkpoint& file, const std::vector<std::string>&
   return levels;
 }
 
-bool any_starts_with(const io::Checkpoint& file, std::string_view prefix) {
+bool any_starts_with(const io::TensorSource& file, std::string_view prefix) {
   const auto it = file.tensors().lower_bound(std::string(prefix));
   return it != file.tensors().end() && it->first.starts_with(prefix);
 }
@@ -59,7 +59,7 @@ Kind describe_flux(const io::NamedTensors& named, const std::string& path) {
   return {"flux.1 transformer", flux1_json(config)};
 }
 
-Kind describe_autoencoder(const io::Checkpoint& file, int64_t levels) {
+Kind describe_autoencoder(const io::TensorSource& file, int64_t levels) {
   AutoencoderConfig config =
       infer_autoencoder_config(shapes_of(io::NamedTensors(file, io::vae_names(levels))));
   const io::Json json = component_json(file.path());
@@ -84,7 +84,7 @@ Kind describe_t5(const io::NamedTensors& named, const std::string& path) {
 }
 
 /// Throws error format or unsupported when it looks like a known model but can't be loaded as one.
-Kind describe(const io::Checkpoint& file) {
+Kind describe(const io::TensorSource& file) {
   const auto& metadata = file.metadata();
   const auto format = metadata.find("format");
   if (format != metadata.end() && format->second.starts_with("vkflux-train")) {
@@ -115,10 +115,10 @@ struct Options {
 
 /// Everything about one set of tensors; `code` becomes the exit code of what is wrong with it.
 Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
-  const io::Checkpoint file(path);
+  const auto file = io::open_tensors(path);
   Json j{{"path", path}, {"kind", "unknown"}};
   try {
-    const Kind kind = describe(file);
+    const Kind kind = describe(*file);
     j["kind"] = kind.name;
     if (!kind.config.is_null()) j["config"] = kind.config;
   } catch (const Error& e) {
@@ -128,20 +128,21 @@ Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
   std::map<std::string, std::array<int64_t, 3>> types;  // tensors, values, bytes
   int64_t values = 0, bytes = 0;
   Json list = Json::array();
-  for (const auto& [name, t] : file.tensors()) {
-    const auto size = static_cast<int64_t>(t.end - t.begin);
+  for (const auto& [name, t] : file->tensors()) {
+    const auto size = static_cast<int64_t>(t.bytes());
     auto& row = types[std::string(io::name(t.dtype))];
     row = {row[0] + 1, row[1] + t.numel(), row[2] + size};
     values += t.numel();
     bytes += size;
     if (tensors) list.push_back({{"name", name}, {"dtype", io::name(t.dtype)}, {"shape", t.shape}});
   }
-  j["tensor_count"] = file.tensors().size();
+  j["tensor_count"] = file->tensors().size();
   j["parameters"] = values;
   j["bytes"] = bytes;
   for (const auto& [name, row] : types)
     j["dtypes"][name] = {{"tensors", row[0]}, {"parameters", row[1]}, {"bytes", row[2]}};
-  j["metadata"] = file.metadata();
+  j["metadata"] = file->metadata();
+  if (!file->warnings().empty()) j["warnings"] = file->warnings();
   if (tensors) j["tensors"] = std::move(list);
   return j;
 }
@@ -192,6 +193,8 @@ void print_checkpoint(const Json& j) {
   if (j.contains("problem")) fmt::print("  problem: {}\n", j["problem"].get<std::string>());
   fmt::print("  {} in {}, {}\n", plural(j["parameters"], "value"), plural(j["tensor_count"], "tensor"),
              megabytes(j["bytes"]));
+  for (const Json& w : j.value("warnings", Json::array()))
+    fmt::print("  warning: {}\n", w.get<std::string>());
   if (j.contains("dtypes")) {
     for (const auto& [name, row] : j["dtypes"].items()) {
       fmt::print("  {:<8} {:>6} tensors {:>14} values {:>12}\n", name, row["tensors"].get<int64_t>(),

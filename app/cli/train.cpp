@@ -241,8 +241,8 @@ void load_flow_model(Device& device, const std::string& dir, FlowModel& m) {
   const auto part = [&](const char* name, auto& module, const io::NameTable& names) {
     const std::string folder = (fs::path(dir) / name).string();
     const ErrorContext context(folder);
-    const io::Checkpoint file(folder);
-    load(parameters(module), io::NamedTensors(file, names), device);
+    const auto file = io::open_tensors(folder);
+    load(parameters(module), io::NamedTensors(*file, names), device);
   };
   part("transformer", m.transformer, io::flux1_names());
   part("text_encoder", m.clip, io::clip_names());

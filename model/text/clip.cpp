@@ -175,6 +175,11 @@ ClipText::Output ClipText::forward(const TokenIds& ids, Trace* trace) const {
   return {x, op::gather_rows(op::reshape(x, {batch * length, config_.width}), rows)};
 }
 
+const StorageRules& clip_storage() {
+  static const StorageRules rules{{"text_model."}, {}};
+  return rules;
+}
+
 InitRule clip_init() {
   return [](const Param& p) -> Init {
     const auto has = [&](std::string_view part) { return p.name.find(part) != std::string::npos; };

@@ -162,6 +162,11 @@ Tensor T5Encoder::forward(const TokenIds& ids, Trace* trace) const {
   return op::rms_norm(x, final_norm_, config_.eps);
 }
 
+const StorageRules& t5_storage() {
+  static const StorageRules rules{{"shared.", "relative_attention_bias"}, {}};
+  return rules;
+}
+
 InitRule t5_init(const T5Config& config) {
   return [c = config](const Param& p) -> Init {
     const auto normal = [](int64_t inverse_variance) {

@@ -17,8 +17,8 @@ AutoencoderKL load_autoencoder(Device& device, const std::string& dir) {
   if (widths.empty() || static_cast<int64_t>(widths.size()) > kMaxLevels) {
     throw Error(ErrorCode::format, dir + "/config.json: block_out_channels must list 1 to 8 widths");
   }
-  const io::Checkpoint file(dir);
-  const io::NamedTensors tensors(file, io::vae_names(static_cast<int64_t>(widths.size())));
+  const auto file = io::open_tensors(dir);
+  const io::NamedTensors tensors(*file, io::vae_names(static_cast<int64_t>(widths.size())));
   AutoencoderConfig config = infer_autoencoder_config(shapes_of(tensors));
   apply_autoencoder_json(config, json);
   AutoencoderKL model(config);

@@ -6,7 +6,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "model/sampler/philox.h"
+#include "model/philox.h"
 #include "vk/error.h"
 
 namespace vkflux {
