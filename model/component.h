@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "model/io/json.h"
-#include "model/io/safetensors.h"
+#include "model/io/tensor_source.h"
 
 namespace vkflux {
 
@@ -14,7 +14,7 @@ namespace vkflux {
 /// are something else. Error format or unsupported when it looks like one but can't be loaded.
 struct ComponentKind {
   std::string_view name;
-  std::optional<io::Json> (*describe)(const io::Checkpoint& file, const io::Json& config);
+  std::optional<io::Json> (*describe)(const io::TensorSource& file, const io::Json& config);
 };
 
 /// All kinds that files are tried with, in this order.

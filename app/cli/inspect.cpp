@@ -18,7 +18,7 @@ struct Kind {
   Json config;
 };
 
-bool any_starts_with(const io::Checkpoint& file, std::string_view prefix) {
+bool any_starts_with(const io::TensorSource& file, std::string_view prefix) {
   const auto it = file.tensors().lower_bound(std::string(prefix));
   return it != file.tensors().end() && it->first.starts_with(prefix);
 }
@@ -31,7 +31,7 @@ io::Json component_json(const std::string& path) {
 }
 
 /// Throws error format or unsupported when it looks like a known model but can't be loaded as one.
-Kind describe(const io::Checkpoint& file) {
+Kind describe(const io::TensorSource& file) {
   const auto& metadata = file.metadata();
   const auto format = metadata.find("format");
   if (format != metadata.end() && format->second.starts_with("vkflux-train")) {
@@ -57,7 +57,8 @@ struct Options {
 
 /// Everything about one set of tensors; `code` becomes the exit code of what is wrong with it.
 Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
-  const io::Checkpoint file(path);
+  const auto source = io::open_tensors(path);
+  const io::TensorSource& file = *source;
   Json j{{"path", path}, {"kind", "unknown"}};
   try {
     const Kind kind = describe(file);
@@ -71,7 +72,7 @@ Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
   int64_t values = 0, bytes = 0;
   Json list = Json::array();
   for (const auto& [name, t] : file.tensors()) {
-    const auto size = static_cast<int64_t>(t.end - t.begin);
+    const auto size = static_cast<int64_t>(t.bytes());
     auto& row = types[std::string(io::name(t.dtype))];
     row = {row[0] + 1, row[1] + t.numel(), row[2] + size};
     values += t.numel();

@@ -52,8 +52,8 @@ class TrainableFlux1 final : public TrainableModel {
   void load(Device& device, const std::string& folder) override {
     const auto part = [&](const char* name, auto& module, const io::NameTable& names) {
       const ErrorContext context(folder + "/" + name);
-      const io::Checkpoint file(folder + "/" + name);
-      vkflux::load(parameters(module), io::NamedTensors(file, names), device);
+      const auto file = io::open_tensors(folder + "/" + name);
+      vkflux::load(parameters(module), io::NamedTensors(*file, names), device);
     };
     part("transformer", transformer_, io::flux1_names());
     part("text_encoder", clip_, io::clip_names());
@@ -115,7 +115,7 @@ std::unique_ptr<TrainableModel> create(const ModelSizes& sizes) {
   return std::make_unique<TrainableFlux1>(sizes);
 }
 
-std::optional<io::Json> describe(const io::Checkpoint& file, const io::Json& json) {
+std::optional<io::Json> describe(const io::TensorSource& file, const io::Json& json) {
   const io::NamedTensors named(file, io::flux1_names());
   if (!named.has("img_in.weight") || !named.has("final_layer.linear.weight")) return {};
   Flux1Config config = infer_flux1_config(shapes_of(named));

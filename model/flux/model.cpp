@@ -2,20 +2,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
 
 #include "model/flux/files.h"
 #include "model/load.h"
+#include "model/residency.h"
 #include "model/text/tokenizer.h"
 #include "model/vae/codec.h"
-#include "model/weight_storage.h"
 #include "vk/error.h"
 
 namespace vkflux {
 namespace {
 
-constexpr uint64_t kKeepBytes = 2ull << 30;
 constexpr int64_t kMaxTextTokens = 4096;
 
 io::Json read_config(const std::string& dir, const std::string& part, const char* file = "config.json") {
@@ -37,18 +37,13 @@ int64_t positive(const io::Json& json, const char* key, int64_t fallback, const 
 template <class F>
 auto with_tensors(const std::string& dir, const char* part, const io::NameTable& table, F fn) {
   const ErrorContext context(part);
-  const io::Checkpoint file(dir + "/" + part);
-  return fn(io::NamedTensors(file, table));
+  const auto file = io::open_tensors(dir + "/" + part);
+  return fn(io::NamedTensors(*file, table));
 }
 
-uint64_t file_bytes(const std::string& dir) {
-  uint64_t total = 0;
-  for (const char* part : {"transformer", "vae", "text_encoder", "text_encoder_2"}) {
-    const io::Checkpoint file(dir + "/" + part);
-    for (const auto& [name, info] : file.tensors()) total += info.end - info.begin;
-  }
-  return total;
-}
+/// The parts of a folder by what they are loaded as; the places of `kParts`.
+enum Part : size_t { kText, kText2, kTransformer, kVae };
+constexpr std::array<const char*, 4> kParts{"text_encoder", "text_encoder_2", "transformer", "vae"};
 
 class Flux1Model final : public Model {
  public:
@@ -60,19 +55,18 @@ class Flux1Model final : public Model {
     check_parts();
     info_.layout = flux1_layout(flux_);
     info_.pixels_per_cell = vae_.factor();
-    keep_ = options.keep_parts ? *options.keep_parts : file_bytes(dir) <= kKeepBytes;
+    plan_residency();
   }
 
   const ModelInfo& info() const override { return info_; }
   std::shared_ptr<Backbone> backbone() override {
-    return part(transformer_, flux_, "transformer", io::flux1_names(), options_.weights);
+    return part(kTransformer, transformer_, flux_);
   }
   std::shared_ptr<LatentCodec> codec() override {
     if (codec_) return codec_;
     std::shared_ptr<AutoencoderKL> none;
-    auto codec = std::make_shared<AutoencoderCodec>(
-        part(none, vae_, "vae", io::vae_names(vae_.levels()), DType::f32));
-    if (keep_) codec_ = codec;
+    auto codec = std::make_shared<AutoencoderCodec>(part(kVae, none, vae_));
+    if (stays_[kVae]) codec_ = codec;
     return codec;
   }
   Condition encode(const std::vector<std::string>& prompts) override {
@@ -81,27 +75,52 @@ class Flux1Model final : public Model {
       clip_ids.push_back(clip_tokenizer_->encode(prompt, static_cast<int>(clip_config_.positions)));
       t5_ids.push_back(t5_tokenizer_->encode(prompt, static_cast<int>(info_.defaults.txt_tokens)));
     }
-    const Tensor y =
-        part(clip_, clip_config_, "text_encoder", io::clip_names(), options_.weights)->forward(clip_ids).pooled;
-    return {{"txt", part(t5_, t5_config_, "text_encoder_2", io::t5_names(), options_.weights)->forward(t5_ids)},
-            {"y", y}};
+    const Tensor y = part(kText, clip_, clip_config_)->forward(clip_ids).pooled;
+    return {{"txt", part(kText2, t5_, t5_config_)->forward(t5_ids)}, {"y", y}};
   }
 
  private:
-  /// The part that is held, or a new one with its file's weights, which is held when parts are kept.
+  /// The part that is held, or a new one with its file's weights, which is held when it stays.
   template <class Module, class Config>
-  std::shared_ptr<Module> part(std::shared_ptr<Module>& held, const Config& config, const char* name,
-                               const io::NameTable& names, DType weights) {
+  std::shared_ptr<Module> part(Part which, std::shared_ptr<Module>& held, const Config& config) {
     if (held) return held;
     auto module = std::make_shared<Module>(config);
-    with_tensors(dir_, name, names, [&](const io::NamedTensors& file) {
+    with_tensors(dir_, kParts[which], names(which), [&](const io::NamedTensors& file) {
       const std::vector<Param> params = parameters(*module);
-      load(params, file, device_, weights);
-      const std::string misfit = misfits(params, weights);
+      load(params, file, device_, weights(which), storage(which));
+      const std::string misfit = misfits(storage(which), params, weights(which));
       if (options_.remark && !misfit.empty()) options_.remark(file.path() + ": " + misfit);
     });
-    if (keep_) held = module;
+    if (stays_[which]) held = module;
     return module;
+  }
+  io::NameTable names(Part which) const {
+    switch (which) {
+      case kText:
+        return io::clip_names();
+      case kText2:
+        return io::t5_names();
+      case kTransformer:
+        return io::flux1_names();
+      case kVae:
+        break;
+    }
+    return io::vae_names(vae_.levels());
+  }
+  StorageRules storage(Part which) const {
+    if (which == kVae) return {};
+    return which == kText ? clip_storage() : which == kText2 ? t5_storage() : flux1_storage();
+  }
+  DType weights(Part which) const { return which == kVae ? DType::f32 : options_.weights; }
+  void plan_residency() {
+    std::vector<ModelPart> parts;
+    for (const Part p : {kText, kText2, kTransformer, kVae}) {
+      const PartUse use = p == kTransformer ? PartUse::per_step : p == kVae ? PartUse::per_picture : PartUse::per_prompt;
+      with_tensors(dir_, kParts[p], names(p), [&](const io::NamedTensors& file) {
+        parts.push_back({kParts[p], device_bytes(file, weights(p), storage(p)), use});
+      });
+    }
+    stays_ = parts_that_stay(parts, usable_bytes(device_), options_.keep_parts);
   }
   void read_index();
   void read_configs();
@@ -111,7 +130,8 @@ class Flux1Model final : public Model {
   Device& device_;
   std::string dir_;
   ModelOptions options_;
-  bool keep_ = true, has_txt_tokens_ = false;
+  std::vector<bool> stays_;  // by Part
+  bool has_txt_tokens_ = false;
   ModelInfo info_;
   Flux1Config flux_;
   AutoencoderConfig vae_;
@@ -158,7 +178,7 @@ void Flux1Model::read_index() {
 
 void Flux1Model::read_configs() {
   apply_flux1_json(flux_, read_config(dir_, "transformer"));
-  with_tensors(dir_, "vae", io::vae_names(autoencoder_levels(io::Checkpoint(dir_ + "/vae"))),
+  with_tensors(dir_, "vae", io::vae_names(autoencoder_levels(*io::open_tensors(dir_ + "/vae"))),
                [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
   apply_autoencoder_json(vae_, read_config(dir_, "vae"));
   with_tensors(dir_, "text_encoder", io::clip_names(),

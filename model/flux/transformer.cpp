@@ -184,6 +184,13 @@ InitRule flux1_init() {
   };
 }
 
+const StorageRules& flux1_storage() {
+  static const StorageRules rules{
+      {"img_in.", "txt_in.", "time_in.", "vector_in.", "guidance_in.", "final_layer."},
+      {"_mod.lin.", "modulation.lin."}};
+  return rules;
+}
+
 RowSplit flux1_row_split(const Flux1Config& c) {
   return [h = c.hidden, mlp = c.mlp_hidden](const Param& p) -> std::vector<int64_t> {
     if (p.name.find(".linear1.") != std::string::npos) return {h, h, h, mlp};

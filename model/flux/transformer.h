@@ -75,6 +75,8 @@ BackboneLayout flux1_layout(const Flux1Config& config);
 /// modulations and for the final linear, N(0, 0.02) for the time, vector and guidance embedders, one for
 /// scales.
 InitRule flux1_init();
+/// The layers that everything passes through stay 16-bit, modulation layers are q8_0.
+const StorageRules& flux1_storage();
 /// How diffusers' layout splits a parameter's rows: q, k, v and the MLP's input.
 RowSplit flux1_row_split(const Flux1Config& config);
 

@@ -157,8 +157,7 @@ std::shared_ptr<ControllerNet> load_controller(Device& device, const std::string
   auto net = std::make_shared<ControllerNet>(config);
   io::NameTable names;
   names.ignore = {"optimizer.*"};
-  const io::Checkpoint checkpoint(path);
-  load(parameters(*net), io::NamedTensors(checkpoint, names), device);
+  load(parameters(*net), io::NamedTensors(file, names), device);
   return net;
 }
 

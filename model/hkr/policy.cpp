@@ -7,7 +7,7 @@
 #include <cctype>
 #include <cmath>
 
-#include "model/sampler/philox.h"
+#include "model/philox.h"
 #include "vk/error.h"
 
 namespace vkflux {

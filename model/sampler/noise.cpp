@@ -7,7 +7,7 @@
 #include <random>
 
 #include "autograd/ops.h"
-#include "model/sampler/philox.h"
+#include "model/philox.h"
 #include "vk/error.h"
 
 namespace vkflux {

@@ -176,6 +176,11 @@ ClipText::Output ClipText::forward(const TokenIds& ids, Trace* trace) const {
   return {x, op::gather_rows(op::reshape(x, {batch * length, config_.width}), rows)};
 }
 
+const StorageRules& clip_storage() {
+  static const StorageRules rules{{"text_model."}, {}};
+  return rules;
+}
+
 InitRule clip_init() {
   return [](const Param& p) -> Init {
     const auto has = [&](std::string_view part) { return p.name.find(part) != std::string::npos; };
@@ -188,7 +193,7 @@ InitRule clip_init() {
 
 ComponentKind clip_component() {
   return {"clip text encoder",
-          [](const io::Checkpoint& file, const io::Json& json) -> std::optional<io::Json> {
+          [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
             const io::NamedTensors named(file, io::clip_names());
             if (!named.has("text_model.embeddings.token_embedding.weight")) return {};
             ClipTextConfig config = infer_clip_config(shapes_of(named));

@@ -11,6 +11,7 @@
 #include "model/io/json.h"
 #include "model/layers.h"
 #include "model/trace.h"
+#include "model/weight_storage.h"
 
 namespace vkflux {
 
@@ -87,6 +88,8 @@ class ClipText {
   NormAffine final_norm_;
 };
 
+/// All of CLIP stays 16-bit.
+const StorageRules& clip_storage();
 /// Xavier for linears, N(0, 0.1) for token and N(0, 0.02) for position embeddings.
 InitRule clip_init();
 

@@ -163,6 +163,11 @@ Tensor T5Encoder::forward(const TokenIds& ids, Trace* trace) const {
   return op::rms_norm(x, final_norm_, config_.eps);
 }
 
+const StorageRules& t5_storage() {
+  static const StorageRules rules{{"shared.", "relative_attention_bias"}, {}};
+  return rules;
+}
+
 InitRule t5_init(const T5Config& config) {
   return [c = config](const Param& p) -> Init {
     const auto normal = [](int64_t inverse_variance) {
@@ -180,7 +185,7 @@ InitRule t5_init(const T5Config& config) {
 
 ComponentKind t5_component() {
   return {"t5 encoder",
-          [](const io::Checkpoint& file, const io::Json& json) -> std::optional<io::Json> {
+          [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
             const io::NamedTensors named(file, io::t5_names());
             if (!named.has("shared.weight") || named.count("encoder.block.") == 0) return {};
             T5Config config = infer_t5_config(shapes_of(named));

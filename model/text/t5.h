@@ -82,6 +82,8 @@ class T5Encoder {
   std::vector<T5Block> blocks_;
 };
 
+/// The tables stay 16-bit.
+const StorageRules& t5_storage();
 /// N(0, 1) for the embedding, N(0, 1/(width head_dim)) for q, N(0, 1/fan in) for the other linears,
 /// N(0, 1/width) for the position bias.
 InitRule t5_init(const T5Config& config);

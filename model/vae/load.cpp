@@ -20,8 +20,8 @@ AutoencoderKL load_autoencoder(Device& device, const std::string& dir) {
   if (widths.empty() || static_cast<int64_t>(widths.size()) > kMaxLevels) {
     throw Error(ErrorCode::format, dir + "/config.json: block_out_channels must list 1 to 8 widths");
   }
-  const io::Checkpoint file(dir);
-  const io::NamedTensors tensors(file, io::vae_names(static_cast<int64_t>(widths.size())));
+  const auto file = io::open_tensors(dir);
+  const io::NamedTensors tensors(*file, io::vae_names(static_cast<int64_t>(widths.size())));
   AutoencoderConfig config = infer_autoencoder_config(shapes_of(tensors));
   apply_autoencoder_json(config, json);
   AutoencoderKL model(config);
@@ -37,7 +37,7 @@ void save_autoencoder(const std::string& dir, AutoencoderKL& model, int64_t samp
 
 ComponentKind autoencoder_component() {
   return {"autoencoder",
-          [](const io::Checkpoint& file, const io::Json& json) -> std::optional<io::Json> {
+          [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
             const auto there = [&](const auto& t) {
               return t.first.find("encoder.down.") != std::string::npos ||
                      t.first.find("encoder.down_blocks.") != std::string::npos;

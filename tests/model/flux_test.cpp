@@ -188,7 +188,7 @@ TEST(Flux1, SavesWhatItLoads) {
   load(parameters(model), file, device());
   const std::string path = testing::TempDir() + "flux_test_saved.safetensors";
   save(parameters(model), path, io::flux1_names(), io::FileDType::f32, flux1_row_split(config));
-  const io::Checkpoint saved(path);
+  const io::SafetensorsFile saved(path);
   for (const auto& [name, info] : saved.tensors()) {
     const auto want = golden.values("w." + name);
     EXPECT_EQ(saved.read_f32(name), want) << name;

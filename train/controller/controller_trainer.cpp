@@ -6,7 +6,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "model/sampler/philox.h"
+#include "model/philox.h"
 #include "train/metric_values.h"
 #include "vk/error.h"
 

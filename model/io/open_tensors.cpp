@@ -61,56 +61,48 @@ std::map<std::string, std::vector<std::string>> read_index(const std::string& fi
   return shards;
 }
 
+// The shards of an index as one set.
+class ShardedTensors : public TensorSource {
+ public:
+  explicit ShardedTensors(const std::string& index) : TensorSource(index) {
+    std::map<std::string, size_t> seen;  // tensor -> shard, listed by the index or not
+    for (const auto& [shard, listed] : read_index(index)) {
+      const size_t number = files_.size();
+      files_.push_back(std::make_unique<SafetensorsFile>(shard));
+      const SafetensorsFile& f = *files_.back();
+      for (const auto& [name, info] : f.tensors()) {
+        const auto [it, fresh] = seen.emplace(name, number);
+        if (!fresh)
+          bad(shard, fmt::format("tensor {} is also in {}", shown(name), files_[it->second]->path()));
+      }
+      for (const std::string& name : listed) {
+        tensors_.emplace(name, f.info(name));
+        owner_[name] = number;
+      }
+      if (listed.size() < f.tensors().size()) {
+        warnings_.push_back(fmt::format("{}: {} tensors that {} doesn't list were left out", shard,
+                                        f.tensors().size() - listed.size(), index));
+      }
+    }
+    metadata_ = files_.front()->metadata();
+  }
+
+ private:
+  void read_range(const TensorInfo& t, uint64_t offset, std::span<std::byte> out) const override {
+    files_[owner_.at(t.name)]->read(t, offset, out);
+  }
+
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, size_t> owner_;
+};
+
 }  // namespace
 
-Checkpoint::Checkpoint(const std::string& path) : path_(path) {
+std::unique_ptr<TensorSource> open_tensors(const std::string& path) {
   std::error_code ignored;
   const std::string file = fs::is_directory(path, ignored) ? file_in_folder(path) : path;
-  if (file.ends_with(".index.json")) {
-    add_shards(file);
-    return;
-  }
-  files_.push_back(std::make_unique<SafetensorsFile>(file));
-  tensors_ = files_.front()->tensors();
-  for (const auto& [name, info] : tensors_) owner_[name] = 0;
-}
-
-void Checkpoint::add_shards(const std::string& index) {
-  std::map<std::string, size_t> seen;  // tensor -> shard, listed by the index or not
-  for (const auto& [shard, listed] : read_index(index)) {
-    const size_t number = files_.size();
-    files_.push_back(std::make_unique<SafetensorsFile>(shard));
-    const SafetensorsFile& f = *files_.back();
-    for (const auto& [name, info] : f.tensors()) {
-      const auto [it, fresh] = seen.emplace(name, number);
-      if (!fresh) bad(shard, fmt::format("tensor {} is also in {}", shown(name), files_[it->second]->path()));
-    }
-    for (const std::string& name : listed) {
-      tensors_.emplace(name, f.info(name));
-      owner_[name] = number;
-    }
-    if (listed.size() < f.tensors().size()) {
-      warnings_.push_back(fmt::format("{}: {} tensors that {} doesn't list were left out", shard,
-                                      f.tensors().size() - listed.size(), index));
-    }
-  }
-}
-
-const TensorInfo& Checkpoint::info(const std::string& name) const {
-  const auto it = tensors_.find(name);
-  if (it != tensors_.end()) return it->second;
-  std::vector<std::string> names;
-  for (const auto& [k, v] : tensors_) names.push_back(k);
-  bad(path_, fmt::format("tensor {} is missing{}", shown(name), nearest(name, names)));
-}
-
-void Checkpoint::read(const TensorInfo& t, uint64_t offset, std::span<std::byte> out) const {
-  files_[owner_.at(t.name)]->read(t, offset, out);
-}
-
-std::vector<float> Checkpoint::read_f32(const std::string& name) const {
-  const TensorInfo& t = info(name);
-  return files_[owner_.at(t.name)]->read_f32(name);
+  if (file.ends_with(".index.json")) return std::make_unique<ShardedTensors>(file);
+  return std::make_unique<SafetensorsFile>(file);
 }
 
 }  // namespace vkflux::io
