@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "app/cli/cli.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/pipeline.h"
 #include "train/controller/sampling_task.h"
 

@@ -7,7 +7,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "model/hkr/policy.h"
+#include "model/routing/policy.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -100,9 +100,9 @@ std::string short_list(const std::vector<int>& numbers) {
 }
 
 std::string step_summary(const StepReport& r, int64_t steps, int64_t layers) {
-  std::string out = fmt::format(
-      "step {}/{}  sigma {:.4f}  threshold {:.3f}  student {} ({} of {})", r.index + 1, steps, r.sigma,
-      r.threshold, r.student.empty() ? "none" : short_list(r.student), r.student.size(), layers);
+  std::string out = fmt::format("step {}/{}  sigma {:.4f}  threshold {:.3f}  student {} ({} of {})",
+                                r.index + 1, steps, r.sigma, r.threshold,
+                                r.student.empty() ? "none" : short_list(r.student), r.student.size(), layers);
   if (!r.refused.empty()) out += "  refused";
   for (size_t i = 0; i < r.refused.size(); ++i) {
     if (r.refused.size() > kShown && i == kShown / 2) {

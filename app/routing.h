@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "model/hkr/controller.h"
 #include "model/pipeline.h"
+#include "model/routing/controller.h"
 
 namespace vkflux {
 

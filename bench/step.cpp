@@ -27,8 +27,8 @@ struct StepSetup {
     const auto self = std::make_shared<StepSetup>(*this);
     Instance i;
     i.prepare = [self] {
-      const auto run = std::make_shared<SamplingRun>(*self->model, self->positive, self->negative, self->x,
-                                                     self->options);
+      const auto run =
+          std::make_shared<SamplingRun>(*self->model, self->positive, self->negative, self->x, self->options);
       return [run] {
         run->step();
         return Inputs{run->output()};
@@ -65,7 +65,8 @@ StepSetup checkpoint_step(Device& device, const std::string& folder) {
   s.model = std::dynamic_pointer_cast<HostFlux::Model>(pipeline->backbone());
   if (!s.model) {
     throw Error(ErrorCode::unsupported,
-                fmt::format("{}: the bench has no reference on the host for the family {}", folder, info.layout.family));
+                fmt::format("{}: the bench has no reference on the host for the family {}", folder,
+                            info.layout.family));
   }
   s.positive = pipeline->encode({"red apple"});
   if (info.defaults.cfg != 1) s.negative = pipeline->encode({""});

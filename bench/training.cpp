@@ -166,7 +166,8 @@ class MiniatureTrainer final : public Trainer {
     double sum = 0;
     for (const int64_t b : spread(kBatch, kBatch)) {
       const auto part = [b](const Tensor& x) { return x.slice(0, b, 1).to_host(); };
-      const Values v = host.forward(part(in.x), part(in.condition["txt"]), part(in.condition["y"]), times_[static_cast<size_t>(b)]);
+      const Values v = host.forward(part(in.x), part(in.condition["txt"]), part(in.condition["y"]),
+                                    times_[static_cast<size_t>(b)]);
       for (size_t i = 0; i < v.size(); ++i) {
         const size_t at = static_cast<size_t>(b) * v.size() + i;
         const double d = v[i] - (static_cast<double>(n[at]) - x0[at]);

@@ -1,6 +1,6 @@
-// A denoising transformer as everybody else sees it: noisy latent tokens in, a prediction for each out, in ordered
-// parts, so that passes can be recorded layer by layer (sampler/replay.h) and attention replaced layer by layer
-// (attention/run.h). Families implement it; nobody else names them.
+// A denoising transformer as everybody else sees it: noisy latent tokens in, a prediction for each out, in
+// ordered parts, so that passes can be recorded layer by layer (sampler/replay.h) and attention replaced
+// layer by layer (attention/run.h). Families implement it; nobody else names them.
 #pragma once
 
 #include <cstdint>
@@ -34,22 +34,24 @@ struct BackboneLayout {
   std::string family;  // "flux1"
   std::vector<AttentionLayer> layers;
   LatentGeometry geometry;
-  int64_t in_channels = 64;  // of a token: more than the latent's where a control or mask image is read as well
-  bool guidance = false;     // takes distilled guidance
+  int64_t in_channels =
+      64;                 // of a token: more than the latent's where a control or mask image is read as well
+  bool guidance = false;  // takes distilled guidance
   Prediction prediction = Prediction::velocity;
 
-  /// Places of the layers that strategies may replace: what routing decides about, numbered from 0 in this order.
+  /// Places of the layers that strategies may replace: what routing decides about, numbered from 0 in this
+  /// order.
   std::vector<int> replaceable() const;
 };
 
 /// The inputs of a forward pass. Who records, compares or feeds them visits them.
 struct PassInputs {
-  Tensor x;             // [B, tokens, channels]
-  Tensor t;             // [B], 1 = noise
-  Tensor guidance;      // [B]; for backbones that take it only
+  Tensor x;         // [B, tokens, channels]
+  Tensor t;         // [B], 1 = noise
+  Tensor guidance;  // [B]; for backbones that take it only
   Condition condition;
-  Tensor positions;     // from Backbone::prepare()
-  TokenLayout tokens;   // its counts from Backbone::prepare()
+  Tensor positions;    // from Backbone::prepare()
+  TokenLayout tokens;  // its counts from Backbone::prepare()
   StepInfo step;
   AttentionRun* attention = nullptr;  // null: full attention, unwatched
 
@@ -95,9 +97,9 @@ class Backbone {
   AttentionBank& attention() { return attention_; }
   const AttentionBank& attention() const { return attention_; }
 
-  /// Fills in what follows from the condition and the grid (tokens.rows, tokens.columns) and is the same in all
-  /// steps: positions and the numbers of tokens. ids: positions by hand, [B, tokens, axes]; empty: those of a
-  /// plain picture.
+  /// Fills in what follows from the condition and the grid (tokens.rows, tokens.columns) and is the same in
+  /// all steps: positions and the numbers of tokens. ids: positions by hand, [B, tokens, axes]; empty: those
+  /// of a plain picture.
   virtual void prepare(PassInputs& in, std::span<const float> ids = {}) const = 0;
 
   /// The parts of a pass, in order: begin(), every part, finish().

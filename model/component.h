@@ -10,8 +10,8 @@
 
 namespace vkflux {
 
-/// A name, and the config that a file's tensors (and its config.json, or null) stand for; nothing when the tensors
-/// are something else. Error format or unsupported when it looks like one but can't be loaded.
+/// A name, and the config that a file's tensors (and its config.json, or null) stand for; nothing when the
+/// tensors are something else. Error format or unsupported when it looks like one but can't be loaded.
 struct ComponentKind {
   std::string_view name;
   std::optional<io::Json> (*describe)(const io::TensorSource& file, const io::Json& config);

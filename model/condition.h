@@ -1,5 +1,5 @@
-// What a denoising transformer is told about the pictures besides noise: named tensors with the pictures as first
-// dimension ("txt", "y"), made by a family's text encoders and read by its backbone.
+// What a denoising transformer is told about the pictures besides noise: named tensors with the pictures as
+// first dimension ("txt", "y"), made by a family's text encoders and read by its backbone.
 #pragma once
 
 #include <cstdint>

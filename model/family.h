@@ -1,5 +1,6 @@
-// A family of models (FLUX.1, ...) as a row: how its files are recognised, opened and made anew. Everything else
-// works on what a row gives: a backbone, a codec, conditions, and what sampling needs to know (ModelInfo).
+// A family of models (FLUX.1, ...) as a row: how its files are recognised, opened and made anew. Everything
+// else works on what a row gives: a backbone, a codec, conditions, and what sampling needs to know
+// (ModelInfo).
 #pragma once
 
 #include <cstdint>
@@ -28,8 +29,8 @@ struct ModelOptions {
   std::optional<bool> keep_parts;
 };
 
-/// A checkpoint of some family: its configs, tokenizers and file headers are read, the weights of a part follow
-/// when it is first asked for.
+/// A checkpoint of some family: its configs, tokenizers and file headers are read, the weights of a part
+/// follow when it is first asked for.
 class Model {
  public:
   virtual ~Model() = default;
@@ -46,7 +47,7 @@ struct ModelSizes {
   int64_t latent_channels = 16;
   int64_t hidden = 192, heads = 3, depth = 2, depth_single = 4;
   int64_t text_width = 128, text_layers = 2, text_heads = 4, text_mlp = 256;
-  int tokens = 8;         // of a prompt
+  int tokens = 8;          // of a prompt
   std::string tokenizers;  // the folder that holds the family's tokenizer folders
 };
 
@@ -67,9 +68,10 @@ class TrainableModel {
   virtual std::string fingerprint() const = 0;
   /// Takes the weights of a model folder of the same sizes.
   virtual void load(Device& device, const std::string& folder) = 0;
-  /// Writes a folder that the family opens; `codec`: the folder of the autoencoder that made the latents. The file by
-  /// which a folder is known for a model is written last.
-  virtual void save(const std::string& folder, const std::string& codec, const SamplingDefaults& defaults) = 0;
+  /// Writes a folder that the family opens; `codec`: the folder of the autoencoder that made the latents. The
+  /// file by which a folder is known for a model is written last.
+  virtual void save(const std::string& folder, const std::string& codec,
+                    const SamplingDefaults& defaults) = 0;
 };
 
 struct Family {

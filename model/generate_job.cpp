@@ -84,9 +84,7 @@ const char* name(JobPhase phase) {
 }
 
 GenerateJob::GenerateJob(Pipeline& pipeline, GenerateRequest request)
-    : pipeline_(pipeline),
-      request_(std::move(request)),
-      setup_(sampling_setup(pipeline.info(), request_)) {
+    : pipeline_(pipeline), request_(std::move(request)), setup_(sampling_setup(pipeline.info(), request_)) {
   if (request_.prompts.empty()) throw Error(ErrorCode::invalid_argument, "no prompt was given");
   images_ = static_cast<int64_t>(request_.prompts.size());
   if (images_ == 1) images_ = request_.batch;
@@ -239,8 +237,7 @@ void GenerateJob::end_of_step() {
 }
 
 void GenerateJob::decode() {
-  result_.latents =
-      pipeline_.info().layout.geometry.unpack(run_->x(), setup_.latent[1], setup_.latent[2]);
+  result_.latents = pipeline_.info().layout.geometry.unpack(run_->x(), setup_.latent[1], setup_.latent[2]);
   run_.reset();
   backbone_.reset();
   const auto codec = pipeline_.codec();

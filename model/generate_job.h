@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "model/family.h"
-#include "model/hkr/router.h"
+#include "model/routing/router.h"
 #include "model/sampler/noise.h"
 
 namespace vkflux {
@@ -29,8 +29,8 @@ struct GenerateRequest : SamplingRequest {
   NoiseMode noise = NoiseMode::counter;
   std::optional<RgbImage> init;  // image to image: resized to the target size
   double strength = 0.6;         // of image to image
-  /// Decides which layers use their students (see Pipeline::install_students), step by step; all decisions are
-  /// made before the first step. Null: full attention.
+  /// Decides which layers use their students (see Pipeline::install_students), step by step; all decisions
+  /// are made before the first step. Null: full attention.
   std::shared_ptr<Router> router;
   std::optional<uint64_t> route_seed;  // of the router's draws; default: `seed`
   /// Wait for the device after every step, so that StepReport::ms is that step's time and nothing else's.

@@ -4,7 +4,8 @@
 
 namespace vkflux {
 
-std::unique_ptr<Pipeline> Pipeline::load(Device& device, const std::string& dir, const ModelOptions& options) {
+std::unique_ptr<Pipeline> Pipeline::load(Device& device, const std::string& dir,
+                                         const ModelOptions& options) {
   const ErrorContext context(dir);
   return std::make_unique<Pipeline>(device, family_of(dir).open(device, dir, options));
 }

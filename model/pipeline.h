@@ -10,22 +10,23 @@
 #include <string>
 #include <vector>
 
+#include "model/attention/hkr/students.h"
 #include "model/generate_job.h"
-#include "model/hkr/students.h"
 
 namespace vkflux {
 
 class Pipeline {
  public:
   /// A folder of any family in model/families.cpp.
-  static std::unique_ptr<Pipeline> load(Device& device, const std::string& dir, const ModelOptions& options = {});
+  static std::unique_ptr<Pipeline> load(Device& device, const std::string& dir,
+                                        const ModelOptions& options = {});
   Pipeline(Device& device, std::unique_ptr<Model> model) : device_(device), model_(std::move(model)) {}
 
   Device& device() const { return device_; }
   const ModelInfo& info() const { return model_->info(); }
 
-  /// Reads the students of this transformer's layers from a file of `vkflux distill`; they serve routed runs from now
-  /// on, in place of earlier ones. Errors as in load_students().
+  /// Reads the students of this transformer's layers from a file of `vkflux distill`; they serve routed runs
+  /// from now on, in place of earlier ones. Errors as in load_students().
   void install_students(const std::string& path);
   /// Null before install_students().
   const Students* students() const { return students_.get(); }

@@ -138,8 +138,8 @@ Tensor FlowTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tens
   return op::mse(v, target);
 }
 
-Tensor sample_latents(Backbone& backbone, const ModelInfo& model, const Condition& positive, const Condition& empty,
-                      const SamplingRequest& request, uint64_t seed) {
+Tensor sample_latents(Backbone& backbone, const ModelInfo& model, const Condition& positive,
+                      const Condition& empty, const SamplingRequest& request, uint64_t seed) {
   const SamplingSetup setup = sampling_setup(model, request);
   Device& device = positive.parts().front().second.device();
   // Drawn token by token, so that the figures of earlier evaluations compare.

@@ -44,8 +44,8 @@ struct FlowTrainOptions {
 
 class FlowTrainer : public Trainer {
  public:
-  /// Every part of the model is trained, from options.train.seed unless it is loaded; the codec only makes the
-  /// latents.
+  /// Every part of the model is trained, from options.train.seed unless it is loaded; the codec only makes
+  /// the latents.
   FlowTrainer(Device& device, TrainableModel& model, const LatentCodec& codec, const Dataset& data,
               const FlowTrainOptions& options);
 
@@ -64,8 +64,8 @@ class FlowTrainer : public Trainer {
 
 /// Packed latents [B, tokens, channels], one picture for each row of the condition; picture b depends on
 /// (seed + b) alone. `empty`: the other side of true guidance.
-Tensor sample_latents(Backbone& backbone, const ModelInfo& model, const Condition& positive, const Condition& empty,
-                      const SamplingRequest& request, uint64_t seed);
+Tensor sample_latents(Backbone& backbone, const ModelInfo& model, const Condition& positive,
+                      const Condition& empty, const SamplingRequest& request, uint64_t seed);
 
 struct RecallReport {
   int64_t right = 0, tried = 0;

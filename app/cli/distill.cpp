@@ -11,9 +11,9 @@
 #include "app/distill_report.h"
 #include "app/sweep/prompt_list.h"
 #include "app/weights.h"
+#include "model/attention/hkr/made_for.h"
 #include "model/io/file.h"
 #include "model/pipeline.h"
-#include "model/hkr/made_for.h"
 #include "train/distill/distiller.h"
 #include "train/distill/held_out.h"
 #include "train/distill/run_sequence.h"
@@ -62,11 +62,12 @@ void prepare(Options& o, const ModelInfo& model, const RunSequence& runs, Device
   s.sanitise();
   const AttentionLayer attention = replaceable_shape(model.layout);
   int64_t layers = 0;
-  for (size_t i = 0; i < model.layout.replaceable().size(); ++i) layers += s.selects_layer(static_cast<int64_t>(i));
+  for (size_t i = 0; i < model.layout.replaceable().size(); ++i)
+    layers += s.selects_layer(static_cast<int64_t>(i));
   const int64_t needed = updates_needed(layers, s.readiness.min_updates);
   s.steps = o.updates >= 0 ? o.updates : needed;
-  spdlog::info("{} layers, {} updates each before readiness is judged: about {} updates in all; {}",
-               layers, s.readiness.min_updates, needed,
+  spdlog::info("{} layers, {} updates each before readiness is judged: about {} updates in all; {}", layers,
+               s.readiness.min_updates, needed,
                o.updates < 0 ? "that many are made" : fmt::format("--updates {} are made", s.steps));
   if (s.steps < layers * s.readiness.min_updates) {
     spdlog::warn("{} updates can't make {} layers ready: each needs {} (--readiness-min-updates)", s.steps,

@@ -6,8 +6,8 @@
 
 #include "app/cli/cli.h"
 #include "app/controller_session.h"
-#include "model/hkr/controller.h"
 #include "model/io/file.h"
+#include "model/routing/controller.h"
 
 namespace vkflux::cli {
 namespace {

@@ -13,8 +13,8 @@
 #include "app/gallery.h"
 #include "app/picture_metrics.h"
 #include "app/routing.h"
-#include "app/sweep/prompt_list.h"
 #include "app/sweep/plan.h"
+#include "app/sweep/prompt_list.h"
 #include "model/pipeline.h"
 
 namespace vkflux::cli {

@@ -5,9 +5,9 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
+#include "model/family.h"
 #include "model/io/file.h"
 #include "model/io/png.h"
-#include "model/family.h"
 #include "model/vae/codec.h"
 #include "model/vae/load.h"
 #include "train/autoencoder_trainer.h"
@@ -216,15 +216,14 @@ int train_flow(const Common& common, FlowRun r) {
   const auto sample = [&](const std::string& path) {
     std::vector<std::string> prompts;
     for (size_t i = 0; i < 24; ++i) prompts.push_back(data.items()[members[i * members.size() / 24]].name());
-    const Tensor tokens = sample_latents(model->backbone(), info, model->encode(prompts),
-                                         model->encode(std::vector<std::string>(prompts.size())), {},
-                                         r.options.train.seed);
+    const Tensor tokens =
+        sample_latents(model->backbone(), info, model->encode(prompts),
+                       model->encode(std::vector<std::string>(prompts.size())), {}, r.options.train.seed);
     const int64_t side = r.options.size / vae->config().factor();
     io::write_png(path, picture_grid({codec.decode(info.layout.geometry.unpack(tokens, side, side))}, 12));
   };
-  return train_loop(trainer, common, r.run, sample, [&] {
-    model->save((fs::path(r.run.out) / "model").string(), r.vae, info.defaults);
-  });
+  return train_loop(trainer, common, r.run, sample,
+                    [&] { model->save((fs::path(r.run.out) / "model").string(), r.vae, info.defaults); });
 }
 
 void add_flow(CLI::App& train) {

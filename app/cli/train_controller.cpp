@@ -8,8 +8,8 @@
 #include "app/cli/profile.h"
 #include "app/controller_report.h"
 #include "app/controller_session.h"
-#include "model/hkr/controller.h"
 #include "model/io/file.h"
+#include "model/routing/controller.h"
 #include "train/controller/controller_trainer.h"
 
 namespace vkflux::cli {

@@ -11,11 +11,12 @@ namespace vkflux {
 /// text).
 std::vector<std::string> load_prompt_list(const std::string& path);
 
-/// A .json file as load_prompt_list() reads it; of any other file every line that isn't empty and doesn't start with #,
-/// without spaces at its end.
+/// A .json file as load_prompt_list() reads it; of any other file every line that isn't empty and doesn't
+/// start with #, without spaces at its end.
 std::vector<std::string> read_prompt_file(const std::string& path);
 
-/// The given prompts, then those of the file ("": none). Error invalid_argument when there is no prompt at all.
+/// The given prompts, then those of the file ("": none). Error invalid_argument when there is no prompt at
+/// all.
 std::vector<std::string> all_prompts(const std::vector<std::string>& given, const std::string& file);
 
 }  // namespace vkflux

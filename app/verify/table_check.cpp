@@ -96,7 +96,8 @@ Check check_row(const std::string& name, const Json& row, const std::function<Js
 }
 
 void run_rows(const std::string& name, const nlohmann::json& rows,
-              const std::function<nlohmann::json(const nlohmann::json&)>& fn, Report& report, double tolerance) {
+              const std::function<nlohmann::json(const nlohmann::json&)>& fn, Report& report,
+              double tolerance) {
   for (size_t i = 0; i < rows.size(); ++i) {
     const nlohmann::json got = fn(rows[i]);
     nlohmann::json want = nlohmann::json::object();

@@ -5,8 +5,8 @@
 
 #include "app/verify/case.h"
 #include "autograd/ops.h"
-#include "model/hkr/hkr.h"
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/hkr.h"
+#include "model/attention/hkr/scalar_embedding.h"
 #include "vk/error.h"
 
 namespace vkflux::verify {

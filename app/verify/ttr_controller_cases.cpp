@@ -7,8 +7,8 @@
 #include <set>
 
 #include "app/verify/case.h"
-#include "model/hkr/controller.h"
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/scalar_embedding.h"
+#include "model/routing/controller.h"
 #include "train/controller/policy_trainer.h"
 #include "train/controller/reward.h"
 #include "vk/error.h"

@@ -1,5 +1,5 @@
-// The table of who answers an attention call, played through the product: a bank with students, a run, and in training
-// mode a distiller that watches it.
+// The table of who answers an attention call, played through the product: a bank with students, a run, and in
+// training mode a distiller that watches it.
 #include <algorithm>
 #include <memory>
 
@@ -8,7 +8,7 @@
 #include "app/verify/table_check.h"
 #include "autograd/ops.h"
 #include "model/attention/run.h"
-#include "model/hkr/router.h"
+#include "model/routing/router.h"
 #include "train/distill/distiller.h"
 #include "vk/error.h"
 
@@ -68,14 +68,15 @@ class CallCounter final : public AttentionTap {
   AttentionKind kind_ = AttentionKind::full;
 };
 
-/// What a host's mask over the single blocks asks for: full attention above the threshold, and where the mask says
-/// nothing.
+/// What a host's mask over the single blocks asks for: full attention above the threshold, and where the mask
+/// says nothing.
 RoutePlan plan_of(const Json& row, const BackboneLayout& layout) {
   RouteDecision decision;
   decision.student.assign(kBlocks, 1);
   const Json ttr = row.value("ttr", Json::object());
   if (ttr.contains("controller_mask_override")) {
-    const auto mask = host_route_mask(io::Json(ttr["controller_mask_override"])).value_or(std::vector<float>());
+    const auto mask =
+        host_route_mask(io::Json(ttr["controller_mask_override"])).value_or(std::vector<float>());
     const double threshold = host_threshold(io::Json(ttr.value("controller_threshold", Json())));
     for (size_t l = 0; l < kBlocks; ++l)
       decision.student[l] = l < mask.size() && static_cast<double>(mask[l]) <= threshold;
@@ -149,7 +150,8 @@ Json route(Device& device, const Json& row) {
   });
   const int64_t before = distiller.updates_done();
   distiller.end_step();
-  const bool full = usable ? counter.full() : run.served()[static_cast<size_t>(layer)].kind == AttentionKind::full;
+  const bool full =
+      usable ? counter.full() : run.served()[static_cast<size_t>(layer)].kind == AttentionKind::full;
   return {{"path", full ? "teacher" : "student"},
           {"teacher_calls", usable ? counter.full_calls() : full},
           {"student_calls", student_calls},

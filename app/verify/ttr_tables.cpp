@@ -5,9 +5,9 @@
 #include <optional>
 
 #include "app/verify/case.h"
-#include "app/verify/table_check.h"
 #include "app/verify/host_options.h"
-#include "model/hkr/students.h"
+#include "app/verify/table_check.h"
+#include "model/attention/hkr/students.h"
 #include "train/distill/degrade.h"
 #include "train/distill/memory_estimate.h"
 #include "train/distill/replay.h"

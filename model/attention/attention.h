@@ -1,6 +1,6 @@
-// What every strategy of attention sees: a layer, one call of it, and what is known about the step. Strategies
-// replace full attention layer by layer and step by step (run.h decides), and taps watch, without the backbone
-// knowing.
+// What every strategy of attention sees: a layer, one call of it, and what is known about the step.
+// Strategies replace full attention layer by layer and step by step (run.h decides), and taps watch, without
+// the backbone knowing.
 #pragma once
 
 #include <array>
@@ -61,8 +61,8 @@ class Attention {
   /// True when one recording of forward() serves every step: nothing but tensors depends on the step, nothing
   /// waits for the device.
   virtual bool recordable(const TokenLayout& /*tokens*/, const StepInfo& /*step*/) const { return false; }
-  /// Numbers that forward() reads on the device and that change from step to step; at most 64, the same for all
-  /// strategies of a kind.
+  /// Numbers that forward() reads on the device and that change from step to step; at most 64, the same for
+  /// all strategies of a kind.
   virtual std::vector<float> step_numbers(const StepInfo& /*step*/) const { return {}; }
   /// Flops and bytes of one forward pass.
   virtual Cost cost(const AttentionShape& shape) const = 0;
@@ -79,8 +79,8 @@ class FullAttention final : public Attention {
 /// Who answers one call of a layer.
 struct Served {
   AttentionKind asked = AttentionKind::full, kind = AttentionKind::full;
-  std::string refusal;                 // why not as the plan asked; empty: as it asked
-  double flops = 0, full_flops = 0;    // of this answer, and of full attention's
+  std::string refusal;               // why not as the plan asked; empty: as it asked
+  double flops = 0, full_flops = 0;  // of this answer, and of full attention's
 };
 
 /// Watches calls and their results; must not change them.

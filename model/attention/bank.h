@@ -21,7 +21,8 @@ class AttentionBank {
   /// The place of the layer of this name. Error invalid_argument when there is none.
   int index(std::string_view layer) const;
 
-  /// A null strategy takes it away. Error invalid_argument for kind full and for layers that aren't replaceable.
+  /// A null strategy takes it away. Error invalid_argument for kind full and for layers that aren't
+  /// replaceable.
   void set(int layer, AttentionKind kind, std::shared_ptr<Attention> strategy);
   /// Null when the layer has none of this kind.
   std::shared_ptr<Attention> find(int layer, AttentionKind kind) const;

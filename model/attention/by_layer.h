@@ -16,8 +16,8 @@ struct LayerOrder {
 template <class T>
 using ByLayer = std::map<std::string, T, LayerOrder>;
 
-/// The name that files of students and their metrics use for a layer, as the reference does: "single_blocks.7" is
-/// "single:7"; names of another form stay as they are.
+/// The name that files of students and their metrics use for a layer, as the reference does:
+/// "single_blocks.7" is "single:7"; names of another form stay as they are.
 std::string layer_key(std::string_view layer);
 /// The inverse.
 std::string layer_of_key(std::string_view key);

@@ -1,5 +1,5 @@
-// The kinds of attention that a plan can ask for, as rows. A new kind is a row here and an Attention (attention.h)
-// that somebody puts into a backbone's bank.
+// The kinds of attention that a plan can ask for, as rows. A new kind is a row here and an Attention
+// (attention.h) that somebody puts into a backbone's bank.
 #pragma once
 
 #include <array>
@@ -29,8 +29,8 @@ constexpr std::string_view name(AttentionKind kind) {
   return row_of(kind).name;
 }
 
-/// The kind that each layer of a backbone should use in one step, by the layers' order; layers past its end use
-/// full attention.
+/// The kind that each layer of a backbone should use in one step, by the layers' order; layers past its end
+/// use full attention.
 using RoutePlan = std::vector<AttentionKind>;
 
 }  // namespace vkflux

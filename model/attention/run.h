@@ -1,11 +1,11 @@
-// The attention of one run of a backbone (a picture, say): who serves each layer in each step, the check that what
-// students answered was finite, and the taps.
+// The attention of one run of a backbone (a picture, say): who serves each layer in each step, the check that
+// what students answered was finite, and the taps.
 //
 //   AttentionRun run(device, backbone.attention(), taps);
 //   velocity = run.step(plan, [&] { return backbone.forward({..., .attention = &run}); });
 //
-// A forward pass asks AttentionRun::pass() once, when it begins; from then on its decisions stand, whether the
-// pass's commands are recorded now or replayed.
+// A forward pass asks AttentionRun::pass() once, when it begins; from then on its decisions stand, whether
+// the pass's commands are recorded now or replayed.
 #pragma once
 
 #include <cstdint>
@@ -44,9 +44,9 @@ class AttentionRun {
   AttentionRun(const AttentionRun&) = delete;
   AttentionRun& operator=(const AttentionRun&) = delete;
 
-  /// One step under a plan: runs the passes, and again while a strategy's answer wasn't finite; such a layer uses
-  /// full attention for the rest of the run. Waits for the device only when something else than full attention
-  /// served. Error invalid_argument for a plan longer than the layers.
+  /// One step under a plan: runs the passes, and again while a strategy's answer wasn't finite; such a layer
+  /// uses full attention for the rest of the run. Waits for the device only when something else than full
+  /// attention served. Error invalid_argument for a plan longer than the layers.
   Tensor step(const RoutePlan& plan, const std::function<Tensor()>& passes);
   /// By layer, of the last pass.
   const std::vector<Served>& served() const { return served_; }
@@ -75,8 +75,8 @@ class AttentionRun {
   std::vector<Served> served_;
   std::map<int, std::string> barred_;  // layer -> why
   int passes_ = 0;
-  Tensor checks_;                // [layers, slot]: sums of strategies' answers of a step, in each row's first element
-  std::vector<int> unsettled_;   // layers that strategies served in this step
+  Tensor checks_;  // [layers, slot]: sums of strategies' answers of a step, in each row's first element
+  std::vector<int> unsettled_;  // layers that strategies served in this step
 };
 
 }  // namespace vkflux

@@ -83,8 +83,7 @@ Tensor SingleBlock::operator()(const Tensor& x, const BlockContext& context, int
   const std::string name = "single." + std::to_string(index);
   const op::Qkv joint = op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads);
   const Tensor o = op::merge_heads(attend(joint, linear1.weight, context, first + index, name));
-  const Tensor out =
-      op::gate_residual(x, m[2], linear2.joined(o, mlp), context.in_place ? x : Tensor());
+  const Tensor out = op::gate_residual(x, m[2], linear2.joined(o, mlp), context.in_place ? x : Tensor());
   observe(context.trace, name, out);
   return out;
 }

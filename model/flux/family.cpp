@@ -46,8 +46,8 @@ class TrainableFlux1 final : public TrainableModel {
   }
   std::string fingerprint() const override {
     const Flux1Config& c = transformer_.config();
-    return fmt::format("hidden {} heads {} depth {} {} tokens {} {}", c.hidden, c.heads, c.depth, c.depth_single,
-                       tokens_, tokens_);
+    return fmt::format("hidden {} heads {} depth {} {} tokens {} {}", c.hidden, c.heads, c.depth,
+                       c.depth_single, tokens_, tokens_);
   }
   void load(Device& device, const std::string& folder) override {
     const auto part = [&](const char* name, auto& module, const io::NameTable& names) {
@@ -62,8 +62,8 @@ class TrainableFlux1 final : public TrainableModel {
   void save(const std::string& folder, const std::string& codec, const SamplingDefaults& defaults) override {
     SamplingDefaults recommended = defaults;
     recommended.txt_tokens = tokens_;
-    save_flux1(folder, {transformer_, clip_, t5_, tokenizers_ + "/tokenizer", tokenizers_ + "/tokenizer_2", codec,
-                        Schedule::flux1_schnell(), recommended, io::FileDType::f16});
+    save_flux1(folder, {transformer_, clip_, t5_, tokenizers_ + "/tokenizer", tokenizers_ + "/tokenizer_2",
+                        codec, Schedule::flux1_schnell(), recommended, io::FileDType::f16});
   }
 
  private:

@@ -16,8 +16,8 @@ struct Flux1Parts {
   T5Encoder& t5;
   std::string tokenizer, tokenizer_2, autoencoder;  // folders whose files are copied
   Schedule schedule = Schedule::flux1_schnell();
-  SamplingDefaults defaults;                        // go to model_index.json as "vkflux"
-  io::FileDType matrices = io::FileDType::f16;      // vectors stay F32
+  SamplingDefaults defaults;                    // go to model_index.json as "vkflux"
+  io::FileDType matrices = io::FileDType::f16;  // vectors stay F32
 };
 
 /// Reads configs, tokenizers and every file's header. Errors: format (missing or contradicting parts),

@@ -59,9 +59,7 @@ class Flux1Model final : public Model {
   }
 
   const ModelInfo& info() const override { return info_; }
-  std::shared_ptr<Backbone> backbone() override {
-    return part(kTransformer, transformer_, flux_);
-  }
+  std::shared_ptr<Backbone> backbone() override { return part(kTransformer, transformer_, flux_); }
   std::shared_ptr<LatentCodec> codec() override {
     if (codec_) return codec_;
     std::shared_ptr<AutoencoderKL> none;
@@ -115,7 +113,9 @@ class Flux1Model final : public Model {
   void plan_residency() {
     std::vector<ModelPart> parts;
     for (const Part p : {kText, kText2, kTransformer, kVae}) {
-      const PartUse use = p == kTransformer ? PartUse::per_step : p == kVae ? PartUse::per_picture : PartUse::per_prompt;
+      const PartUse use = p == kTransformer ? PartUse::per_step
+                          : p == kVae       ? PartUse::per_picture
+                                            : PartUse::per_prompt;
       with_tensors(dir_, kParts[p], names(p), [&](const io::NamedTensors& file) {
         parts.push_back({kParts[p], device_bytes(file, weights(p), storage(p)), use});
       });
@@ -199,7 +199,8 @@ void Flux1Model::read_tokenizers() {
   if (!has_txt_tokens_ && exists(config)) {
     const auto longest = io::get_or<double>(io::read_json(config), "model_max_length", 512, config);
     if (longest >= 1) {
-      info_.defaults.txt_tokens = std::min(info_.defaults.txt_tokens, static_cast<int64_t>(std::min(longest, 1e6)));
+      info_.defaults.txt_tokens =
+          std::min(info_.defaults.txt_tokens, static_cast<int64_t>(std::min(longest, 1e6)));
     }
   }
   if (info_.defaults.txt_tokens > kMaxTextTokens) {

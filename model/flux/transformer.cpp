@@ -46,7 +46,8 @@ Flux1::Flux1(const Flux1Config& config)
   config_.check();
   for (int64_t i = 0; i < config.depth; ++i) double_.emplace_back(config);
   for (int64_t i = 0; i < config.depth_single; ++i) single_.emplace_back(config);
-  for (size_t i = 0; i < double_.size(); ++i) parts_.push_back({layout().layers[i].name, static_cast<int>(i)});
+  for (size_t i = 0; i < double_.size(); ++i)
+    parts_.push_back({layout().layers[i].name, static_cast<int>(i)});
   if (!single_.empty()) parts_.push_back({"join"});
   for (size_t i = double_.size(); i < layout().layers.size(); ++i)
     parts_.push_back({layout().layers[i].name, static_cast<int>(i)});
@@ -63,8 +64,7 @@ void Flux1::prepare(PassInputs& in, std::span<const float> ids) const {
   }
   const std::array<int64_t, 3> grid{in.tokens.text, in.tokens.rows, in.tokens.columns};
   if (!positions_.defined() || &positions_.device() != &device || grid_ != grid) {
-    positions_ =
-        rope_table(device, flux1_ids(grid[0], grid[1], grid[2]), 1, config_.axes_dim, config_.theta);
+    positions_ = rope_table(device, flux1_ids(grid[0], grid[1], grid[2]), 1, config_.axes_dim, config_.theta);
     grid_ = grid;
   }
   in.positions = positions_;

@@ -64,7 +64,8 @@ bool Replay::possible(const PassInputs& in) const {
   for (const Tensor* x : tensors_of(in)) {
     if (x->defined() && !x->is_contiguous()) return false;
   }
-  return !in.x.device().profiler().enabled() && !(in.attention && in.attention->tapped()) && !Tape::recording();
+  return !in.x.device().profiler().enabled() && !(in.attention && in.attention->tapped()) &&
+         !Tape::recording();
 }
 
 /// The recordings fit these inputs.
@@ -128,8 +129,7 @@ bool Replay::record_or_replay(Segment& segment, const Work& work) {
 void Replay::run_layer(size_t part, int layer) {
   const AttentionKind kind = pass_->attention.kind(layer);
   Segment& segment = layers_[{layer, kind}];
-  if (segment.failures >= kMaxFailures ||
-      !pass_->attention.recordable(layer, pass_->tokens, pass_->step)) {
+  if (segment.failures >= kMaxFailures || !pass_->attention.recordable(layer, pass_->tokens, pass_->step)) {
     model_.run(part, *pass_);
     return;
   }

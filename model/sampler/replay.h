@@ -1,6 +1,6 @@
-// Forward passes of a backbone from recordings: one per (layer, kind of attention) and one for each part around the
-// layers, made in the second pass and run again in every later one with the same bits as Backbone::forward(). A
-// routed pass picks among them layer by layer.
+// Forward passes of a backbone from recordings: one per (layer, kind of attention) and one for each part
+// around the layers, made in the second pass and run again in every later one with the same bits as
+// Backbone::forward(). A routed pass picks among them layer by layer.
 //
 // Memory: the passes' temporary tensors lie in a region of their own, which all recordings share (they run
 // one after the other), and so do the residual streams: about what a pass needs anyway, kept until the object
@@ -28,8 +28,8 @@ class Replay {
   Replay& operator=(const Replay&) = delete;
 
   /// model.forward(in); eager where it can't be recorded (taps, a tape, the profiler, drivers without push
-  /// descriptors, too little memory), and for layers whose strategy isn't recordable(). Every pass must be of the
-  /// same AttentionRun, or of none.
+  /// descriptors, too little memory), and for layers whose strategy isn't recordable(). Every pass must be of
+  /// the same AttentionRun, or of none.
   Tensor forward(const PassInputs& in);
   /// Device memory that is kept for the recordings.
   uint64_t recorded_bytes() const;
@@ -57,7 +57,7 @@ class Replay {
   uint64_t views_generation_ = 0;
   const AttentionRun* attention_ = nullptr;  // whose checks the recordings write
   PassInputs in_;                            // where the recordings read
-  std::vector<uint64_t> fed_;                // ids of what was last copied to the inputs, in the order of visit()
+  std::vector<uint64_t> fed_;  // ids of what was last copied to the inputs, in the order of visit()
   std::unique_ptr<Pass> pass_;
   Tensor output_;
   Segment begin_, finish_;

@@ -1,5 +1,5 @@
-// From what somebody asks for to the settings of a run: the one place where a model's defaults, sizes and schedule
-// meet a request.
+// From what somebody asks for to the settings of a run: the one place where a model's defaults, sizes and
+// schedule meet a request.
 #pragma once
 
 #include <cstdint>
@@ -43,8 +43,8 @@ struct SamplingSetup {
   Shape latent;                    // [channels, h, w]
   std::vector<std::string> notes;  // what was asked for and the model can't do
 };
-/// Error invalid_argument for what can't be: sides below a token or over 16384, guidance that isn't finite, levels
-/// that don't fall.
+/// Error invalid_argument for what can't be: sides below a token or over 16384, guidance that isn't finite,
+/// levels that don't fall.
 SamplingSetup sampling_setup(const ModelInfo& model, const SamplingRequest& request);
 
 }  // namespace vkflux

@@ -75,7 +75,8 @@ void SamplingRun::make_step_table() {
   const int64_t batch = x_.dim(0), unit = kTableUnit;
   for (const AttentionKindRow& row : kAttentionKinds) {
     const auto n = static_cast<int64_t>(attention_.step_numbers(row.kind, info(0)).size());
-    if (n > unit) throw Error(ErrorCode::internal, fmt::format("{} attention reads {} numbers a step", row.name, n));
+    if (n > unit)
+      throw Error(ErrorCode::internal, fmt::format("{} attention reads {} numbers a step", row.name, n));
     if (n > 0) numbers_.push_back({row.kind, n});
   }
   const int64_t level_at = unit * static_cast<int64_t>(numbers_.size());

@@ -29,8 +29,8 @@ struct SamplingOptions {
 
 class SamplingRun {
  public:
-  /// x[B, rows * columns (+ more), channels] at levels[start]. negative is needed when cfg isn't 1. The run uses
-  /// the strategies that the backbone's bank has now.
+  /// x[B, rows * columns (+ more), channels] at levels[start]. negative is needed when cfg isn't 1. The run
+  /// uses the strategies that the backbone's bank has now.
   SamplingRun(Backbone& model, const Condition& positive, const std::optional<Condition>& negative, Tensor x,
               SamplingOptions options);
 
@@ -39,8 +39,8 @@ class SamplingRun {
   int64_t steps() const { return static_cast<int64_t>(options_.levels.size()) - 1; }
   /// Noise level of the coming step.
   double level() const { return options_.levels[static_cast<size_t>(step_)]; }
-  /// One Euler step with the attention that the plan asks for (empty: full); recorded, not waited for unless the
-  /// answers of other kinds must be checked.
+  /// One Euler step with the attention that the plan asks for (empty: full); recorded, not waited for unless
+  /// the answers of other kinds must be checked.
   void step(const RoutePlan& plan = {});
   /// Who served the last step, why, and at what cost.
   const AttentionRun& attention() const { return attention_; }
@@ -68,8 +68,9 @@ class SamplingRun {
     AttentionKind kind;
     int64_t count;
   };
-  std::vector<Numbers> numbers_;  // what kinds of attention read of a step, in the order of the table's columns
-  Tensor step_table_;             // [steps, row]: those numbers, then the noise level for each picture
+  std::vector<Numbers>
+      numbers_;        // what kinds of attention read of a step, in the order of the table's columns
+  Tensor step_table_;  // [steps, row]: those numbers, then the noise level for each picture
   std::unique_ptr<Replay> replay_;
   int64_t step_;
   std::vector<Tensor> sums_;  // of |x| after each step

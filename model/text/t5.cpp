@@ -184,8 +184,7 @@ InitRule t5_init(const T5Config& config) {
 }
 
 ComponentKind t5_component() {
-  return {"t5 encoder",
-          [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
+  return {"t5 encoder", [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
             const io::NamedTensors named(file, io::t5_names());
             if (!named.has("shared.weight") || named.count("encoder.block.") == 0) return {};
             T5Config config = infer_t5_config(shapes_of(named));

@@ -29,15 +29,15 @@ AutoencoderKL load_autoencoder(Device& device, const std::string& dir) {
   return model;
 }
 
-void save_autoencoder(const std::string& dir, AutoencoderKL& model, int64_t sample_size, io::FileDType matrices) {
-  save(parameters(model), dir + "/diffusion_pytorch_model.safetensors", io::vae_names(model.config().levels()),
-       matrices);
+void save_autoencoder(const std::string& dir, AutoencoderKL& model, int64_t sample_size,
+                      io::FileDType matrices) {
+  save(parameters(model), dir + "/diffusion_pytorch_model.safetensors",
+       io::vae_names(model.config().levels()), matrices);
   io::atomic_write(dir + "/config.json", autoencoder_json(model.config(), sample_size).dump(2) + "\n");
 }
 
 ComponentKind autoencoder_component() {
-  return {"autoencoder",
-          [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
+  return {"autoencoder", [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
             const auto there = [&](const auto& t) {
               return t.first.find("encoder.down.") != std::string::npos ||
                      t.first.find("encoder.down_blocks.") != std::string::npos;

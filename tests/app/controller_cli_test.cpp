@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "app/cli/cli.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/io/file.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "vk/error.h"
 
 namespace vkflux::test {

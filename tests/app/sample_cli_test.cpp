@@ -5,9 +5,9 @@
 
 #include "app/cli/cli.h"
 #include "app/sweep/seeds.h"
-#include "model/hkr/controller.h"
 #include "model/io/file.h"
 #include "model/io/png.h"
+#include "model/routing/controller.h"
 #include "tests/app/cli_fixture.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"

@@ -1,16 +1,16 @@
 // The files of a checkpoint folder, each damaged while the others are good, and files of students.
 #include <filesystem>
 
-#include "model/hkr/controller.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/io/file.h"
 #include "model/pipeline.h"
+#include "model/routing/controller.h"
 #include "model/vae/load.h"
 #include "tests/harness/gpu.h"
-#include "tests/harness/tiny_pipeline.h"
 #include "tests/harness/loaders.h"
 #include "tests/harness/temp_folder.h"
 #include "tests/harness/tiny_checkpoint.h"
+#include "tests/harness/tiny_pipeline.h"
 
 namespace vkflux::test {
 namespace {
@@ -118,8 +118,7 @@ LoaderCase controller() {
 
 std::vector<LoaderCase> model_loaders() {
   const Use nothing = [](Pipeline&) {}, transformer = [](Pipeline&p) { p.backbone(); },
-            autoencoder = [](Pipeline&p) { p.codec(); },
-            encode = [](Pipeline&p) { p.encode({"a cat"}); };
+            autoencoder = [](Pipeline&p) { p.codec(); }, encode = [](Pipeline&p) { p.encode({"a cat"}); };
   LoaderCase vae_folder = part("vae_folder", "vae/config.json", {});
   vae_folder.load = [](const std::string& path) {
     load_autoencoder(device(), fs::path(path).parent_path().string());

@@ -1,5 +1,5 @@
-#include "model/sampler/schedule.h"
 #include "tests/harness/tiny_checkpoint.h"
+#include "model/sampler/schedule.h"
 
 #include <filesystem>
 #include <vector>

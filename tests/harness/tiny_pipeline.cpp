@@ -87,8 +87,8 @@ Folder::Folder() {
   defaults.height = 8;
   defaults.txt_tokens = 6;
   save_autoencoder(path + "/vae", autoencoder, defaults.width);
-  save_flux1(path, {transformer, clip_model, t5_model, kTokenizers + "clip", kTokenizers + "t5", path + "/vae",
-                    Schedule::flux1_schnell(), defaults, io::FileDType::f16});
+  save_flux1(path, {transformer, clip_model, t5_model, kTokenizers + "clip", kTokenizers + "t5",
+                    path + "/vae", Schedule::flux1_schnell(), defaults, io::FileDType::f16});
 }
 
 }  // namespace

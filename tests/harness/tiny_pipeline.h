@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 
 namespace vkflux::test {
 

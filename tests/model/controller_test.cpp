@@ -1,6 +1,6 @@
 // The routing controller's network against a scalar implementation, its policies against their laws, and its
 // file.
-#include "model/hkr/controller.h"
+#include "model/routing/controller.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <filesystem>
 
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/scalar_embedding.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"
 #include "vk/error.h"
@@ -210,7 +210,8 @@ TEST_F(ControllerFile, OfAnotherTransformerIsRefusedWithBothValues) {
   const std::string layers = refusal(path("c"), other, ErrorCode::invalid_argument);
   EXPECT_NE(layers.find(" 4 "), std::string::npos) << layers;
   EXPECT_NE(layers.find("38"), std::string::npos) << layers;
-  const std::string heads = refusal(path("c"), test::student_layout(3, 128, 2, 4), ErrorCode::invalid_argument);
+  const std::string heads =
+      refusal(path("c"), test::student_layout(3, 128, 2, 4), ErrorCode::invalid_argument);
   EXPECT_NE(heads.find("64"), std::string::npos) << heads;
   EXPECT_NE(heads.find("128"), std::string::npos) << heads;
 }

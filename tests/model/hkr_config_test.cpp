@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "model/hkr/hkr.h"
+#include "model/attention/hkr/hkr.h"
 #include "tests/harness/gpu.h"
 #include "vk/error.h"
 

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "autograd/ops.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/flux/transformer.h"
 #include "model/sampler/run.h"
 #include "tests/harness/gpu.h"
@@ -59,9 +59,7 @@ class ReplayTest : public ::testing::Test {
   struct Planned {
     std::unique_ptr<SamplingRun> run;
     std::vector<RoutePlan> plans;
-    void step() {
-      run->step(plans.empty() ? RoutePlan() : plans[static_cast<size_t>(run->step_index())]);
-    }
+    void step() { run->step(plans.empty() ? RoutePlan() : plans[static_cast<size_t>(run->step_index())]); }
   };
   Planned denoiser(bool replay, float cfg, std::vector<RoutePlan> plans, int64_t batch = 1) {
     SamplingOptions o;

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "autograd/ops.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/pipeline.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"
@@ -75,7 +75,7 @@ class Routing : public ::testing::Test {
   void students(float factor, const std::string& refusal = "") {
     for (int b = 0; b < kSingle; ++b) {
       pipeline_->backbone()->attention().set(kDouble + b, AttentionKind::hkr,
-                                                std::make_shared<Scaled>(factor, refusal));
+                                             std::make_shared<Scaled>(factor, refusal));
     }
   }
   GenerateResult run(const GenerateRequest& r) { return pipeline_->generate(r)->run(); }
@@ -173,7 +173,9 @@ TEST_F(Routing, TapsSeeBothEndsOfACall) {
   struct Counter final : AttentionTap {
     int begun = 0, observed = 0;
     void begin(const AttentionCall&) override { ++begun; }
-    void observe(const AttentionCall&, const Served&, const Tensor&) override { EXPECT_EQ(++observed, begun); }
+    void observe(const AttentionCall&, const Served&, const Tensor&) override {
+      EXPECT_EQ(++observed, begun);
+    }
   } counter;
   students(0.5f);
   GenerateRequest r = request(std::make_shared<Alternating>());

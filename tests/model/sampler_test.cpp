@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "autograd/ops.h"
-#include "model/io/json.h"
 #include "model/flux/transformer.h"
+#include "model/io/json.h"
 #include "model/sampler/euler.h"
 #include "model/sampler/noise.h"
 #include "model/sampler/run.h"
@@ -130,7 +130,8 @@ struct TinyRun {
         3);
   }
   Condition condition(uint64_t seed) const {
-    return {{"txt", op::normal(device(), {1, 3, 20}, seed, 0)}, {"y", op::normal(device(), {1, 12}, seed, 1)}};
+    return {{"txt", op::normal(device(), {1, 3, 20}, seed, 0)},
+            {"y", op::normal(device(), {1, 12}, seed, 1)}};
   }
   SamplingOptions options(float cfg) const {
     SamplingOptions o;

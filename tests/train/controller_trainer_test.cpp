@@ -9,13 +9,13 @@
 #include <set>
 
 #include "autograd/ops.h"
-#include "model/flux/transformer.h"
 #include "autograd/tape.h"
+#include "model/flux/transformer.h"
 #include "model/io/file.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"
-#include "train/controller/sampling_task.h"
 #include "train/controller/reward.h"
+#include "train/controller/sampling_task.h"
 #include "vk/error.h"
 
 namespace vkflux {

@@ -225,7 +225,8 @@ TEST_F(DistillerTest, AnotherShapeIsRefusedAndDamageChangesNothing) {
     return std::string();
   };
   EXPECT_NE(refusal(kModel, 64).find("feature_dim is 32 in the file and 64 in this run"), std::string::npos);
-  EXPECT_NE(refusal(student_layout(kHeads, kHead, 1, 4), 32).find("3 in the file and 4 in the model"), std::string::npos);
+  EXPECT_NE(refusal(student_layout(kHeads, kHead, 1, 4), 32).find("3 in the file and 4 in the model"),
+            std::string::npos);
 
   const std::string good = io::read_file(path("good"));
   Distiller victim(device(), kModel, small_options(20));
@@ -314,7 +315,9 @@ class Poisoned : public Distiller {
 TEST_F(DistillerTest, UpdatesThatAreNotFiniteChangeNothing) {
   Poisoned d(device(), kModel, small_options(12));
   save(d, path("before"));
-  const auto weights = [&] { return d.students().layers.at("single_blocks.0")->layer->phi_q.linears[0].weight.to_host(); };
+  const auto weights = [&] {
+    return d.students().layers.at("single_blocks.0")->layer->phi_q.linears[0].weight.to_host();
+  };
   const std::vector<float> before = weights();
   EXPECT_THROW(sample(d, 0, 1000), Error);
   EXPECT_EQ(weights(), before);

@@ -9,8 +9,8 @@
 #include <random>
 
 #include "autograd/ops.h"
+#include "model/attention/hkr/students.h"
 #include "model/attention/run.h"
-#include "model/hkr/students.h"
 #include "model/io/file.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"
@@ -129,8 +129,11 @@ TEST_F(StudentsTest, ALossAboveTheSafeOneIsRefused) {
 }
 
 TEST_F(StudentsTest, LayersAreNamedAndOrdered) {
-  for (const auto& [layer, key] : {std::pair{"single_blocks.7", "single:7"}, {"double_blocks.12", "double:12"},
-                                   {"layers.3", "layers.3"}, {"_blocks.3", "_blocks.3"}, {"x_blocks.", "x_blocks."}}) {
+  for (const auto& [layer, key] : {std::pair{"single_blocks.7", "single:7"},
+                                   {"double_blocks.12", "double:12"},
+                                   {"layers.3", "layers.3"},
+                                   {"_blocks.3", "_blocks.3"},
+                                   {"x_blocks.", "x_blocks."}}) {
     EXPECT_EQ(layer_key(layer), key);
     EXPECT_EQ(layer_of_key(key), layer);
   }
@@ -171,9 +174,11 @@ TEST_F(StudentsTest, ReferenceNamesAreImportedAndRawAlphaMigrated) {
   EXPECT_EQ(raw.layers.at("single_blocks.1")->layer->alpha.item(), -2.0f);
   EXPECT_TRUE(raw.ready().empty());
   io::write_safetensors(path("logit"), foreign, {{"alpha_format", "logit"}});
-  EXPECT_EQ(load_students(device(), path("logit"), kModel).layers.at("single_blocks.0")->layer->alpha.item(), 0.3f);
-  EXPECT_NE(refusal("raw", student_layout(2, kHead, 1, 2), ErrorCode::invalid_argument).find("single_blocks.2"),
-            std::string::npos);
+  EXPECT_EQ(load_students(device(), path("logit"), kModel).layers.at("single_blocks.0")->layer->alpha.item(),
+            0.3f);
+  EXPECT_NE(
+      refusal("raw", student_layout(2, kHead, 1, 2), ErrorCode::invalid_argument).find("single_blocks.2"),
+      std::string::npos);
 }
 
 TEST_F(StudentsTest, DamagedFilesAreErrors) {

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "model/hkr/policy.h"
-#include "model/hkr/router.h"
+#include "model/routing/policy.h"
+#include "model/routing/router.h"
 
 namespace vkflux {
 

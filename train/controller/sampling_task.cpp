@@ -17,8 +17,8 @@ enum Stream : uint32_t { kPictures = 41, kGroups = 42 };
 
 }  // namespace
 
-SamplingTask::SamplingTask(Backbone& backbone, const ModelInfo& model, const LatentCodec* codec, Condition prompts,
-                           std::optional<Condition> empty, const QualityLoss& quality,
+SamplingTask::SamplingTask(Backbone& backbone, const ModelInfo& model, const LatentCodec* codec,
+                           Condition prompts, std::optional<Condition> empty, const QualityLoss& quality,
                            const SamplingTaskOptions& options)
     : backbone_(backbone),
       geometry_(model.layout.geometry),

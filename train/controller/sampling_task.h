@@ -16,10 +16,10 @@
 namespace vkflux {
 
 struct SamplingTaskOptions {
-  SamplingRequest sampling;       // of every picture
-  int64_t images = 8;             // pictures that share a plan
-  int64_t seeds = 4;              // pictures of a prompt
-  uint64_t seed = 0;              // of the first picture; the next ones count up
+  SamplingRequest sampling;  // of every picture
+  int64_t images = 8;        // pictures that share a plan
+  int64_t seeds = 4;         // pictures of a prompt
+  uint64_t seed = 0;         // of the first picture; the next ones count up
   NoiseMode noise = NoiseMode::counter;
   uint64_t cache_bytes = 256ull << 20;  // of full-attention results kept
 };
@@ -32,7 +32,8 @@ class SamplingTask final : public RoutingTask {
   /// prompts: conditions of all prompts [P, ...]; empty: the other side of cfg [1, ...], when cfg isn't 1.
   /// codec is needed by rewards on images. Students must be installed in the backbone's bank.
   SamplingTask(Backbone& backbone, const ModelInfo& model, const LatentCodec* codec, Condition prompts,
-               std::optional<Condition> empty, const QualityLoss& quality, const SamplingTaskOptions& options);
+               std::optional<Condition> empty, const QualityLoss& quality,
+               const SamplingTaskOptions& options);
 
   const std::vector<RouteInput>& inputs() const override { return inputs_; }
   PlayedQuality play(int64_t iteration, const std::vector<RouteDecision>& decisions) override;

@@ -100,8 +100,8 @@ void Distiller::check_same(const Students& s) const {
   same("the number of students", static_cast<int64_t>(s.layers.size()), static_cast<int64_t>(layers_.size()));
   for (auto a = s.layers.begin(), b = students_.layers.begin(); a != s.layers.end(); ++a, ++b) {
     if (a->first != b->first) {
-      throw Error(ErrorCode::invalid_argument, fmt::format("the file has a student of {}, this run one of {}",
-                                                           a->first, b->first));
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("the file has a student of {}, this run one of {}", a->first, b->first));
     }
   }
 }

@@ -90,7 +90,8 @@ std::vector<double> DistillMetrics::column(const char* metric) const {
   return out;
 }
 
-Metrics DistillMetrics::report(const std::string& layer, const Students& students, const DistillTotals& totals) const {
+Metrics DistillMetrics::report(const std::string& layer, const Students& students,
+                               const DistillTotals& totals) const {
   Metrics out;
   for (const auto& [name, values] : latest_) {
     for (size_t i = 0; i < values.size(); ++i) {
@@ -152,8 +153,7 @@ io::Json DistillMetrics::to_json() const {
   io::Json out = io::Json::object();
   for (const auto& [layer, values] : latest_) {
     const Averages& a = averages_.at(layer);
-    out[layer] = {
-        {"latest", to_array(values)}, {"average", to_array(a.values)}, {"records", a.records}};
+    out[layer] = {{"latest", to_array(values)}, {"average", to_array(a.values)}, {"records", a.records}};
   }
   return out;
 }

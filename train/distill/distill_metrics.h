@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/io/json.h"
 #include "train/distill/run_ema.h"
 #include "train/metrics.h"

@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "autograd/ops.h"
-#include "model/hkr/landmarks.h"
-#include "model/hkr/made_for.h"
+#include "model/attention/hkr/landmarks.h"
+#include "model/attention/hkr/made_for.h"
 #include "train/rng.h"
 #include "vk/error.h"
 
@@ -196,8 +196,7 @@ void Distiller::end_step() {
                               "--learning-rate (now {})",
                               issued.layer, refused_, options_.settings.learning_rate));
     }
-    if (refused_ == 1)
-      spdlog::warn("{}: an update with loss {} was left out", issued.layer, result.loss);
+    if (refused_ == 1) spdlog::warn("{}: an update with loss {} was left out", issued.layer, result.loss);
   }
 }
 
@@ -271,9 +270,8 @@ void Distiller::flush() {
   for (const EmaFlush& f : ema_.flush(all)) {
     const Readiness& r = *all.at(f.layer);
     say(fmt::format("{}: EMA loss {:.4g}, cosine distance {:.4f} (threshold {:.4g}), {} updates, {}{}",
-                    f.layer, r.ema_loss.value_or(NAN), r.ema_cosine_dist.value_or(NAN),
-                    r.criteria.threshold, r.updates, r.ready ? "ready" : "not ready",
-                    f.changed ? " (changed)" : ""));
+                    f.layer, r.ema_loss.value_or(NAN), r.ema_cosine_dist.value_or(NAN), r.criteria.threshold,
+                    r.updates, r.ready ? "ready" : "not ready", f.changed ? " (changed)" : ""));
   }
 }
 

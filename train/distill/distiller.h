@@ -1,11 +1,12 @@
-// Online distillation: while a transformer samples, full attention's answers train the students of its layers. The
-// distiller watches the runs as a tap; students that are ready may already answer, like those of any routed run.
+// Online distillation: while a transformer samples, full attention's answers train the students of its
+// layers. The distiller watches the runs as a tap; students that are ready may already answer, like those of
+// any routed run.
 //
 //   Distiller distiller(device, backbone.layout(), options);
 //   distiller.attach(backbone.attention());
 //   SamplingRun run(backbone, ..., {.taps = {&distiller}});
-//   for (int64_t step = 0; !distiller.finished(); ++step) { run.step(distiller.begin_step(step, run.level()));
-//   distiller.end_step(); }
+//   for (int64_t step = 0; !distiller.finished(); ++step) { run.step(distiller.begin_step(step,
+//   run.level())); distiller.end_step(); }
 //
 // Between begin_step() and end_step() nothing waits for the device but memory: samples and the numbers of
 // updates come to the host when the step ends.
@@ -25,7 +26,7 @@
 #include <vector>
 
 #include "model/attention/bank.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "train/distill/distill_metrics.h"
 #include "train/distill/memory_estimate.h"
 #include "train/distill/replay.h"
@@ -49,19 +50,19 @@ struct DistillOptions {
 
 class Distiller : public AttentionTap {
  public:
-  /// Makes students with fresh weights for every replaceable layer in the range. Error invalid_argument when the
-  /// range or the network's shape can't be.
+  /// Makes students with fresh weights for every replaceable layer in the range. Error invalid_argument when
+  /// the range or the network's shape can't be.
   Distiller(Device& device, const BackboneLayout& model, const DistillOptions& options);
   ~Distiller() override;
   Distiller(const Distiller&) = delete;
   Distiller& operator=(const Distiller&) = delete;
 
-  /// Puts the students into the bank, so that ready ones can serve runs that begin from now on, until detach() or
-  /// the end, which put back what the bank had; the bank must live that long.
+  /// Puts the students into the bank, so that ready ones can serve runs that begin from now on, until
+  /// detach() or the end, which put back what the bank had; the bank must live that long.
   void attach(AttentionBank& bank);
   void detach();
-  /// Chooses the layers that are trained in this step, at this noise level; both passes of true guidance share
-  /// them. The step's plan comes back.
+  /// Chooses the layers that are trained in this step, at this noise level; both passes of true guidance
+  /// share them. The step's plan comes back.
   RoutePlan begin_step(int64_t step, float sigma);
   /// Takes in what the step's updates gave: metrics, readiness, and samples for later steps.
   void end_step();

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "train/distill/run_sequence.h"
 
 namespace vkflux {

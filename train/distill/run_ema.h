@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "model/attention/by_layer.h"
-#include "model/hkr/readiness.h"
+#include "model/attention/hkr/readiness.h"
 #include "model/io/json.h"
 
 namespace vkflux {

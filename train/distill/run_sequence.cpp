@@ -64,8 +64,8 @@ SamplingSetup RunSequence::setup(int64_t run) const {
 
 Tensor RunSequence::noise(int64_t run) const {
   return pipeline_.info().layout.geometry.pack(
-      initial_noise(pipeline_.device(), seeds_from(plan_.seed + static_cast<uint64_t>(run), 1), setup(run).latent,
-                    NoiseMode::counter));
+      initial_noise(pipeline_.device(), seeds_from(plan_.seed + static_cast<uint64_t>(run), 1),
+                    setup(run).latent, NoiseMode::counter));
 }
 
 // Always the same prompts are encoded together, so that a prompt's numbers don't depend on where a run began.

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <string>
 
-#include "model/hkr/hkr.h"
-#include "model/hkr/readiness.h"
+#include "model/attention/hkr/hkr.h"
+#include "model/attention/hkr/readiness.h"
 #include "model/io/json.h"
 #include "model/io/safetensors.h"
 #include "train/distill/degrade.h"

@@ -21,7 +21,7 @@ struct RouteInput {
 struct RouteDecision {
   AttentionKind kind = AttentionKind::hkr;  // what serves instead of full attention
   std::vector<uint8_t> student;             // [L], 1 = that kind; 0 = full attention
-  std::vector<float> probability;  // [L] of full attention, by the policy at threshold 0.5
+  std::vector<float> probability;           // [L] of full attention, by the policy at threshold 0.5
   double threshold = 0.5;
 };
 
@@ -57,8 +57,8 @@ class RandomRouter final : public Router {
   std::vector<uint8_t> eligible_;
 };
 
-/// One flag for each of `layers` replaceable layers from a list of their numbers (Students::ready(), say). Error
-/// invalid_argument for a number outside.
+/// One flag for each of `layers` replaceable layers from a list of their numbers (Students::ready(), say).
+/// Error invalid_argument for a number outside.
 std::vector<uint8_t> layer_flags(const std::vector<int>& numbers, size_t layers);
 
 /// What the decision means for all layers. Error invalid_argument when it is about another number of layers.

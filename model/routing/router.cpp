@@ -1,8 +1,8 @@
-#include "model/hkr/router.h"
+#include "model/routing/router.h"
 
 #include <fmt/format.h>
 
-#include "model/hkr/policy.h"
+#include "model/routing/policy.h"
 #include "vk/error.h"
 
 namespace vkflux {

@@ -1,4 +1,4 @@
-#include "model/hkr/controller.h"
+#include "model/routing/controller.h"
 
 #include <fmt/format.h>
 
@@ -7,9 +7,9 @@
 #include <cmath>
 #include <utility>
 
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/made_for.h"
+#include "model/attention/hkr/scalar_embedding.h"
 #include "model/load.h"
-#include "model/hkr/made_for.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -161,7 +161,8 @@ std::shared_ptr<ControllerNet> load_controller(Device& device, const std::string
   return net;
 }
 
-void check_controller(const std::string& path, const ControllerConfig& config, const BackboneLayout& expected) {
+void check_controller(const std::string& path, const ControllerConfig& config,
+                      const BackboneLayout& expected) {
   const io::SafetensorsFile file(path);
   const ControllerConfig found = config_of(file);
   check_model(file, found, expected);
@@ -200,8 +201,8 @@ ControllerRouter::ControllerRouter(std::shared_ptr<const ControllerNet> net, con
                                    std::vector<uint8_t> eligible)
     : net_(std::move(net)), policy_(policy), eligible_(std::move(eligible)) {
   if (static_cast<int64_t>(eligible_.size()) != net_->config().layers) {
-    throw Error(ErrorCode::invalid_argument, fmt::format("a controller of {} layers for {}",
-                                                         net_->config().layers, eligible_.size()));
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("a controller of {} layers for {}", net_->config().layers, eligible_.size()));
   }
 }
 

@@ -6,7 +6,7 @@
 #include "autograd/ops.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
-#include "model/hkr/hkr.h"
+#include "model/attention/hkr/hkr.h"
 
 namespace vkflux {
 namespace {

@@ -12,10 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "model/hkr/policy.h"
-#include "model/hkr/router.h"
 #include "model/io/safetensors.h"
 #include "model/layers.h"
+#include "model/routing/policy.h"
+#include "model/routing/router.h"
 
 namespace vkflux {
 
@@ -59,7 +59,8 @@ InitRule controller_init(const ControllerConfig& config);
 std::shared_ptr<ControllerNet> load_controller(Device& device, const std::string& path,
                                                const BackboneLayout& expected);
 /// The same checks without loading; the network's sizes must be those of `config`.
-void check_controller(const std::string& path, const ControllerConfig& config, const BackboneLayout& expected);
+void check_controller(const std::string& path, const ControllerConfig& config,
+                      const BackboneLayout& expected);
 /// What a file holds of a controller, for a writer that adds its own.
 void append_controller(ControllerNet& net, const BackboneLayout& model, std::vector<io::TensorData>& tensors,
                        std::map<std::string, std::string>& metadata);

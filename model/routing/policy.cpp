@@ -1,4 +1,4 @@
-#include "model/hkr/policy.h"
+#include "model/routing/policy.h"
 
 #include <fmt/format.h>
 

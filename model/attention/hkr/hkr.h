@@ -13,7 +13,7 @@
 
 #include "autograd/run.h"
 #include "model/attention/attention.h"
-#include "model/hkr/landmarks.h"
+#include "model/attention/hkr/landmarks.h"
 #include "model/layers.h"
 
 namespace vkflux {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <map>
 
-#include "model/hkr/hkr.h"
+#include "model/attention/hkr/hkr.h"
 #include "vk/error.h"
 
 namespace vkflux {

@@ -1,4 +1,4 @@
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 
 #include <fmt/format.h>
 
@@ -8,7 +8,7 @@
 #include <optional>
 #include <utility>
 
-#include "model/hkr/made_for.h"
+#include "model/attention/hkr/made_for.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -20,11 +20,13 @@ constexpr size_t kMaxFields = 4096;
 
 using LayerTensors = std::map<std::string, std::string>;  // name in the layer -> name in the file
 
-/// "single:7.kernel.phi_net_q.0.weight" -> the layer's name and the tensor's name in it; others -> empty names.
+/// "single:7.kernel.phi_net_q.0.weight" -> the layer's name and the tensor's name in it; others -> empty
+/// names.
 std::pair<std::string, std::string> split(std::string_view name) {
   for (const std::string_view part : {".kernel.", ".conditioner.", ".alpha"}) {
     const size_t at = name.find(part);
-    if (at == std::string_view::npos || at == 0 || (part.back() != '.' && at + part.size() != name.size())) continue;
+    if (at == std::string_view::npos || at == 0 || (part.back() != '.' && at + part.size() != name.size()))
+      continue;
     const std::string layer = layer_of_key(name.substr(0, at));
     // Another form isn't a layer's key.
     if (layer_key(layer) == name.substr(0, at)) return {layer, std::string(name.substr(at + 1))};

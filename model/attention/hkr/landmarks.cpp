@@ -1,4 +1,4 @@
-#include "model/hkr/landmarks.h"
+#include "model/attention/hkr/landmarks.h"
 
 #include <algorithm>
 #include <cmath>

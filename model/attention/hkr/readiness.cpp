@@ -1,4 +1,4 @@
-#include "model/hkr/readiness.h"
+#include "model/attention/hkr/readiness.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "model/hkr/hkr.h"
+#include "model/attention/hkr/hkr.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 
 #include "autograd/ops.h"
 #include "autograd/run.h"
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/scalar_embedding.h"
 
 namespace vkflux {
 namespace {

@@ -2,8 +2,8 @@
 // AttentionBank.
 //
 // File: safetensors. Tensors "layers.<layer_key>.<name as in HkrLayer::visit>"; metadata "format" =
-// "flux2_ttr_v2", "alpha_format" = "logit", and "ttr" = a JSON object with settings, each layer's readiness, and
-// "model": what the students were distilled for. Training adds tensors "optimizer.*" and "replay.*" that
+// "flux2_ttr_v2", "alpha_format" = "logit", and "ttr" = a JSON object with settings, each layer's readiness,
+// and "model": what the students were distilled for. Training adds tensors "optimizer.*" and "replay.*" that
 // inference ignores.
 #pragma once
 
@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "model/attention/by_layer.h"
+#include "model/attention/hkr/hkr.h"
+#include "model/attention/hkr/readiness.h"
 #include "model/backbone.h"
-#include "model/hkr/hkr.h"
-#include "model/hkr/readiness.h"
 #include "model/io/json.h"
 #include "model/io/safetensors.h"
 

@@ -1,4 +1,4 @@
-#include "model/hkr/made_for.h"
+#include "model/attention/hkr/made_for.h"
 
 #include <fmt/format.h>
 
@@ -12,8 +12,8 @@ AttentionLayer replaceable_shape(const BackboneLayout& model) {
     const AttentionLayer& layer = model.layers[static_cast<size_t>(i)];
     if (shape.heads != 0 && (shape.heads != layer.heads || shape.head_dim != layer.head_dim)) {
       throw Error(ErrorCode::unsupported,
-                  fmt::format("{} has {} heads of {}, others have {} of {}: students are of one shape", layer.name,
-                              layer.heads, layer.head_dim, shape.heads, shape.head_dim));
+                  fmt::format("{} has {} heads of {}, others have {} of {}: students are of one shape",
+                              layer.name, layer.heads, layer.head_dim, shape.heads, shape.head_dim));
     }
     shape = layer;
   }
@@ -30,11 +30,13 @@ io::Json made_for(const BackboneLayout& model) {
           {"single_blocks", replaceable}};
 }
 
-void refuse_model(const char* these, const std::string& what, const std::string& file, const std::string& model) {
-  throw Error(ErrorCode::invalid_argument,
-              fmt::format("{} belong to another transformer: {} is {} in the file and {} in the model; take those "
-                          "that were made for this model, or make new ones",
-                          these, what, file, model));
+void refuse_model(const char* these, const std::string& what, const std::string& file,
+                  const std::string& model) {
+  throw Error(
+      ErrorCode::invalid_argument,
+      fmt::format("{} belong to another transformer: {} is {} in the file and {} in the model; take those "
+                  "that were made for this model, or make new ones",
+                  these, what, file, model));
 }
 
 void check_made_for(const char* these, const io::Json& file, const BackboneLayout& model) {

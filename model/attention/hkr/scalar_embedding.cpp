@@ -1,4 +1,4 @@
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/scalar_embedding.h"
 
 #include <algorithm>
 #include <cmath>
