@@ -1,8 +1,5 @@
 #include "app/attention_trace.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <chrono>
 
 #include "app/routing.h"
@@ -15,28 +12,16 @@ double now_ms() {
       .count();
 }
 
-/// Who served is in the report of the step.
-nlohmann::ordered_json entry_json(const AttentionTrace::Entry& e, const StepReport& r,
-                                  const Pipeline& pipeline) {
-  const int first = static_cast<int>(pipeline.transformer_config().depth), block = e.layer - first;
-  const bool student = std::find(r.student.begin(), r.student.end(), block) != r.student.end();
-  const double full = FullAttention().cost(e.shape).flops;
-  double flops = full;
-  if (student && pipeline.students())
-    flops = HkrAttention(pipeline.students()->layers.at(block)).cost(e.shape).flops;
-  std::string refusal;
-  for (const RefusedBlock& b : r.refused) {
-    if (b.block == block) refusal = b.reason;
-  }
+nlohmann::ordered_json entry_json(const AttentionTrace::Entry& e, const BackboneLayout& layout) {
   return {{"layer", e.layer},
-          {"block", fmt::format("{}.{}", block < 0 ? "double" : "single", block < 0 ? e.layer : block)},
+          {"name", layout.layers[static_cast<size_t>(e.layer)].name},
           {"pass", e.pass},
-          {"kind", name(student ? AttentionKind::hkr : AttentionKind::full)},
-          {"refusal", refusal},
+          {"kind", name(e.served.kind)},
+          {"refusal", e.served.refusal},
           {"ms", e.ms},
           {"device_ms", e.device_ms},
-          {"flops", flops},
-          {"full_flops", full}};
+          {"flops", e.served.flops},
+          {"full_flops", e.served.full_flops}};
 }
 
 }  // namespace
@@ -65,7 +50,7 @@ void AttentionTrace::begin(const AttentionCall& call) {
   started_ = now_ms();
 }
 
-void AttentionTrace::observe(const AttentionCall& call, const Tensor&) {
+void AttentionTrace::observe(const AttentionCall& call, const Served& served, const Tensor&) {
   device_.stream().sync();
   Entry e;
   e.ms = now_ms() - started_;
@@ -73,24 +58,25 @@ void AttentionTrace::observe(const AttentionCall& call, const Tensor&) {
   e.step = step_;
   e.pass = pass_;
   e.layer = call.layer;
-  e.shape = shape_of(call);
+  e.served = served;
   entries_.push_back(e);
 }
 
 nlohmann::ordered_json trace_json(const AttentionTrace& trace, const GenerateResult& result,
                                   const Pipeline& pipeline) {
-  const Flux1Config& c = pipeline.transformer_config();
+  const BackboneLayout& layout = pipeline.info().layout;
   nlohmann::ordered_json j{
       {"device", pipeline.device().caps().device_name},
-      {"double_blocks", c.depth},
-      {"single_blocks", c.depth_single},
+      {"family", layout.family},
+      {"layers", layout.layers.size()},
+      {"replaceable_layers", layout.replaceable().size()},
       {"note", "tracing waits before and after every attention: compare the layers, not the totals"},
       {"steps", nlohmann::ordered_json::array()}};
   for (const StepReport& r : result.reports) {
     nlohmann::ordered_json step = step_json(r);
     step["layers"] = nlohmann::ordered_json::array();
     for (const AttentionTrace::Entry& e : trace.entries()) {
-      if (e.step == r.index) step["layers"].push_back(entry_json(e, r, pipeline));
+      if (e.step == r.index) step["layers"].push_back(entry_json(e, layout));
     }
     j["steps"].push_back(std::move(step));
   }

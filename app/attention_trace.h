@@ -17,7 +17,7 @@ class AttentionTrace final : public AttentionTap {
  public:
   struct Entry {
     int step = 0, pass = 0, layer = 0;  // pass: of the transformer in this step (guidance, repeated steps)
-    AttentionShape shape = {};
+    Served served;
     double ms = 0;         // from recording to the end on the device
     double device_ms = 0;  // the kernels alone; 0 where the device has no timestamps
   };
@@ -29,7 +29,7 @@ class AttentionTrace final : public AttentionTap {
   AttentionTrace& operator=(const AttentionTrace&) = delete;
 
   void begin(const AttentionCall& call) override;
-  void observe(const AttentionCall& call, const Tensor& out) override;
+  void observe(const AttentionCall& call, const Served& served, const Tensor& out) override;
 
   const std::vector<Entry>& entries() const { return entries_; }
 
@@ -43,7 +43,7 @@ class AttentionTrace final : public AttentionTap {
   std::vector<Entry> entries_;
 };
 
-/// {"device", "double_blocks", "single_blocks", "note", "steps": [{as step_json(), "layers": [...]}]}
+/// {"device", "layers", "note", "steps": [{as step_json(), "layers": [...]}]}
 nlohmann::ordered_json trace_json(const AttentionTrace& trace, const GenerateResult& result,
                                   const Pipeline& pipeline);
 

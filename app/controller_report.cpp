@@ -93,7 +93,7 @@ std::string probability_map(const ControllerReport& r) {
 }  // namespace
 
 std::vector<std::pair<int64_t, std::map<std::string, double>>> read_metrics(const std::string& jsonl) {
-  const std::string_view prefix = kControllerMetrics;
+  const std::string prefix = std::string(kControllerMetrics) + "/";
   std::vector<std::pair<int64_t, std::map<std::string, double>>> out;
   std::ifstream in(jsonl);
   for (std::string line; std::getline(in, line);) {

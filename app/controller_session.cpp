@@ -4,29 +4,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <filesystem>
+#include <tuple>
 
 #include "app/sweep/prompt_list.h"
 #include "app/weights.h"
 #include "autograd/ops.h"
-#include "model/io/file.h"
 
 namespace vkflux {
 namespace {
 
 constexpr size_t kPromptChunk = 16;
-
-std::pair<int64_t, int64_t> parse_size(const std::string& text) {
-  if (text.empty()) return {0, 0};
-  int w = 0, h = 0;
-  char rest = 0;
-  if (std::sscanf(text.c_str(), "%dx%d%c", &w, &h, &rest) != 2 || w <= 0 || h <= 0) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("--size {}: WIDTHxHEIGHT is expected, 64x64 say", text));
-  }
-  return {w, h};
-}
 
 std::string flag_of(std::string reward) {
   std::replace(reward.begin(), reward.end(), '_', '-');
@@ -46,36 +33,22 @@ std::unique_ptr<QualityLoss> quality_of(const ControllerSessionArgs& args) {
 }
 
 /// A few prompts at a time, so that long lists fit.
-FluxCondition encode(Pipeline& pipeline, const std::vector<std::string>& prompts) {
-  std::vector<Tensor> txt, y;
+Condition encode(Pipeline& pipeline, const std::vector<std::string>& prompts) {
+  std::vector<Condition> parts;
   for (size_t at = 0; at < prompts.size(); at += kPromptChunk) {
     const size_t n = std::min(kPromptChunk, prompts.size() - at);
-    const FluxCondition c = pipeline.encode(
-        {prompts.begin() + static_cast<ptrdiff_t>(at), prompts.begin() + static_cast<ptrdiff_t>(at + n)});
-    txt.push_back(c.txt);
-    y.push_back(c.y);
+    parts.push_back(pipeline.encode(
+        {prompts.begin() + static_cast<ptrdiff_t>(at), prompts.begin() + static_cast<ptrdiff_t>(at + n)}));
   }
-  return {op::concat(txt, 0), op::concat(y, 0)};
+  return Condition::concat(parts);
 }
 
-FluxTaskOptions task_options(const Pipeline& pipeline, const ControllerSessionArgs& args) {
-  const PipelineDefaults& d = pipeline.defaults();
-  const AutoencoderConfig& vae = pipeline.autoencoder_config();
-  const auto [width, height] = parse_size(args.size);
-  const int64_t unit = pipeline.pixels_per_token(), f = vae.factor();
-  FluxTaskOptions o;
-  o.columns = (width ? width : d.width) / unit;
-  o.rows = (height ? height : d.height) / unit;
-  if (o.columns < 1 || o.rows < 1) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("--size {}: the smallest picture is {}x{}", args.size, unit, unit));
-  }
-  o.width = o.columns * unit;
-  o.height = o.rows * unit;
-  o.latent = {vae.latent_channels, o.height / f, o.width / f};
-  o.levels = pipeline.schedule().levels(args.steps ? args.steps : d.steps, o.rows * o.columns);
-  o.cfg = args.cfg >= 0 ? static_cast<float>(args.cfg) : d.cfg;
-  o.guidance = args.guidance >= 0 ? static_cast<float>(args.guidance) : d.guidance;
+SamplingTaskOptions task_options(const ControllerSessionArgs& args) {
+  SamplingTaskOptions o;
+  std::tie(o.sampling.width, o.sampling.height) = cli::parse_size(args.size);
+  o.sampling.steps = args.steps;
+  if (args.cfg >= 0) o.sampling.cfg = static_cast<float>(args.cfg);
+  if (args.guidance >= 0) o.sampling.guidance = static_cast<float>(args.guidance);
   o.images = args.images;
   o.seeds = args.seeds;
   o.seed = args.picture_seed;
@@ -120,42 +93,22 @@ void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
   add_weights_option(c, a.weights);
 }
 
-std::vector<std::string> read_prompt_file(const std::string& path) {
-  std::vector<std::string> out;
-  if (std::filesystem::path(path).extension() == ".json") {
-    out = load_prompt_list(path);
-  } else {
-    std::string line;
-    for (const char c : io::read_file(path, 16 << 20) + "\n") {
-      if (c != '\n') {
-        line += c;
-        continue;
-      }
-      while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-      if (!line.empty() && line[0] != '#') out.push_back(line);
-      line.clear();
-    }
-  }
-  if (out.empty()) throw Error(ErrorCode::invalid_argument, path + " holds no prompt");
-  return out;
-}
-
 ControllerSession::ControllerSession(const cli::Common& common, const ControllerSessionArgs& args)
     : quality(quality_of(args)) {
-  const std::vector<std::string> texts = read_prompt_file(args.prompts);
+  const std::vector<std::string> texts = all_prompts({}, args.prompts);
   prompts = texts.size();
   device = cli::open_device(common);
-  const PipelineOptions options = pipeline_options(args.weights);
-  pipeline = Pipeline::load(*device, args.model, options);
-  const FluxTaskOptions task_settings = task_options(*pipeline, args);
-  const FluxCondition conditions = encode(*pipeline, texts);
-  std::optional<FluxCondition> empty;
-  if (task_settings.cfg != 1) empty = pipeline->encode({args.negative});
+  pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
+  const SamplingTaskOptions settings = task_options(args);
+  const SamplingSetup setup = sampling_setup(pipeline->info(), settings.sampling);
+  const Condition conditions = encode(*pipeline, texts);
+  std::optional<Condition> empty;
+  if (setup.options.cfg != 1) empty = pipeline->encode({args.negative});
   device->stream().sync();
-  transformer = pipeline->transformer();
-  const StudentModel model = student_model(*transformer);
-  students = load_students(*device, args.ttr, model);
-  eligible = layer_flags(students.ready(), model.single_blocks);
+  pipeline->install_students(args.ttr);
+  backbone = pipeline->backbone();
+  const Students& students = *pipeline->students();
+  eligible = layer_flags(students.ready(), students.model.replaceable().size());
   if (eligible_layers() == 0) {
     throw Error(
         ErrorCode::invalid_argument,
@@ -163,10 +116,9 @@ ControllerSession::ControllerSession(const cli::Common& common, const Controller
                     "(vkflux distill), or with a higher readiness threshold",
                     args.ttr, students.layers.size()));
   }
-  install(students, transformer->attention());
-  if (quality->needs_images()) autoencoder = pipeline->autoencoder();
-  task = std::make_unique<FluxRoutingTask>(*transformer, autoencoder.get(), conditions, empty, *quality,
-                                           task_settings);
+  if (quality->needs_images()) codec = pipeline->codec();
+  task = std::make_unique<SamplingTask>(*backbone, pipeline->info(), codec.get(), conditions, empty, *quality,
+                                        settings);
 }
 
 int64_t ControllerSession::eligible_layers() const {

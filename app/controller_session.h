@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "app/cli/cli.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/pipeline.h"
-#include "train/controller/flux_task.h"
+#include "train/controller/sampling_task.h"
 
 namespace vkflux {
 
@@ -28,19 +28,14 @@ struct ControllerSessionArgs {
 /// --noise, --reward-on, the reward weights and --weights.
 void add_controller_options(CLI::App& command, ControllerSessionArgs& args);
 
-/// Texts of a file: a .json array, or one a line (# starts a comment). Error invalid_argument when there is
-/// none.
-std::vector<std::string> read_prompt_file(const std::string& path);
-
 struct ControllerSession {
   std::unique_ptr<Device> device;
   std::unique_ptr<Pipeline> pipeline;
-  std::shared_ptr<Flux1> transformer;
-  std::shared_ptr<AutoencoderKL> autoencoder;  // for rewards on images
+  std::shared_ptr<Backbone> backbone;
+  std::shared_ptr<LatentCodec> codec;  // for rewards on images
   std::unique_ptr<QualityLoss> quality;
-  Students students;
-  std::vector<uint8_t> eligible;  // [single blocks], 1 = its student is ready
-  std::unique_ptr<FluxRoutingTask> task;
+  std::vector<uint8_t> eligible;  // [layers that may be replaced], 1 = its student is ready
+  std::unique_ptr<SamplingTask> task;
   size_t prompts = 0;
 
   /// Settings are checked before anything is loaded. Error invalid_argument when no student is ready.

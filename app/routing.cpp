@@ -7,7 +7,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "model/hkr/policy.h"
+#include "model/routing/policy.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -35,7 +35,7 @@ std::vector<int> parse_layers(const std::string& text) {
     const auto [next, error] = std::from_chars(at, end, n);
     if (error != std::errc() || (next < end && *next != ',')) {
       throw Error(ErrorCode::invalid_argument,
-                  fmt::format("--layers {}: numbers of single blocks are expected, 0,2,3 say", text));
+                  fmt::format("--layers {}: numbers of layers are expected, 0,2,3 say", text));
     }
     out.push_back(n);
     at = next + (next < end ? 1 : 0);
@@ -65,7 +65,7 @@ double RouterSource::default_quality_speed() const {
 
 std::shared_ptr<Router> RouterSource::router(double quality_speed, double temperature) const {
   const Students& students = *pipeline_.students();
-  const int64_t layers = pipeline_.transformer_config().depth_single;
+  const size_t layers = pipeline_.info().layout.replaceable().size();
   if (!args_.layers.empty())
     return std::make_shared<FixedRouter>(layer_flags(parse_layers(args_.layers), layers));
   if (controller_) {
@@ -73,9 +73,8 @@ std::shared_ptr<Router> RouterSource::router(double quality_speed, double temper
     policy.kind = parse_policy(args_.policy);
     policy.threshold = quality_threshold(quality_speed);
     policy.temperature = temperature;
-    std::vector<int> distilled;  // ready or not: the bank says why it refuses those that aren't
-    for (const auto& [index, student] : students.layers) distilled.push_back(index);
-    return std::make_shared<ControllerRouter>(controller_, policy, layer_flags(distilled, layers));
+    // Ready or not: the run says why it refuses those that aren't.
+    return std::make_shared<ControllerRouter>(controller_, policy, layer_flags(students.distilled(), layers));
   }
   if (quality_speed != 0 && quality_speed != 1) {
     throw Error(
@@ -100,17 +99,17 @@ std::string short_list(const std::vector<int>& numbers) {
   return out;
 }
 
-std::string step_summary(const StepReport& r, int64_t steps, int64_t single_blocks) {
-  std::string out = fmt::format(
-      "step {}/{}  sigma {:.4f}  threshold {:.3f}  student {} ({} of {})", r.index + 1, steps, r.sigma,
-      r.threshold, r.student.empty() ? "none" : short_list(r.student), r.student.size(), single_blocks);
+std::string step_summary(const StepReport& r, int64_t steps, int64_t layers) {
+  std::string out = fmt::format("step {}/{}  sigma {:.4f}  threshold {:.3f}  student {} ({} of {})",
+                                r.index + 1, steps, r.sigma, r.threshold,
+                                r.student.empty() ? "none" : short_list(r.student), r.student.size(), layers);
   if (!r.refused.empty()) out += "  refused";
   for (size_t i = 0; i < r.refused.size(); ++i) {
     if (r.refused.size() > kShown && i == kShown / 2) {
       out += " ...";
       i = r.refused.size() - kShown / 2;
     }
-    out += fmt::format(" {} ({})", r.refused[i].block, r.refused[i].reason);
+    out += fmt::format(" {} ({})", r.refused[i].layer, r.refused[i].reason);
   }
   return out + fmt::format("  {:.1f} ms", r.ms);
 }
@@ -127,7 +126,7 @@ nlohmann::ordered_json step_json(const StepReport& r) {
   j["planned"] = r.planned;
   j["student"] = r.student;
   j["refused"] = nlohmann::ordered_json::array();
-  for (const RefusedBlock& b : r.refused) j["refused"].push_back({{"block", b.block}, {"reason", b.reason}});
+  for (const RefusedLayer& l : r.refused) j["refused"].push_back({{"layer", l.layer}, {"reason", l.reason}});
   return j;
 }
 
@@ -138,7 +137,7 @@ double median(std::vector<double> values) {
   return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-RunSummary summarise(const std::vector<StepReport>& reports, int64_t single_blocks) {
+RunSummary summarise(const std::vector<StepReport>& reports, int64_t layers) {
   RunSummary s;
   std::vector<double> ms;
   size_t students = 0;
@@ -151,7 +150,7 @@ RunSummary summarise(const std::vector<StepReport>& reports, int64_t single_bloc
     ms.push_back(r.ms);
   }
   s.median_step_ms = median(ms);
-  const double pairs = static_cast<double>(reports.size()) * static_cast<double>(single_blocks);
+  const double pairs = static_cast<double>(reports.size()) * static_cast<double>(layers);
   if (pairs > 0) s.student_share = static_cast<double>(students) / pairs;
   return s;
 }

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "model/hkr/controller.h"
 #include "model/pipeline.h"
+#include "model/routing/controller.h"
 
 namespace vkflux {
 
@@ -18,7 +18,7 @@ struct RoutingArgs {
   std::optional<double> quality_speed;  // 0 to 1, higher is faster; default 0.5, or 1 without a controller
   std::string policy = "stochastic";
   double temperature = 1;  // of the stochastic policy
-  std::string layers;      // without a controller: the single blocks that use their students
+  std::string layers;      // without a controller: the layers that use their students
 };
 
 /// Installs the students of args.ttr in the pipeline, loads the controller, and makes routers for settings of
@@ -43,17 +43,17 @@ class RouterSource {
 std::string short_list(const std::vector<int>& numbers);
 
 /// One line, as "step 3/8  sigma 0.7143  threshold 0.500  student 0 2 (2 of 4)  refused 1 (not ready: ...)".
-std::string step_summary(const StepReport& report, int64_t steps, int64_t single_blocks);
+std::string step_summary(const StepReport& report, int64_t steps, int64_t layers);
 nlohmann::ordered_json step_json(const StepReport& report);
 
 /// Sums over a run.
 struct RunSummary {
-  double student_share = 0;  // of all (step, single block) pairs
-  int64_t refused = 0;       // (step, single block) pairs that were planned for the student in vain
+  double student_share = 0;  // of all (step, layer) pairs
+  int64_t refused = 0;       // (step, layer) pairs that were planned for the student in vain
   double median_step_ms = 0;
   double flops = 0, attention_flops = 0, full_attention_flops = 0;
 };
-RunSummary summarise(const std::vector<StepReport>& reports, int64_t single_blocks);
+RunSummary summarise(const std::vector<StepReport>& reports, int64_t layers);
 
 double median(std::vector<double> values);
 

@@ -26,8 +26,8 @@ void add_weights_option(CLI::App& command, std::string& value) {
       ->check(CLI::IsMember({"f32", "f16", "bf16", "f8", "q8_0", "q4_k"}));
 }
 
-PipelineOptions pipeline_options(const std::string& weights) {
-  PipelineOptions options;
+ModelOptions model_options(const std::string& weights) {
+  ModelOptions options;
   options.weights = types().at(weights);
   options.remark = [](const std::string& text) { spdlog::info("{}", text); };
   return options;

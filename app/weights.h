@@ -11,6 +11,6 @@ namespace vkflux {
 /// f32, f16, bf16, f8 (E4M3), q8_0 or q4_k.
 void add_weights_option(CLI::App& command, std::string& value);
 /// Options with these weights; what was kept otherwise than wanted is logged.
-PipelineOptions pipeline_options(const std::string& weights);
+ModelOptions model_options(const std::string& weights);
 
 }  // namespace vkflux

@@ -134,7 +134,7 @@ struct AttentionOptions {
   Tensor key_mask;      // u8 [B, Nk], 1 = keep; a row with no key left gives zeros
   bool causal = false;  // query i sees keys <= i + Nk - Nq
   Tensor bias;          // f32 [H, Nq, Nk], added to the scaled scores (gradient flows)
-  bool f16 = false;     // forward may round q, k, v and the weights to f16, where that is faster; sums are f32
+  bool f16 = false;  // forward may round q, k, v and the weights to f16, where that is faster; sums are f32
 };
 /// softmax(q k^T scale + bias) v; q[B, H, Nq, D], k, v[B, H, Nk, D] -> [B, H, Nq, D]. Any D that is a
 /// multiple of 4. Scratch is bounded: no Nq x Nk matrix exists at once (except in calls with a bias, whose

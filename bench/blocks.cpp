@@ -16,8 +16,8 @@ namespace {
 constexpr int64_t kText = 256, kSide = 16, kImage = kSide * kSide;
 const std::vector<int64_t> kWanted{0, 255, 256, 391, 511};  // tokens that are checked
 
-Flux1Config config_of(int64_t hidden) {
-  Flux1Config c;
+HostFlux::Config config_of(int64_t hidden) {
+  HostFlux::Config c;
   c.hidden = hidden, c.mlp_hidden = 4 * hidden;
   c.head_dim = 128, c.heads = hidden / 128;
   c.depth = c.depth_single = 1;
@@ -38,9 +38,8 @@ void fill(const std::vector<Param>& params, Device& device, DType dtype) {
 /// One block of a kind with what it needs from a forward pass.
 template <class Block>
 struct Setup {
-  Flux1Config config;
+  HostFlux::Config config;
   Block block;
-  AttentionBank attention;
   BlockContext context;
   Inputs streams;  // image and text, or joint
   Tensor dy;
@@ -51,7 +50,6 @@ struct Setup {
     context.rope = rope_table(device, flux1_ids(kText, kSide, kSide), 1, config.axes_dim, config.theta);
     context.tokens.text = kText, context.tokens.image = kImage;
     context.tokens.rows = context.tokens.columns = kSide;
-    context.attention = &attention;
     if constexpr (std::is_same_v<Block, DoubleBlock>) {
       streams = {noise(device, {1, kImage, hidden}, 1), noise(device, {1, kText, hidden}, 2)};
     } else {

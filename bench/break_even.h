@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "bench/measure.h"
-#include "model/hkr/hkr.h"
+#include "model/attention/hkr/hkr.h"
 
 namespace vkflux::bench {
 

@@ -6,13 +6,17 @@
 #include <vector>
 
 #include "bench/reference.h"
-#include "model/flux/config.h"
+#include "model/flux/transformer.h"
 #include "model/module.h"
 
 namespace vkflux::bench {
 
 class HostFlux {
  public:
+  /// What it is the reference of.
+  using Config = Flux1Config;
+  using Model = Flux1;
+
   /// Parameters are read from the device when they are needed. rope: [T + I, D/2, 2].
   HostFlux(const Flux1Config& config, std::vector<Param> params, Values rope, int64_t text);
 

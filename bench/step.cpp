@@ -17,35 +17,35 @@ namespace {
 
 /// What one step of a denoising run needs.
 struct StepSetup {
-  std::shared_ptr<Flux1> model;
-  FluxCondition positive;
-  std::optional<FluxCondition> negative;
+  std::shared_ptr<HostFlux::Model> model;
+  Condition positive;
+  std::optional<Condition> negative;
   Tensor x;
-  DenoiseOptions options;
+  SamplingOptions options;
 
   Instance instance() const {
     const auto self = std::make_shared<StepSetup>(*this);
     Instance i;
     i.prepare = [self] {
-      const auto run = std::make_shared<FluxDenoiser>(*self->model, self->positive, self->negative, self->x,
-                                                      self->options);
+      const auto run =
+          std::make_shared<SamplingRun>(*self->model, self->positive, self->negative, self->x, self->options);
       return [run] {
         run->step();
-        return Inputs{run->velocity()};
+        return Inputs{run->output()};
       };
     };
     i.reference = [self] { return self->expected(); };
     return i;
   }
   std::vector<Expected> expected() const {
-    const Flux1Config& c = model->config();
-    const int64_t text = positive.txt.dim(1);
+    const HostFlux::Config& c = model->config();
+    const int64_t text = positive["txt"].dim(1);
     const Tensor rope =
         rope_table(x.device(), flux1_ids(text, options.rows, options.columns), 1, c.axes_dim, c.theta);
     const HostFlux host(c, parameters(*model), rope.to_host(), text);
     const double t = options.levels[0];
-    const auto velocity = [&](const FluxCondition& f) {
-      return host.forward(x.to_host(), f.txt.to_host(), f.y.to_host(), t);
+    const auto velocity = [&](const Condition& f) {
+      return host.forward(x.to_host(), f["txt"].to_host(), f["y"].to_host(), t);
     };
     Values v = velocity(positive);
     if (negative) {
@@ -60,28 +60,30 @@ struct StepSetup {
 
 StepSetup checkpoint_step(Device& device, const std::string& folder) {
   const auto pipeline = Pipeline::load(device, folder);
-  const PipelineDefaults& d = pipeline->defaults();
+  const ModelInfo& info = pipeline->info();
   StepSetup s;
-  s.model = pipeline->transformer();
+  s.model = std::dynamic_pointer_cast<HostFlux::Model>(pipeline->backbone());
+  if (!s.model) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("{}: the bench has no reference on the host for the family {}", folder,
+                            info.layout.family));
+  }
   s.positive = pipeline->encode({"red apple"});
-  if (d.cfg != 1) s.negative = pipeline->encode({""});
-  s.options.rows = d.height / pipeline->pixels_per_token();
-  s.options.columns = d.width / pipeline->pixels_per_token();
-  const int64_t tokens = s.options.rows * s.options.columns;
-  s.options.levels = pipeline->schedule().levels(d.steps, tokens);
-  s.options.cfg = d.cfg;
-  s.x = initial_noise(device, 1, {tokens, s.model->config().in_channels}, 1, NoiseMode::counter);
+  if (info.defaults.cfg != 1) s.negative = pipeline->encode({""});
+  const SamplingSetup setup = sampling_setup(info, {});
+  s.options = setup.options;
+  s.x = info.layout.geometry.pack(initial_noise(device, seeds_from(1, 1), setup.latent, NoiseMode::counter));
   return s;
 }
 
 StepSetup random_step(Device& device, DType dtype) {
   constexpr int64_t kHidden = 512, kText = 64, kSide = 16;
-  Flux1Config c;
+  HostFlux::Config c;
   c.vec_in_dim = c.context_in_dim = 256;
   c.hidden = kHidden, c.mlp_hidden = 4 * kHidden, c.heads = 4, c.head_dim = 128;
   c.depth = 2, c.depth_single = 4;
   StepSetup s;
-  s.model = std::make_shared<Flux1>(c);
+  s.model = std::make_shared<HostFlux::Model>(c);
   const std::vector<Param> params = parameters(*s.model);
   allocate(params, device);
   initialise(
@@ -94,7 +96,7 @@ StepSetup random_step(Device& device, DType dtype) {
   for (const Param& p : params) {
     if (dtype != DType::f32 && p.shape.rank() == 2) *p.tensor = op::cast(*p.tensor, dtype);
   }
-  s.positive = {noise(device, {1, kText, 256}), noise(device, {1, 256})};
+  s.positive = {{"txt", noise(device, {1, kText, 256})}, {"y", noise(device, {1, 256})}};
   s.x = noise(device, {1, kSide * kSide, c.in_channels});
   s.options.rows = s.options.columns = kSide;
   s.options.levels = {1, 0};

@@ -160,13 +160,14 @@ class MiniatureTrainer final : public Trainer {
   }
   /// The same by the host's transformer, from the text encoders' answers.
   double loss_on_host() {
-    const Flux1Inputs in = inputs();
+    const PassInputs in = inputs();
     const HostFlux host(flux_config(), parameters(model_), rope_.to_host(), kTokens);
     const Values x0 = x0_.to_host(), n = noise_.to_host();
     double sum = 0;
     for (const int64_t b : spread(kBatch, kBatch)) {
       const auto part = [b](const Tensor& x) { return x.slice(0, b, 1).to_host(); };
-      const Values v = host.forward(part(in.img), part(in.txt), part(in.y), times_[static_cast<size_t>(b)]);
+      const Values v = host.forward(part(in.x), part(in.condition["txt"]), part(in.condition["y"]),
+                                    times_[static_cast<size_t>(b)]);
       for (size_t i = 0; i < v.size(); ++i) {
         const size_t at = static_cast<size_t>(b) * v.size() + i;
         const double d = v[i] - (static_cast<double>(n[at]) - x0[at]);
@@ -220,8 +221,8 @@ class MiniatureTrainer final : public Trainer {
     o.steps = int64_t{1} << 40, o.batch = kBatch, o.warmup = 1, o.log_every = 1;
     return o;
   }
-  static Flux1Config flux_config() {
-    Flux1Config c;
+  static HostFlux::Config flux_config() {
+    HostFlux::Config c;
     c.in_channels = c.out_channels = kChannels;
     c.vec_in_dim = c.context_in_dim = kText;
     c.hidden = 192, c.mlp_hidden = 768, c.heads = 3, c.head_dim = 64;
@@ -240,17 +241,17 @@ class MiniatureTrainer final : public Trainer {
     c.vocab = 2048, c.width = kText, c.layers = 2, c.heads = 4, c.head_dim = 32, c.mlp = 256;
     return c;
   }
-  Flux1Inputs inputs() {
-    Flux1Inputs in;
+  PassInputs inputs() {
+    PassInputs in;
     in.t = Tensor::from(device_, std::span<const float>(times_), {kBatch});
-    in.img = op::add(x0_, op::mul(op::sub(noise_, x0_), in.t.view({kBatch, 1, 1})));
-    in.txt = t5_.forward(ids_);
-    in.y = clip_.forward(ids_).pooled;
-    in.rope = rope_;
+    in.x = op::add(x0_, op::mul(op::sub(noise_, x0_), in.t.view({kBatch, 1, 1})));
+    in.condition.set("txt", t5_.forward(ids_));
+    in.condition.set("y", clip_.forward(ids_).pooled);
+    in.positions = rope_;
     return in;
   }
 
-  Flux1 model_;
+  HostFlux::Model model_;
   ClipText clip_;
   T5Encoder t5_;
   std::vector<Trainable> all_;

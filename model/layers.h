@@ -20,6 +20,19 @@ struct Linear {
   Tensor operator()(const Tensor& x, op::Activation act = op::Activation::none) const {
     return op::linear(x, weight, bias, act);
   }
+  /// Outputs [start, start + n) alone.
+  Tensor rows(const Tensor& x, int64_t start, int64_t n, op::Activation act = op::Activation::none) const {
+    return op::linear(x, op::narrow(weight, 0, start, n), has_bias ? op::narrow(bias, 0, start, n) : Tensor(),
+                      act);
+  }
+  /// The output for the concatenation of a[..., m] and b[..., in - m], which is only made where the weight's
+  /// packed rows can't be cut.
+  Tensor joined(const Tensor& a, const Tensor& b) const {
+    if (is_packed(weight.dtype())) return (*this)(op::concat({a, b}, a.rank() - 1));
+    const int64_t m = a.dim(-1);
+    return op::add(op::linear(a, op::narrow(weight, 1, 0, m), bias),
+                   op::linear(b, op::narrow(weight, 1, m, in - m)));
+  }
 };
 
 /// A 2-D convolution over channels-last images, x[B, H, W, in] -> [B, H', W', out].

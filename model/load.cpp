@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "autograd/ops.h"
-#include "model/weight_storage.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -64,7 +63,8 @@ std::map<std::string, Shape> shapes_of(const io::NamedTensors& file) {
   return out;
 }
 
-void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, DType matrices) {
+void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, DType matrices,
+          const StorageRules& rules) {
   io::NamedShapes expected;
   for (const Param& p : params) expected.emplace_back(p.name, dims(p.shape));
   file.check(expected);
@@ -72,7 +72,7 @@ void load(const std::vector<Param>& params, const io::NamedTensors& file, Device
   Quantiser quantiser(device);
   for (const Param& p : params) {
     const ErrorContext tensor(p.name);
-    const DType dtype = storage_of(p, matrices, file.dtype(p.name));
+    const DType dtype = storage_of(rules, p, matrices, file.dtype(p.name));
     *p.tensor =
         is_packed(dtype) ? quantiser(file, p, dtype) : read(file, p, device, dtype, MemoryClass::weights);
   }

@@ -8,6 +8,7 @@
 
 #include "model/io/names.h"
 #include "model/module.h"
+#include "model/weight_storage.h"
 
 namespace vkflux {
 
@@ -15,10 +16,10 @@ namespace vkflux {
 std::map<std::string, Shape> shapes_of(const io::NamedTensors& file);
 
 /// Checks that file and parameters agree (names and shapes, error format lists the faults), then gives every
-/// parameter a tensor with the file's values. Matrices become `matrices` where model/weight_storage.h lets
-/// them, everything else f32. A value that isn't finite is an error.
+/// parameter a tensor with the file's values, stored as storage_of() says. A value that isn't finite is an
+/// error.
 void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
-          DType matrices = DType::f32);
+          DType matrices = DType::f32, const StorageRules& rules = {});
 
 /// Sizes of the parts of a parameter that the foreign layout splits along rows; empty: equal parts.
 using RowSplit = std::function<std::vector<int64_t>(const Param&)>;

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "model/sampler/philox.h"
+#include "model/philox.h"
 #include "vk/error.h"
 
 namespace vkflux {

@@ -6,7 +6,7 @@ struct Conv2dMarginArgs {
   uint rows, columns;  // of an image in Y
   uint filled;         // rows of it that aren't zero
   uint in_h, in_w;
-  uint image;          // the first
-  int top, left;       // X's pixel at Y's corner
+  uint image;     // the first
+  int top, left;  // X's pixel at Y's corner
 };
 #endif

@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "autograd/ops.h"
-#include "model/flux/rope.h"
 #include "model/sampler/noise.h"
 #include "vk/error.h"
 
@@ -21,28 +20,10 @@ int64_t side(int64_t tokens) {
   return std::llround(std::sqrt(static_cast<double>(tokens)));
 }
 
-Tensor rope_for(Device& device, const Flux1Config& c, int64_t text, int64_t rows, int64_t columns) {
-  return rope_table(device, flux1_ids(text, rows, columns), 1, c.axes_dim, c.theta);
-}
-
 }  // namespace
 
-CaptionIds::Batch CaptionIds::operator()(const std::vector<std::string>& captions) {
-  Batch out;
-  for (const std::string& text : captions) {
-    auto [it, fresh] = known_.try_emplace(text);
-    if (fresh) {
-      it->second = {model_.clip_tokenizer->encode(text, model_.clip_tokens),
-                    model_.t5_tokenizer->encode(text, model_.t5_tokens)};
-    }
-    out.clip.push_back(it->second.first);
-    out.t5.push_back(it->second.second);
-  }
-  return out;
-}
-
-LatentCache::LatentCache(Device& device, const AutoencoderKL& vae, const Dataset& data,
-                         const std::vector<size_t>& items, int size, bool colors) {
+LatentCache::LatentCache(Device& device, const LatentCodec& codec, const LatentGeometry& geometry,
+                         const Dataset& data, const std::vector<size_t>& items, int size, bool colors) {
   std::vector<std::pair<size_t, int>> keys;
   for (size_t i : items) {
     keys.emplace_back(i, -1);
@@ -64,7 +45,7 @@ LatentCache::LatentCache(Device& device, const AutoencoderKL& vae, const Dataset
     }
     const Tensor x =
         Tensor::from(device, std::span<const float>(host), {static_cast<int64_t>(n), 3, size, size});
-    const Tensor tokens = op::patchify(vae.to_latent(vae.encode(x).mean), 2);
+    const Tensor tokens = geometry.pack(codec.encode(x));
     tokens_ = tokens.dim(1);
     channels_ = tokens.dim(2);
     parts.push_back(op::reshape(tokens, {static_cast<int64_t>(n), tokens_ * channels_}));
@@ -80,44 +61,36 @@ int32_t LatentCache::row(size_t item, int color) const {
   return it->second;
 }
 
-FlowTrainer::FlowTrainer(Device& device, FlowModel& model, const AutoencoderKL& vae, const Dataset& data,
+FlowTrainer::FlowTrainer(Device& device, TrainableModel& model, const LatentCodec& codec, const Dataset& data,
                          const FlowTrainOptions& options)
     : Trainer(device, options.train),
       model_(model),
       flow_(options),
       data_(data),
       items_(data.split(options.split)),
-      latents_(device, vae, data, items_, options.size, options.captions.colored > 0),
-      ids_(model) {
-  const int64_t s = side(latents_.tokens());
-  rope_ = rope_for(device, model.transformer.config(), model.t5_tokens, s, s);
+      latents_(device, codec, model.backbone().layout().geometry, data, items_, options.size,
+               options.captions.colored > 0) {
   std::vector<Trainable> trainables;
-  const auto add = [&](auto& module, const std::string& prefix, const InitRule& rule) {
-    const std::vector<Param> params = parameters(module);
+  for (const TrainableModel::Part& part : model.parts()) {
     if (!options.loaded) {
-      allocate(params, device);
-      initialise(params, rule, options.train.seed);
+      allocate(part.params, device);
+      initialise(part.params, part.init, options.train.seed);
     }
-    for (const Param& p : params) trainables.push_back({prefix + p.name, p.tensor});
-  };
-  add(model.transformer, "transformer.", flux1_init());
-  add(model.clip, "text_encoder.", clip_init());
-  add(model.t5, "text_encoder_2.", t5_init(model.t5.config()));
+    for (const Param& p : part.params) trainables.push_back({part.prefix + p.name, p.tensor});
+  }
   if (options.loaded) start_sum_ = checksum(trainables);
   adopt(trainables);
 }
 
 std::string FlowTrainer::fingerprint() const {
   const TrainOptions& t = flow_.train;
-  const Flux1Config& c = model_.transformer.config();
   return fmt::format(
       "flow v2 size {} items {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} clip {} "
       "ema {} seed {} captions {} {} "
-      "{} time {} {} hidden {} heads {} depth {} {} tokens {} {}{}",
+      "{} time {} {} {}{}",
       flow_.size, items_.size(), flow_.split, t.steps, t.batch, t.accumulate, t.lr, t.final_lr_ratio,
       t.warmup, t.beta1, t.beta2, t.weight_decay, t.clip, t.ema, t.seed, flow_.captions.variants,
-      flow_.captions.colored, flow_.captions.empty, flow_.time_mu, flow_.time_sigma, c.hidden, c.heads,
-      c.depth, c.depth_single, model_.clip_tokens, model_.t5_tokens,
+      flow_.captions.colored, flow_.captions.empty, flow_.time_mu, flow_.time_sigma, model_.fingerprint(),
       flow_.loaded ? fmt::format(" of {:08x}", start_sum_) : "");
 }
 
@@ -140,7 +113,6 @@ Tensor FlowTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tens
     times.push_back(1 / (1 + std::exp(-(flow_.time_mu + flow_.time_sigma * time.normal()))));
     late[static_cast<size_t>(b)] = times.back() > 0.8f ? 1.0f : 0.0f;
   }
-  const CaptionIds::Batch ids = ids_(captions);
   const Shape shape{n, latents_.tokens(), latents_.channels()};
   const Tensor x0 = op::reshape(
       op::gather_rows(latents_.rows(), Tensor::from(device_, std::span<const int32_t>(rows), {n})), shape);
@@ -148,13 +120,14 @@ Tensor FlowTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tens
       device_, shape, flow_.train.seed,
       static_cast<uint64_t>(kNoise) << 56 | static_cast<uint64_t>(step * flow_.train.accumulate + micro));
   const Tensor t = Tensor::from(device_, std::span<const float>(times), {n}), target = op::sub(noise, x0);
-  Flux1Inputs in;
-  in.img = op::add(x0, op::mul(target, t.view({n, 1, 1})));
-  in.txt = model_.t5.forward(ids.t5);
-  in.y = model_.clip.forward(ids.clip).pooled;
+  const int64_t s = side(latents_.tokens());
+  PassInputs in;
+  in.x = op::add(x0, op::mul(target, t.view({n, 1, 1})));
   in.t = t;
-  in.rope = rope_;
-  const Tensor v = model_.transformer.forward(in);
+  in.condition = model_.encode(captions);
+  in.tokens.rows = in.tokens.columns = s;
+  model_.backbone().prepare(in);
+  const Tensor v = model_.backbone().forward(in);
   if (const float count = static_cast<float>(std::count(late.begin(), late.end(), 1.0f)); count > 0) {
     // The share of a picture that its caption alone doesn't tell yet.
     const auto scope = Tape::pause();
@@ -165,24 +138,16 @@ Tensor FlowTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tens
   return op::mse(v, target);
 }
 
-FluxCondition encode_prompts(const FlowModel& model, const std::vector<std::string>& prompts) {
-  const CaptionIds::Batch ids = CaptionIds(model)(prompts);
-  return {model.t5.forward(ids.t5), model.clip.forward(ids.clip).pooled};
-}
-
-Tensor sample_latents(Flux1& transformer, const FluxCondition& positive, const FluxCondition& empty,
-                      const Schedule& schedule, const SampleOptions& o) {
-  const Shape shape{o.rows * o.columns, transformer.config().in_channels};
-  const Tensor noise =
-      initial_noise(positive.y.device(), positive.y.dim(0), shape, o.seed, NoiseMode::counter);
-  DenoiseOptions d;
-  d.levels = o.levels(schedule);
-  d.cfg = o.cfg;
-  d.rows = o.rows;
-  d.columns = o.columns;
-  FluxDenoiser denoiser(transformer, positive, o.cfg == 1 ? std::nullopt : std::optional(empty), noise, d);
-  while (!denoiser.finished()) denoiser.step();
-  return denoiser.x();
+Tensor sample_latents(Backbone& backbone, const ModelInfo& model, const Condition& positive,
+                      const Condition& empty, const SamplingRequest& request, uint64_t seed) {
+  const SamplingSetup setup = sampling_setup(model, request);
+  Device& device = positive.parts().front().second.device();
+  // Drawn token by token, so that the figures of earlier evaluations compare.
+  const Shape tokens{setup.options.rows * setup.options.columns, model.layout.geometry.token_channels()};
+  const Tensor noise = initial_noise(device, seeds_from(seed, positive.batch()), tokens, NoiseMode::counter);
+  SamplingRun run(backbone, positive, empty, noise, setup.options);
+  while (!run.finished()) run.step();
+  return run.x();
 }
 
 RecallReport nearest_latent_recall(

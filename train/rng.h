@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <numbers>
 
-#include "model/sampler/philox.h"
+#include "model/philox.h"
 
 namespace vkflux {
 

@@ -282,7 +282,6 @@ BufferPtr Device::constant(std::span<const std::byte> bytes) {
 }
 
 Device::~Device() {
-  if (device_ && vk_.vkDeviceWaitIdle && owned_) vk_.vkDeviceWaitIdle(device_);
   stream_.reset();
   kernels_.reset();
   constants_.clear();

@@ -24,7 +24,7 @@ Recording::~Recording() {
   try {
     device_.stream().wait(last_use_);
   } catch (const Error&) {
-    device_.vk().vkDeviceWaitIdle(device_.handle());  // lost: what was submitted before ends or has ended
+    device_.stream().drain();  // lost: what was submitted before ends or has ended
   }
   device_.vk().vkDestroyCommandPool(device_.handle(), pool_, nullptr);
 }

@@ -30,7 +30,7 @@ Stream::Stream(Device& device) : device_(device) {
 
 Stream::~Stream() {
   const DeviceFunctions& vk = device_.vk();
-  vk.vkDeviceWaitIdle(device_.handle());
+  drain();
   if (open_) idle_.push_back(std::move(current_));
   for (auto& b : in_flight_) idle_.push_back(std::move(b));
   for (Batch& b : idle_) {
@@ -173,6 +173,16 @@ void Stream::wait(uint64_t value) {
     idle_.push_back(std::move(in_flight_.front()));
     in_flight_.pop_front();
   }
+}
+
+void Stream::drain() noexcept {
+  if (in_flight_.empty()) return;
+  VkSemaphoreWaitInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO;
+  info.semaphoreCount = 1;
+  info.pSemaphores = &timeline_;
+  info.pValues = &in_flight_.back().value;
+  device_.vk().vkWaitSemaphores(device_.handle(), &info, UINT64_MAX);
 }
 
 bool Stream::idle() {

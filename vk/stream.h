@@ -83,6 +83,9 @@ class Stream {
   uint64_t submit();
   void wait(uint64_t value);
   void sync() { wait(submit()); }
+  /// Waits for what was handed to the queue, and for nothing else that the device does, before objects that
+  /// it uses are destroyed. A lost device ends it at once.
+  void drain() noexcept;
 
   const StreamCounters& counters() const { return counters_; }
   void count_relayout() { ++counters_.relayouts; }

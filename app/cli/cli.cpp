@@ -84,6 +84,17 @@ std::unique_ptr<Device> open_device(const Common& common) {
   return Device::create(options);
 }
 
+std::pair<int64_t, int64_t> parse_size(const std::string& text) {
+  if (text.empty()) return {0, 0};
+  int w = 0, h = 0;
+  char rest = 0;
+  if (std::sscanf(text.c_str(), "%dx%d%c", &w, &h, &rest) != 2 || w <= 0 || h <= 0) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("--size {}: WIDTHxHEIGHT is expected, 64x64 say", text));
+  }
+  return {w, h};
+}
+
 bool interrupted() {
   return g_signals != 0;
 }

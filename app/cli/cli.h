@@ -37,6 +37,9 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
 
 std::unique_ptr<Device> open_device(const Common& common);
 
+/// WIDTHxHEIGHT in pixels; "" is {0, 0}: the model's size. Error invalid_argument for another form.
+std::pair<int64_t, int64_t> parse_size(const std::string& text);
+
 /// True once SIGINT or SIGTERM arrived: long work stops at the next step, with its state saved.
 bool interrupted();
 

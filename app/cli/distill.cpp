@@ -11,11 +11,12 @@
 #include "app/distill_report.h"
 #include "app/sweep/prompt_list.h"
 #include "app/weights.h"
+#include "model/attention/hkr/made_for.h"
 #include "model/io/file.h"
 #include "model/pipeline.h"
 #include "train/distill/distiller.h"
 #include "train/distill/held_out.h"
-#include "train/distill/sampling_runs.h"
+#include "train/distill/run_sequence.h"
 
 namespace vkflux::cli {
 namespace {
@@ -39,40 +40,10 @@ struct Options {
   const CLI::Option* learning_rate = nullptr;
 };
 
-std::vector<std::string> lines_of(const std::string& path) {
-  if (fs::path(path).extension() == ".json") return load_prompt_list(path);
-  std::vector<std::string> out;
-  std::string line;
-  for (char c : io::read_file(path, 16 << 20) + "\n") {
-    if (c != '\n') {
-      line += c;
-      continue;
-    }
-    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-    if (!line.empty() && line[0] != '#') out.push_back(line);
-    line.clear();
-  }
-  return out;
-}
-
 SamplingPlan sampling_plan(const Options& o) {
   SamplingPlan plan;
-  plan.prompts = o.prompts;
-  if (!o.prompts_file.empty()) {
-    for (std::string& p : lines_of(o.prompts_file)) plan.prompts.push_back(std::move(p));
-  }
-  if (plan.prompts.empty()) {
-    throw Error(ErrorCode::invalid_argument, "no prompt: give --prompt TEXT or --prompts FILE");
-  }
-  for (const std::string& size : o.sizes) {
-    int w = 0, h = 0;
-    char rest = 0;
-    if (std::sscanf(size.c_str(), "%dx%d%c", &w, &h, &rest) != 2 || w <= 0 || h <= 0) {
-      throw Error(ErrorCode::invalid_argument,
-                  fmt::format("--size {}: WIDTHxHEIGHT is expected, 64x64 say", size));
-    }
-    plan.sizes.emplace_back(w, h);
-  }
+  plan.prompts = all_prompts(o.prompts, o.prompts_file);
+  for (const std::string& size : o.sizes) plan.sizes.push_back(parse_size(size));
   plan.negative = o.negative;
   plan.steps = o.sampling_steps;
   if (o.cfg >= 0) plan.cfg = o.cfg;
@@ -82,31 +53,32 @@ SamplingPlan sampling_plan(const Options& o) {
 }
 
 /// Fills in what follows from the model, and says what the run will need before any of it is allocated.
-void prepare(Options& o, const StudentModel& model, const SamplingRuns& runs, int64_t text_tokens,
-             Device& device) {
+void prepare(Options& o, const ModelInfo& model, const RunSequence& runs, Device& device) {
   DistillSettings& s = o.distill.settings;
   s.replay_max_bytes = static_cast<uint64_t>(std::max<int64_t>(0, o.replay_max_mb)) << 20;
   s.cfg_scale = *runs.plan().cfg;
   o.distill.seed = o.seed;
   o.distill.schedule = o.schedule == "random" ? LayerSchedule::random : LayerSchedule::round_robin;
   s.sanitise();
+  const AttentionLayer attention = replaceable_shape(model.layout);
   int64_t layers = 0;
-  for (int64_t i = 0; i < model.single_blocks; ++i) layers += s.selects_layer(i);
+  for (size_t i = 0; i < model.layout.replaceable().size(); ++i)
+    layers += s.selects_layer(static_cast<int64_t>(i));
   const int64_t needed = updates_needed(layers, s.readiness.min_updates);
   s.steps = o.updates >= 0 ? o.updates : needed;
-  spdlog::info("{} single blocks, {} updates each before readiness is judged: about {} updates in all; {}",
-               layers, s.readiness.min_updates, needed,
+  spdlog::info("{} layers, {} updates each before readiness is judged: about {} updates in all; {}", layers,
+               s.readiness.min_updates, needed,
                o.updates < 0 ? "that many are made" : fmt::format("--updates {} are made", s.steps));
   if (s.steps < layers * s.readiness.min_updates) {
     spdlog::warn("{} updates can't make {} layers ready: each needs {} (--readiness-min-updates)", s.steps,
                  layers, s.readiness.min_updates);
   }
-  const int64_t tokens = runs.most_tokens() + text_tokens;
+  const int64_t text_tokens = model.defaults.txt_tokens, tokens = runs.most_tokens() + text_tokens;
   MemoryCall call;
-  call.heads = model.heads;
+  call.heads = attention.heads;
   call.queries = std::min(tokens, s.sizes.query_cap);
   call.keys = tokens;
-  call.head_dim = model.head_dim;
+  call.head_dim = attention.head_dim;
   call.feature_dim = s.feature_dim;
   call.query_chunk = s.sizes.query_chunk;
   call.key_chunk = s.sizes.key_chunk;
@@ -114,7 +86,7 @@ void prepare(Options& o, const StudentModel& model, const SamplingRuns& runs, in
   call.conditioning_tokens = text_tokens;
   call.training = true;
   HkrConfig shape;
-  shape.head_dim = model.head_dim;
+  shape.head_dim = attention.head_dim;
   shape.feature_dim = s.feature_dim;
   shape.hidden = o.distill.feature_hidden;
   shape.layers = o.distill.feature_layers;
@@ -145,7 +117,7 @@ void prepare(Options& o, const StudentModel& model, const SamplingRuns& runs, in
   }
 }
 
-void save_checkpoint(const std::string& path, const Distiller& distiller, const SamplingRuns& runs,
+void save_checkpoint(const std::string& path, const Distiller& distiller, const RunSequence& runs,
                      bool with_replay) {
   std::vector<io::TensorData> tensors;
   std::map<std::string, std::string> metadata;
@@ -154,7 +126,7 @@ void save_checkpoint(const std::string& path, const Distiller& distiller, const 
   io::write_safetensors(path, tensors, metadata);
 }
 
-void load_checkpoint(const std::string& path, Distiller& distiller, SamplingRuns& runs, const Options& o) {
+void load_checkpoint(const std::string& path, Distiller& distiller, RunSequence& runs, const Options& o) {
   const io::SafetensorsFile file(path);
   const auto sampler = file.metadata().find("sampler");
   if (sampler == file.metadata().end()) {
@@ -184,15 +156,13 @@ class Messages {
 };
 
 /// kOk when all updates are done; else what the command returns.
-int distil(const Options& o, Distiller& distiller, SamplingRuns& runs, const std::string& checkpoint,
+int distil(const Options& o, Distiller& distiller, RunSequence& runs, const std::string& checkpoint,
            bool* stopped) {
-  distiller.attach(runs.transformer().attention());
   const int64_t total = distiller.updates_done() + distiller.totals().remaining;
   Progress progress("distilling", total, distiller.updates_done());
   int64_t saved = distiller.updates_done() / o.save_every;
   while (!distiller.finished()) {
-    distiller.begin_step(runs.steps_done());
-    runs.step();
+    runs.step(distiller.begin_step(runs.steps_done(), static_cast<float>(runs.level())));
     distiller.end_step();
     const int64_t done = distiller.updates_done();
     progress.update(done, fmt::format("ready {}/{}", distiller.students().ready().size(),
@@ -208,7 +178,6 @@ int distil(const Options& o, Distiller& distiller, SamplingRuns& runs, const std
       return interrupted() ? kInterrupted : kOk;
     }
   }
-  distiller.detach();
   if (distiller.totals().remaining == 0) return kOk;
   spdlog::error("training gave up for lack of memory after {} updates", distiller.updates_done());
   *stopped = true;
@@ -216,7 +185,7 @@ int distil(const Options& o, Distiller& distiller, SamplingRuns& runs, const std
 }
 
 struct Evaluation {
-  std::map<int, double> trained, held_out;
+  ByLayer<double> trained, held_out;
 };
 
 Evaluation evaluate(const Options& o, Pipeline& pipeline, const Distiller& distiller,
@@ -224,20 +193,20 @@ Evaluation evaluate(const Options& o, Pipeline& pipeline, const Distiller& disti
   Evaluation e;
   if (o.holdout.empty()) return e;
   SamplingPlan held_out = plan;
-  held_out.prompts = lines_of(o.holdout);
+  held_out.prompts = all_prompts({}, o.holdout);
   held_out.seed = plan.seed + kHeldOutSeeds;
   for (const std::string& p : held_out.prompts) {
     if (std::find(plan.prompts.begin(), plan.prompts.end(), p) != plan.prompts.end()) {
       spdlog::warn("the held-out prompt \"{}\" is also distilled on", p);
     }
   }
-  SamplingRuns seen(pipeline, plan), unseen(pipeline, held_out);
+  RunSequence seen(pipeline, plan), unseen(pipeline, held_out);
   e.trained = student_distances(seen, distiller.students(), o.holdout_runs);
   e.held_out = student_distances(unseen, distiller.students(), o.holdout_runs);
   return e;
 }
 
-io::Json number(const std::map<int, double>& values, int layer) {
+io::Json number(const ByLayer<double>& values, const std::string& layer) {
   const auto it = values.find(layer);
   return it == values.end() || !std::isfinite(it->second) ? io::Json(nullptr) : io::Json(it->second);
 }
@@ -245,16 +214,16 @@ io::Json number(const std::map<int, double>& values, int layer) {
 io::Json summary_of(const Options& o, const Distiller& distiller, const Evaluation& e) {
   io::Json layers = io::Json::array();
   double ema = 0, held = 0;
-  for (const auto& [index, student] : distiller.students().layers) {
+  for (const auto& [name, student] : distiller.students().layers) {
     const Readiness& r = student->readiness;
-    io::Json row{{"layer", layer_key(index)},
+    io::Json row{{"layer", layer_key(name)},
                  {"updates", r.updates},
                  {"ready", r.ready ? "yes" : "no"},
                  {"ema_cosine_dist", r.ema_cosine_dist ? io::Json(*r.ema_cosine_dist) : io::Json(nullptr)}};
     if (!e.held_out.empty()) {
-      row["distilled_cosine_dist"] = number(e.trained, index);
-      row["held_out_cosine_dist"] = number(e.held_out, index);
-      held += e.held_out.at(index);
+      row["distilled_cosine_dist"] = number(e.trained, name);
+      row["held_out_cosine_dist"] = number(e.held_out, name);
+      held += e.held_out.at(name);
     }
     ema += r.ema_cosine_dist.value_or(1);
     layers.push_back(std::move(row));
@@ -302,14 +271,15 @@ int run(const Common& common, Options o) {
   const auto device = open_device(common);
   const ProfileSession profile(*device, o.profile);
   if (o.memory_budget_mb > 0) device->pool().set_budget(static_cast<uint64_t>(o.memory_budget_mb) << 20);
-  const PipelineOptions options = pipeline_options(o.weights);
-  const auto pipeline = Pipeline::load(*device, o.model, options);
+  const auto pipeline = Pipeline::load(*device, o.model, model_options(o.weights));
   const SamplingPlan plan = sampling_plan(o);
-  SamplingRuns runs(*pipeline, plan);
-  const StudentModel model = student_model(runs.transformer());
-  prepare(o, model, runs, pipeline->defaults().txt_tokens, *device);
-  Distiller distiller(*device, model, o.distill);
-  if (!o.init.empty()) distiller.adopt(load_students(*device, o.init, model));
+  RunSequence runs(*pipeline, plan);
+  const BackboneLayout& layout = pipeline->info().layout;
+  prepare(o, pipeline->info(), runs, *device);
+  Distiller distiller(*device, layout, o.distill);
+  if (!o.init.empty()) distiller.adopt(load_students(*device, o.init, layout));
+  distiller.attach(runs.backbone().attention());
+  runs.set_tap(&distiller);
   const fs::path out(o.out);
   const std::string checkpoint = (out / "checkpoint.safetensors").string();
   std::error_code ignored;
@@ -331,8 +301,8 @@ int run(const Common& common, Options o) {
   const io::Json summary = summary_of(o, distiller, e);
   Students students = distiller.described();
   if (!e.held_out.empty()) {
-    for (const auto& [index, student] : students.layers) {
-      students.fields["layer_held_out_cosine_dist"][layer_key(index)] = number(e.held_out, index);
+    for (const auto& [name, student] : students.layers) {
+      students.fields["layer_held_out_cosine_dist"][layer_key(name)] = number(e.held_out, name);
     }
   }
   const io::FileDType dtype = o.export_dtype == "f32"    ? io::FileDType::f32

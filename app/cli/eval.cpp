@@ -47,28 +47,28 @@ nlohmann::ordered_json recall(Device& device, const Dataset& data, const Options
   cached.insert(cached.end(), names.begin(), names.end());
   std::sort(cached.begin(), cached.end());
   cached.erase(std::unique(cached.begin(), cached.end()), cached.end());
-  const auto vae = pipeline->autoencoder();
-  const LatentCache cache(device, *vae, data, cached, o.size, false);
-  const auto transformer = pipeline->transformer();
-  const int64_t side = o.size / pipeline->pixels_per_token();
-  SampleOptions s{o.steps > 0 ? o.steps : static_cast<int>(pipeline->defaults().steps),
-                  o.cfg >= 0 ? o.cfg : pipeline->defaults().cfg, 0, side, side};
+  const ModelInfo& info = pipeline->info();
+  const LatentCache cache(device, *pipeline->codec(), info.layout.geometry, data, cached, o.size, false);
+  const auto backbone = pipeline->backbone();
+  SamplingRequest request;
+  request.width = request.height = o.size;
+  request.steps = o.steps;
+  if (o.cfg >= 0) request.cfg = o.cfg;
+  const SamplingOptions used = sampling_setup(info, request).options;
   Progress progress("recall", static_cast<int64_t>(names.size()));
   int64_t done = 0;
   const auto sample = [&](const std::vector<std::string>& prompts, uint64_t seed) {
-    s.seed = seed;
     done += static_cast<int64_t>(prompts.size());
-    Tensor x =
-        sample_latents(*transformer, pipeline->encode(prompts),
-                       pipeline->encode(std::vector<std::string>(prompts.size())), pipeline->schedule(), s);
+    Tensor x = sample_latents(*backbone, info, pipeline->encode(prompts),
+                              pipeline->encode(std::vector<std::string>(prompts.size())), request, seed);
     progress.update(done);
     return x;
   };
   const RecallReport r = nearest_latent_recall(sample, cache, data, names, cached, o.seed);
   return {{"names", r.tried},
           {"candidates", cached.size()},
-          {"steps", s.steps},
-          {"cfg", s.cfg},
+          {"steps", used.levels.size() - 1},
+          {"cfg", used.cfg},
           {"recall", static_cast<double>(r.right) / static_cast<double>(std::max<int64_t>(r.tried, 1))},
           {"latent_mse", r.latent_mse},
           {"wrong", r.wrong}};

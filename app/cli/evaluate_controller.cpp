@@ -6,8 +6,8 @@
 
 #include "app/cli/cli.h"
 #include "app/controller_session.h"
-#include "model/hkr/controller.h"
 #include "model/io/file.h"
+#include "model/routing/controller.h"
 
 namespace vkflux::cli {
 namespace {
@@ -137,7 +137,7 @@ int run(const Common& common, const Options& o) {
       throw Error(ErrorCode::invalid_argument, fmt::format("--shares {}: expected 0 to 1", x));
   }
   const ControllerSession session(common, o.session);
-  const auto net = load_controller(*session.device, o.controller, session.students.model);
+  const auto net = load_controller(*session.device, o.controller, session.pipeline->info().layout);
   nlohmann::ordered_json j{{"model", o.session.model},
                            {"ttr", o.session.ttr},
                            {"controller_file", o.controller},

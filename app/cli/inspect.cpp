@@ -1,16 +1,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 
 #include "app/cli/cli.h"
-#include "model/flux/config.h"
-#include "model/io/names.h"
-#include "model/load.h"
-#include "model/text/clip.h"
-#include "model/text/t5.h"
-#include "model/vae/autoencoder.h"
+#include "model/component.h"
 
 namespace vkflux::cli {
 namespace {
@@ -24,23 +18,7 @@ struct Kind {
   Json config;
 };
 
-/// 1 + the largest number behind any of the prefixes, among the file's tensors.
-int64_t count_levels(const io::Checkpoint& file, const std::vector<std::string>& prefixes) {
-  int64_t levels = 0;
-  for (const auto& [name, info] : file.tensors()) {
-    for (const std::string& prefix : prefixes) {
-      const size_t at = name.find(prefix);
-      if (at == std::string::npos) continue;
-      int64_t i = 0;
-      const char* begin = name.data() + at + prefix.size();
-      if (std::from_chars(begin, name.data() + name.size(), i).ec == std::errc() && i >= 0 && i < 64)
-        levels = std::max(levels, i + 1);
-    }
-  }
-  return levels;
-}
-
-bool any_starts_with(const io::Checkpoint& file, std::string_view prefix) {
+bool any_starts_with(const io::TensorSource& file, std::string_view prefix) {
   const auto it = file.tensors().lower_bound(std::string(prefix));
   return it != file.tensors().end() && it->first.starts_with(prefix);
 }
@@ -52,39 +30,8 @@ io::Json component_json(const std::string& path) {
   return fs::exists(file) ? io::read_json(file.string()) : io::Json();
 }
 
-Kind describe_flux(const io::NamedTensors& named, const std::string& path) {
-  Flux1Config config = infer_flux1_config(shapes_of(named));
-  const io::Json json = component_json(path);
-  if (json.is_object() && json.contains("axes_dims_rope")) apply_flux1_json(config, json);
-  return {"flux.1 transformer", flux1_json(config)};
-}
-
-Kind describe_autoencoder(const io::Checkpoint& file, int64_t levels) {
-  AutoencoderConfig config =
-      infer_autoencoder_config(shapes_of(io::NamedTensors(file, io::vae_names(levels))));
-  const io::Json json = component_json(file.path());
-  if (json.is_object() && json.contains("scaling_factor")) apply_autoencoder_json(config, json);
-  Json out = autoencoder_json(config, 0);
-  out.erase("sample_size");
-  return {"autoencoder", std::move(out)};
-}
-
-Kind describe_clip(const io::NamedTensors& named, const std::string& path) {
-  ClipTextConfig config = infer_clip_config(shapes_of(named));
-  const io::Json json = component_json(path);
-  if (json.is_object() && json.contains("num_attention_heads")) apply_clip_json(config, json);
-  return {"clip text encoder", clip_json(config)};
-}
-
-Kind describe_t5(const io::NamedTensors& named, const std::string& path) {
-  T5Config config = infer_t5_config(shapes_of(named));
-  const io::Json json = component_json(path);
-  if (json.is_object() && json.contains("feed_forward_proj")) apply_t5_json(config, json);
-  return {"t5 encoder", t5_json(config)};
-}
-
 /// Throws error format or unsupported when it looks like a known model but can't be loaded as one.
-Kind describe(const io::Checkpoint& file) {
+Kind describe(const io::TensorSource& file) {
   const auto& metadata = file.metadata();
   const auto format = metadata.find("format");
   if (format != metadata.end() && format->second.starts_with("vkflux-train")) {
@@ -96,15 +43,10 @@ Kind describe(const io::Checkpoint& file) {
   }
   if (metadata.count("case") && (any_starts_with(file, "in.") || any_starts_with(file, "out.")))
     return {"golden case " + metadata.at("case"), Json()};
-  const io::NamedTensors flux(file, io::flux1_names());
-  if (flux.has("img_in.weight") && flux.has("final_layer.linear.weight"))
-    return describe_flux(flux, file.path());
-  const int64_t levels = count_levels(file, {"encoder.down.", "encoder.down_blocks."});
-  if (levels > 0) return describe_autoencoder(file, levels);
-  const io::NamedTensors clip(file, io::clip_names());
-  if (clip.has("text_model.embeddings.token_embedding.weight")) return describe_clip(clip, file.path());
-  const io::NamedTensors t5(file, io::t5_names());
-  if (t5.has("shared.weight") && t5.count("encoder.block.") > 0) return describe_t5(t5, file.path());
+  for (const ComponentKind& kind : component_kinds()) {
+    if (const auto config = kind.describe(file, component_json(file.path())))
+      return {std::string(kind.name), Json(*config)};
+  }
   return {};
 }
 
@@ -115,7 +57,8 @@ struct Options {
 
 /// Everything about one set of tensors; `code` becomes the exit code of what is wrong with it.
 Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
-  const io::Checkpoint file(path);
+  const auto source = io::open_tensors(path);
+  const io::TensorSource& file = *source;
   Json j{{"path", path}, {"kind", "unknown"}};
   try {
     const Kind kind = describe(file);
@@ -129,7 +72,7 @@ Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
   int64_t values = 0, bytes = 0;
   Json list = Json::array();
   for (const auto& [name, t] : file.tensors()) {
-    const auto size = static_cast<int64_t>(t.end - t.begin);
+    const auto size = static_cast<int64_t>(t.bytes());
     auto& row = types[std::string(io::name(t.dtype))];
     row = {row[0] + 1, row[1] + t.numel(), row[2] + size};
     values += t.numel();

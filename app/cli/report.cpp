@@ -122,9 +122,9 @@ Frontier describe(const SampleSession& session, const Options& o, const Drawn& f
 }
 
 Frontier measure(SampleSession& session, const Options& o) {
-  std::vector<std::string> prompts = read_prompts(o.sample.prompts, o.sample.prompts_file);
+  std::vector<std::string> prompts = all_prompts(o.sample.prompts, o.sample.prompts_file);
   if (prompts.size() > o.pictures) prompts.resize(o.pictures);
-  const int64_t steps = o.sample.steps ? o.sample.steps : session.pipeline->defaults().steps;
+  const int64_t steps = o.sample.steps ? o.sample.steps : session.pipeline->info().defaults.steps;
   const std::vector<Setting> all = settings(o, steps);
   std::vector<FrontierPoint> points;
   std::vector<Drawn> full;
@@ -138,7 +138,7 @@ Frontier measure(SampleSession& session, const Options& o) {
     std::vector<Drawn> drawn =
         draw_all(session, o, s, prompts, fmt::format("{}: pictures", p.label()), &seconds);
     if (full.empty()) full = drawn;
-    judge(p, drawn, full, session.single_blocks());
+    judge(p, drawn, full, session.layers());
     points.push_back(std::move(p));
   }
   for (int64_t r = 0; r < o.repeats; ++r) {

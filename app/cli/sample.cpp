@@ -64,7 +64,7 @@ void print_comparison(const Json& c) {
 int run_batch(SampleSession& session, const Common& common, const SampleArgs& args) {
   Shot shot;
   shot.request = base_request(args);
-  shot.request.prompts = read_prompts(args.prompts, args.prompts_file);
+  shot.request.prompts = all_prompts(args.prompts, args.prompts_file);
   shot.request.time_steps = args.compare;
   const bool routed = session.routing != nullptr;
   if (routed) {
@@ -77,7 +77,7 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
   const GenerateResult& r = drawn[0].run;
   if (routed) {
     for (const StepReport& report : r.reports)
-      fmt::print(stderr, "{}\n", step_summary(report, r.steps, session.single_blocks()));
+      fmt::print(stderr, "{}\n", step_summary(report, r.steps, session.layers()));
   }
   Json list = Json::array();
   std::vector<std::string> files;
@@ -87,7 +87,7 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
     if (!common.json) fmt::print("{}\n", path);
     Json item{{"file", path}, {"settings", settings_json(drawn[i], args)}};
     if (args.compare) {
-      item["compare"] = save_comparison(path, drawn[i], full[i], args, session.single_blocks());
+      item["compare"] = save_comparison(path, drawn[i], full[i], args, session.layers());
       io::atomic_write(with_suffix(path, "-compare.json"), item.dump(1) + "\n");
       if (!common.json) print_comparison(item["compare"]);
     }
@@ -173,7 +173,7 @@ void add_sample(CLI::App& app) {
   auto common = std::make_shared<Common>();
   auto o = std::make_shared<SampleArgs>();
   CLI::App* c =
-      add_command(app, "sample", "draw pictures from text with a FLUX.1 checkpoint folder (diffusers layout)",
+      add_command(app, "sample", "draw pictures from text with a checkpoint folder (diffusers layout)",
                   "vkflux sample --model models/emoji --prompt \"red apple\" --seed 1 --out apple.png\n  "
                   "vkflux sample --model models/emoji --prompt \"red apple\" --ttr ttr.safetensors \\\n    "
                   "--controller controller.safetensors --sweep quality-speed=0,0.5,1 --compare --out apples",

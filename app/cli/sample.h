@@ -14,6 +14,7 @@
 #include "app/picture_metrics.h"
 #include "app/routing.h"
 #include "app/sweep/plan.h"
+#include "app/sweep/prompt_list.h"
 #include "model/pipeline.h"
 
 namespace vkflux::cli {
@@ -33,10 +34,6 @@ struct SampleArgs {
 
 /// Adds --ttr, --controller, --quality-speed, --policy, --policy-temperature and --layers.
 void add_routing_options(CLI::App& command, RoutingArgs& args);
-/// "" is {0, 0}: the model's default.
-std::pair<int64_t, int64_t> parse_size(const std::string& text);
-/// Those of --prompt, then those of the file: a .json array of texts, or one prompt a line.
-std::vector<std::string> read_prompts(const std::vector<std::string>& given, const std::string& file);
 
 /// The settings of one run of the sampler.
 struct Shot {
@@ -65,7 +62,8 @@ struct SampleSession {
   std::unique_ptr<ProfileSession> profile;
 
   SampleSession(const Common& common, const SampleArgs& args);
-  int64_t single_blocks() const { return pipeline->transformer_config().depth_single; }
+  /// How many layers may be replaced.
+  int64_t layers() const { return static_cast<int64_t>(pipeline->info().layout.replaceable().size()); }
 };
 
 /// The request that the flags describe, without prompts.
@@ -96,7 +94,7 @@ std::string with_suffix(const std::string& path, const std::string& suffix);
 /// full | routed | difference with labels, beside `path` as -full, -difference and -compare; the figures as
 /// JSON with the files' names.
 nlohmann::ordered_json save_comparison(const std::string& path, const Drawn& routed, const Drawn& full,
-                                       const SampleArgs& args, int64_t single_blocks);
+                                       const SampleArgs& args, int64_t layers);
 
 /// Many pictures of --seeds and --sweep: pictures, contact sheet, table as CSV and JSON.
 int run_sweep(SampleSession& session, const Common& common, const SampleArgs& args);

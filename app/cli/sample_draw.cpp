@@ -2,19 +2,14 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <cstdio>
-#include <filesystem>
+#include <tuple>
 
 #include "app/cli/sample.h"
-#include "app/sweep/prompt_list.h"
 #include "app/weights.h"
-#include "model/io/file.h"
 #include "model/io/png.h"
 
 namespace vkflux::cli {
 namespace {
-
-constexpr uint64_t kMaxPromptBytes = 1 << 20;
 
 RgbImage read_init(const std::string& path) {
   const io::Image8 p = io::read_png(path);
@@ -23,20 +18,6 @@ RgbImage read_init(const std::string& path) {
     out.rgb.insert(out.rgb.end(), p.rgba.begin() + static_cast<ptrdiff_t>(i),
                    p.rgba.begin() + static_cast<ptrdiff_t>(i) + 3);
   return out;
-}
-
-void read_prompt_lines(const std::string& file, std::vector<std::string>& out) {
-  std::string text = io::read_file(file, kMaxPromptBytes), line;
-  text += '\n';
-  for (char c : text) {
-    if (c != '\n') {
-      line += c;
-      continue;
-    }
-    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-    if (!line.empty() && line[0] != '#') out.push_back(line);
-    line.clear();
-  }
 }
 
 }  // namespace
@@ -53,29 +34,6 @@ void add_routing_options(CLI::App& c, RoutingArgs& a) {
                "without a controller: single blocks that use their students, 0,2,3 say");
 }
 
-std::pair<int64_t, int64_t> parse_size(const std::string& text) {
-  if (text.empty()) return {0, 0};
-  int w = 0, h = 0;
-  char rest = 0;
-  if (std::sscanf(text.c_str(), "%dx%d%c", &w, &h, &rest) != 2 || w <= 0 || h <= 0) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("--size {}: WIDTHxHEIGHT is expected, 64x64 say", text));
-  }
-  return {w, h};
-}
-
-std::vector<std::string> read_prompts(const std::vector<std::string>& given, const std::string& file) {
-  std::vector<std::string> out = given;
-  if (file.ends_with(".json")) {
-    for (std::string& prompt : load_prompt_list(file)) out.push_back(std::move(prompt));
-  } else if (!file.empty()) {
-    read_prompt_lines(file, out);
-  }
-  if (out.empty())
-    throw Error(ErrorCode::invalid_argument, "no prompt: give --prompt TEXT or --prompts FILE");
-  return out;
-}
-
 SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   const RoutingArgs& r = args.routing;
   const bool asked = !r.controller.empty() || r.quality_speed || !r.layers.empty();
@@ -85,7 +43,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   }
   device = open_device(common);
   profile = std::make_unique<ProfileSession>(*device, args.profile);
-  pipeline = Pipeline::load(*device, args.model, pipeline_options(args.weights));
+  pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
 }
 

@@ -96,10 +96,9 @@ nlohmann::ordered_json compared_json(const Compared& c) {
 }
 
 nlohmann::ordered_json save_comparison(const std::string& path, const Drawn& routed, const Drawn& full,
-                                       const SampleArgs& args, int64_t single_blocks) {
+                                       const SampleArgs& args, int64_t layers) {
   const Compared c = compare(routed, full);
-  const RunSummary fast = summarise(routed.run.reports, single_blocks),
-                   slow = summarise(full.run.reports, single_blocks);
+  const RunSummary fast = summarise(routed.run.reports, layers), slow = summarise(full.run.reports, layers);
   const std::string full_path = with_suffix(path, "-full.png"),
                     sheet_path = with_suffix(path, "-compare.png"),
                     difference_path = with_suffix(path, "-difference.png");

@@ -39,7 +39,7 @@ bool needs_routing(const std::string& name) {
 
 Plan make_plan(const SampleSession& session, const SampleArgs& args) {
   Plan plan;
-  const std::vector<std::string> prompts = read_prompts(args.prompts, args.prompts_file);
+  const std::vector<std::string> prompts = all_prompts(args.prompts, args.prompts_file);
   const std::vector<uint64_t> seeds =
       args.seeds.empty() ? std::vector<uint64_t>{args.seed} : parse_seeds(args.seeds);
   plan.many_prompts = prompts.size() > 1;
@@ -201,7 +201,7 @@ Names output_names(const SampleArgs& args) {
 int run_sweep(SampleSession& session, const Common& common, const SampleArgs& args) {
   const Plan plan = make_plan(session, args);
   const GenerateRequest base = base_request(args);
-  const int64_t blocks = session.single_blocks();
+  const int64_t blocks = session.layers();
   const size_t n = plan.points.size();
   std::vector<Json> rows;
   std::map<std::string, Drawn> full;

@@ -5,11 +5,10 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
-#include "autograd/ops.h"
+#include "model/family.h"
 #include "model/io/file.h"
-#include "model/io/json.h"
 #include "model/io/png.h"
-#include "model/load.h"
+#include "model/vae/codec.h"
 #include "model/vae/load.h"
 #include "train/autoencoder_trainer.h"
 #include "train/flow_trainer.h"
@@ -143,11 +142,7 @@ int train_autoencoder(const Common& common, const AutoencoderRun& r) {
       const LatentStatistics s = latent_statistics(*device, model, data, members, r.options.size);
       model.set_factors(static_cast<float>(1 / s.stddev), static_cast<float>(s.mean));
     }
-    const fs::path folder = fs::path(r.run.out) / "vae";
-    save(parameters(model), (folder / "diffusion_pytorch_model.safetensors").string(),
-         io::vae_names(model.config().levels()), io::FileDType::f16);
-    io::atomic_write((folder / "config.json").string(),
-                     autoencoder_json(model.config(), r.options.size).dump(2) + "\n");
+    save_autoencoder((fs::path(r.run.out) / "vae").string(), model, r.options.size);
   };
   return train_loop(trainer, common, r.run, sample, finish);
 }
@@ -196,125 +191,39 @@ void add_autoencoder(CLI::App& train) {
 struct FlowRun {
   RunOptions run;
   FlowTrainOptions options;
-  std::string vae, from;
-  int64_t hidden = 192, heads = 3, depth = 2, depth_single = 4, text_width = 128, text_layers = 2,
-          text_heads = 4, text_mlp = 256;
-  int tokens = 8;
+  std::string family = "flux1", vae, from;
+  ModelSizes sizes;
   int sample_steps = 8;
   float sample_cfg = 2;
 };
 
-FlowModel make_flow_model(const FlowRun& r, int64_t latent_channels) {
-  std::shared_ptr<const Tokenizer> clip_tokenizer =
-      load_clip_tokenizer((fs::path(r.run.data) / "tokenizer").string());
-  std::shared_ptr<const Tokenizer> t5_tokenizer =
-      load_t5_tokenizer((fs::path(r.run.data) / "tokenizer_2").string());
-  Flux1Config flux;
-  flux.in_channels = flux.out_channels = 4 * latent_channels;
-  flux.vec_in_dim = flux.context_in_dim = r.text_width;
-  flux.hidden = r.hidden;
-  flux.mlp_hidden = 4 * r.hidden;
-  flux.heads = r.heads;
-  flux.head_dim = r.hidden / r.heads;
-  flux.depth = r.depth;
-  flux.depth_single = r.depth_single;
-  flux.axes_dim = default_rope_axes(flux.head_dim);
-  ClipTextConfig clip;
-  clip.vocab = clip_tokenizer->vocab_size();
-  clip.positions = r.tokens;
-  clip.width = r.text_width;
-  clip.layers = r.text_layers;
-  clip.heads = r.text_heads;
-  clip.mlp = r.text_mlp;
-  clip.eos = clip_tokenizer->eos_id();
-  T5Config t5;
-  t5.vocab = t5_tokenizer->vocab_size();
-  t5.width = r.text_width;
-  t5.layers = r.text_layers;
-  t5.heads = r.text_heads;
-  t5.head_dim = r.text_width / r.text_heads;
-  t5.mlp = r.text_mlp;
-  return {Flux1(flux), ClipText(clip), T5Encoder(t5), clip_tokenizer, t5_tokenizer, r.tokens, r.tokens};
-}
-
-void load_flow_model(Device& device, const std::string& dir, FlowModel& m) {
-  const auto part = [&](const char* name, auto& module, const io::NameTable& names) {
-    const std::string folder = (fs::path(dir) / name).string();
-    const ErrorContext context(folder);
-    const io::Checkpoint file(folder);
-    load(parameters(module), io::NamedTensors(file, names), device);
-  };
-  part("transformer", m.transformer, io::flux1_names());
-  part("text_encoder", m.clip, io::clip_names());
-  part("text_encoder_2", m.t5, io::t5_names());
-}
-
-void write_json(const fs::path& path, const io::Json& json) {
-  io::atomic_write(path.string(), json.dump(2) + "\n");
-}
-
-/// The run's model as a checkpoint folder in diffusers layout.
-void export_model(const FlowRun& r, FlowModel& m) {
-  const fs::path out = fs::path(r.run.out) / "model";
-  const Flux1Config& flux = m.transformer.config();
-  save(parameters(m.transformer), (out / "transformer/diffusion_pytorch_model.safetensors").string(),
-       io::flux1_names(), io::FileDType::f16, flux1_row_split(flux));
-  write_json(out / "transformer/config.json", io::Json(flux1_json(flux)));
-  save(parameters(m.clip), (out / "text_encoder/model.safetensors").string(), io::clip_names(),
-       io::FileDType::f16);
-  write_json(out / "text_encoder/config.json", clip_json(m.clip.config()));
-  save(parameters(m.t5), (out / "text_encoder_2/model.safetensors").string(), io::t5_names(),
-       io::FileDType::f16);
-  write_json(out / "text_encoder_2/config.json", t5_json(m.t5.config()));
-  Schedule schedule = Schedule::flux1_schnell();
-  write_json(out / "scheduler/scheduler_config.json", schedule.to_json());
-  const auto copy = [&](const fs::path& from, const fs::path& to) {
-    for (const auto& e : fs::directory_iterator(from)) {
-      if (e.is_regular_file())
-        io::atomic_write((to / e.path().filename()).string(), io::read_file(e.path().string()));
-    }
-  };
-  copy(fs::path(r.run.data) / "tokenizer", out / "tokenizer");
-  copy(fs::path(r.run.data) / "tokenizer_2", out / "tokenizer_2");
-  copy(r.vae, out / "vae");
-  io::Json index{{"_class_name", "FluxPipeline"}};
-  const auto part = [&](const char* name, const char* library, const char* cls) {
-    index[name] = {library, cls};
-  };
-  part("scheduler", "diffusers", "FlowMatchEulerDiscreteScheduler");
-  part("text_encoder", "transformers", "CLIPTextModel");
-  part("text_encoder_2", "transformers", "T5EncoderModel");
-  part("tokenizer", "transformers", "CLIPTokenizer");
-  part("tokenizer_2", "transformers", "T5TokenizerFast");
-  part("transformer", "diffusers", "FluxTransformer2DModel");
-  part("vae", "diffusers", "AutoencoderKL");
-  index["vkflux"] = {
-      {"steps", r.sample_steps}, {"cfg", r.sample_cfg}, {"size", r.options.size}, {"txt_tokens", r.tokens}};
-  write_json(out / "model_index.json", index);
-}
-
-int train_flow(const Common& common, const FlowRun& r) {
+int train_flow(const Common& common, FlowRun r) {
   const auto device = open_device(common);
   const ProfileSession profile(*device, r.run.profile);
   const Dataset data = Dataset::open(r.run.data);
-  const AutoencoderKL vae = load_autoencoder(*device, r.vae);
-  FlowModel model = make_flow_model(r, vae.config().latent_channels);
-  if (!r.from.empty()) load_flow_model(*device, r.from, model);
-  FlowTrainer trainer(*device, model, vae, data, r.options);
+  const auto vae = std::make_shared<AutoencoderKL>(load_autoencoder(*device, r.vae));
+  const AutoencoderCodec codec(vae);
+  r.sizes.latent_channels = vae->config().latent_channels;
+  r.sizes.tokenizers = r.run.data;
+  const auto model = family(r.family).create(r.sizes);
+  if (!r.from.empty()) model->load(*device, r.from);
+  FlowTrainer trainer(*device, *model, codec, data, r.options);
   const std::vector<size_t> members = data.split(r.options.split);
+  ModelInfo info{model->backbone().layout(), vae->config().factor(), Schedule::flux1_schnell(), {}};
+  info.defaults.steps = r.sample_steps;
+  info.defaults.cfg = r.sample_cfg;
+  info.defaults.width = info.defaults.height = r.options.size;
   const auto sample = [&](const std::string& path) {
     std::vector<std::string> prompts;
     for (size_t i = 0; i < 24; ++i) prompts.push_back(data.items()[members[i * members.size() / 24]].name());
-    const int64_t side = r.options.size / (2 * vae.config().factor());
-    const SampleOptions options{r.sample_steps, r.sample_cfg, r.options.train.seed, side, side};
-    const Tensor tokens = sample_latents(model.transformer, encode_prompts(model, prompts),
-                                         encode_prompts(model, std::vector<std::string>(prompts.size())),
-                                         Schedule::flux1_schnell(), options);
-    const int64_t latent = r.options.size / vae.config().factor();
-    io::write_png(path,
-                  picture_grid({vae.decode(vae.from_latent(op::unpatchify(tokens, 2, latent, latent)))}, 12));
+    const Tensor tokens =
+        sample_latents(model->backbone(), info, model->encode(prompts),
+                       model->encode(std::vector<std::string>(prompts.size())), {}, r.options.train.seed);
+    const int64_t side = r.options.size / vae->config().factor();
+    io::write_png(path, picture_grid({codec.decode(info.layout.geometry.unpack(tokens, side, side))}, 12));
   };
-  return train_loop(trainer, common, r.run, sample, [&] { export_model(r, model); });
+  return train_loop(trainer, common, r.run, sample,
+                    [&] { model->save((fs::path(r.run.out) / "model").string(), r.vae, info.defaults); });
 }
 
 void add_flow(CLI::App& train) {
@@ -327,12 +236,14 @@ void add_flow(CLI::App& train) {
   t.final_lr_ratio = 0.01f;
   t.ema = 0.999f;
   CLI::App* c =
-      add_command(train, "flow", "train a FLUX.1 transformer with its text encoders by flow matching",
+      add_command(train, "flow", "train a transformer with its text encoders by flow matching",
                   "vkflux train flow --data emoji --vae runs/vae/vae --out runs/flow", common, [common, r] {
                     r->options.loaded = !r->from.empty();
                     return train_flow(*common, *r);
                   });
   add_train_options(c, r->run, t);
+  c->add_option("--family", r->family, "model family of the transformer and its text encoders")
+      ->capture_default_str();
   c->add_option("--vae", r->vae, "folder of the trained autoencoder (config.json and weights)")->required();
   c->add_option("--from", r->from, "start from this model folder (of the same sizes)");
   c->add_option("--size", r->options.size, "pixels a side")->capture_default_str();
@@ -344,18 +255,18 @@ void add_flow(CLI::App& train) {
       ->capture_default_str();
   c->add_option("--empty", r->options.captions.empty, "share of empty captions, for guidance")
       ->capture_default_str();
-  c->add_option("--hidden", r->hidden, "width of the transformer")->capture_default_str();
-  c->add_option("--heads", r->heads, "attention heads")->capture_default_str();
-  c->add_option("--depth", r->depth, "double blocks")->capture_default_str();
-  c->add_option("--depth-single", r->depth_single, "single blocks")->capture_default_str();
-  c->add_option("--tokens", r->tokens, "text tokens of both encoders")->capture_default_str();
+  c->add_option("--hidden", r->sizes.hidden, "width of the transformer")->capture_default_str();
+  c->add_option("--heads", r->sizes.heads, "attention heads")->capture_default_str();
+  c->add_option("--depth", r->sizes.depth, "double blocks")->capture_default_str();
+  c->add_option("--depth-single", r->sizes.depth_single, "single blocks")->capture_default_str();
+  c->add_option("--tokens", r->sizes.tokens, "text tokens of both encoders")->capture_default_str();
 }
 
 }  // namespace
 
 void add_train(CLI::App& app) {
   CLI::App* train =
-      app.add_subcommand("train", "train an autoencoder or a FLUX.1 transformer with its text encoders");
+      app.add_subcommand("train", "train an autoencoder, or a transformer with its text encoders");
   train->require_subcommand(1);
   add_autoencoder(*train);
   add_flow(*train);

@@ -8,8 +8,8 @@
 #include "app/cli/profile.h"
 #include "app/controller_report.h"
 #include "app/controller_session.h"
-#include "model/hkr/controller.h"
 #include "model/io/file.h"
+#include "model/routing/controller.h"
 #include "train/controller/controller_trainer.h"
 
 namespace vkflux::cli {
@@ -94,7 +94,7 @@ ControllerReport make_report(const Options& o, const ControllerSession& s, const
 
 void finish(const Options& o, const ControllerSession& s, ControllerNet& net,
             const ControllerTrainer& trainer) {
-  save_controller((fs::path(o.out) / "controller.safetensors").string(), net, s.students.model,
+  save_controller((fs::path(o.out) / "controller.safetensors").string(), net, s.pipeline->info().layout,
                   {{"iteration", std::to_string(trainer.steps_done())},
                    {"target_ttr_ratio", fmt::format("{}", o.train.policy.reward.target_ttr_ratio)}});
   io::atomic_write((fs::path(o.out) / "report.html").string(),
@@ -114,8 +114,8 @@ void print_result(const Common& common, const Options& o, const ControllerTraine
 }
 
 int train(const Common& common, const Options& o, ControllerSession& s) {
-  ControllerNet net = make_net(*s.device, o, s.students.model.single_blocks);
-  ControllerTrainer trainer(net, s.students.model, s.eligible, *s.task, o.train);
+  ControllerNet net = make_net(*s.device, o, static_cast<int64_t>(s.eligible.size()));
+  ControllerTrainer trainer(net, s.pipeline->info().layout, s.eligible, *s.task, o.train);
   const std::string checkpoint = (fs::path(o.out) / "checkpoint.safetensors").string();
   if (!o.fresh && fs::exists(checkpoint)) {
     trainer.load(checkpoint);

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <sstream>
+
+#include "model/io/file.h"
 #include "model/io/json.h"
 #include "model/text/characters.h"
 #include "vk/error.h"
@@ -26,6 +29,28 @@ std::vector<std::string> load_prompt_list(const std::string& path) {
     prompts.push_back(item.get<std::string>());
   }
   return prompts;
+}
+
+std::vector<std::string> read_prompt_file(const std::string& path) {
+  constexpr uint64_t kMostBytes = 16 << 20;
+  if (path.ends_with(".json")) return load_prompt_list(path);
+  std::vector<std::string> out;
+  std::istringstream lines(io::read_file(path, kMostBytes));
+  for (std::string line; std::getline(lines, line);) {
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+    if (!line.empty() && line[0] != '#') out.push_back(line);
+  }
+  return out;
+}
+
+std::vector<std::string> all_prompts(const std::vector<std::string>& given, const std::string& file) {
+  std::vector<std::string> out = given;
+  if (!file.empty()) {
+    for (std::string& prompt : read_prompt_file(file)) out.push_back(std::move(prompt));
+  }
+  if (!out.empty()) return out;
+  throw Error(ErrorCode::invalid_argument, file.empty() ? "no prompt: give --prompt TEXT or --prompts FILE"
+                                                        : fmt::format("no prompt: {} holds none", file));
 }
 
 }  // namespace vkflux

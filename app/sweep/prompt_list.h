@@ -1,4 +1,4 @@
-// Prompts from a JSON file: an array of texts (specification 10.2).
+// Prompts from files: a JSON array of texts, or one text a line.
 #pragma once
 
 #include <string>
@@ -10,5 +10,13 @@ namespace vkflux {
 /// the path: invalid_argument (no path), io (no such file), format (no JSON, no array, an element that is no
 /// text).
 std::vector<std::string> load_prompt_list(const std::string& path);
+
+/// A .json file as load_prompt_list() reads it; of any other file every line that isn't empty and doesn't
+/// start with #, without spaces at its end.
+std::vector<std::string> read_prompt_file(const std::string& path);
+
+/// The given prompts, then those of the file ("": none). Error invalid_argument when there is no prompt at
+/// all.
+std::vector<std::string> all_prompts(const std::vector<std::string>& given, const std::string& file);
 
 }  // namespace vkflux

@@ -106,7 +106,7 @@ using CaseFn = void (*)(Case&);
 /// The handler of a kind (the longest prefix wins), or null.
 CaseFn find_case(const std::string& kind);
 /// Tables in JSON, by the same rule.
-using TableFn = void (*)(const nlohmann::json& file, Report& report);
+using TableFn = void (*)(Device& device, const nlohmann::json& file, Report& report);
 TableFn find_table(const std::string& kind);
 
 // app/verify/*_cases.cpp
@@ -131,14 +131,14 @@ void run_ttr_threshold(Case& c);
 void run_ttr_reinforce(Case& c);
 void run_ttr_sigma_policy(Case& c);
 void run_ttr_reward_loss(Case& c);
-void run_ttr_reward_tables(const nlohmann::json& file, Report& report);
+void run_ttr_reward_tables(Device& device, const nlohmann::json& file, Report& report);
 void run_ttr_distill(Case& c);
-void run_flux1_schedule(const nlohmann::json& file, Report& report);
-void run_ttr_landmarks(const nlohmann::json& file, Report& report);
-void run_ttr_readiness(const nlohmann::json& file, Report& report);
-void run_ttr_routing(const nlohmann::json& file, Report& report);
-void run_ttr_runtime_tables(const nlohmann::json& file, Report& report);
-void run_ttr_sweep_utils(const nlohmann::json& file, Report& report);
-void run_ttr_comet_keys(const nlohmann::json& file, Report& report);
+void run_flux1_schedule(Device& device, const nlohmann::json& file, Report& report);
+void run_ttr_landmarks(Device& device, const nlohmann::json& file, Report& report);
+void run_ttr_readiness(Device& device, const nlohmann::json& file, Report& report);
+void run_ttr_routing(Device& device, const nlohmann::json& file, Report& report);
+void run_ttr_runtime_tables(Device& device, const nlohmann::json& file, Report& report);
+void run_ttr_sweep_utils(Device& device, const nlohmann::json& file, Report& report);
+void run_ttr_comet_keys(Device& device, const nlohmann::json& file, Report& report);
 
 }  // namespace vkflux::verify

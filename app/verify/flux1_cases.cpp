@@ -6,6 +6,7 @@
 #include "autograd/ops.h"
 #include "model/flux/rope.h"
 #include "model/flux/transformer.h"
+#include "model/sampler/run.h"
 #include "model/sampler/schedule.h"
 #include "vk/error.h"
 
@@ -73,9 +74,10 @@ void run_flux1_block(Case& c) {
   config.head_dim = config.hidden / config.heads;
   config.mlp_hidden =
       static_cast<int64_t>(static_cast<double>(config.hidden) * j.at("mlp_ratio").get<double>());
-  AttentionBank bank;
   Trace trace;
-  BlockContext context{{}, rope_of(c, c.in("ids"), j), {}, {}, &bank, &trace};
+  BlockContext context;
+  context.rope = rope_of(c, c.in("ids"), j);
+  context.trace = &trace;
   context.tokens.text = j.at("txt_tokens");
   context.tokens.image = j.at("img_tokens");
   c.tolerance("mid.pe", kRopeTolerance, true);
@@ -109,16 +111,15 @@ void run_flux1_full(Case& c) {
   Flux1 model(model_config(c.config()));
   use_weights(c, model);
   Trace trace;
-  Flux1Inputs in;
+  PassInputs in;
   Tensor y;
   {
     const auto scope = c.tape().record();
-    in.img = c.in("img");
-    in.txt = c.in("txt");
-    in.y = c.in("y");
+    in.x = c.in("img");
+    in.condition = {{"txt", c.in("txt")}, {"y", c.in("y")}};
     in.t = c.in("timesteps");
     if (model.config().guidance) in.guidance = c.in("guidance");
-    in.rope = rope_of(c, joined_ids(c), c.config());
+    model.prepare(in, joined_ids(c).to_host());
     y = model.forward(in, &trace);
   }
   c.out("img", y);
@@ -134,22 +135,20 @@ void run_flux1_denoise(Case& c) {
   Flux1 model(model_config(c.config().at("model")));
   use_weights(c, model);
   const std::vector<float> times = c.in("timesteps").to_host();
-  const Tensor rope = rope_of(c, joined_ids(c), c.config().at("model"));
-  Tensor img = c.in("img");
-  const int64_t batch = img.dim(0);
+  SamplingOptions options;
+  options.levels.assign(times.begin(), times.end());
+  options.ids = joined_ids(c).to_host();
+  if (model.config().guidance) options.guidance = c.config().at("guidance").get<float>();
+  SamplingRun run(model, {{"txt", c.in("txt")}, {"y", c.in("vec")}}, {}, c.in("img"), options);
   c.tolerance("out.", 5e-4);
   c.tolerance("mid.", 5e-4);
-  for (size_t i = 0; i + 1 < times.size(); ++i) {
-    Flux1Inputs in{img, c.in("txt"), c.in("vec"), Tensor::full(c.device(), {batch}, times[i]),
-                   {},  rope,        {},          {}};
-    if (model.config().guidance)
-      in.guidance = Tensor::full(c.device(), {batch}, c.config().at("guidance").get<float>());
-    const Tensor v = model.forward(in);
-    c.mid(fmt::format("step.{}.img", i), img);
-    c.mid(fmt::format("step.{}.pred", i), v);
-    img = op::add(img, op::affine(v, times[i + 1] - times[i]));
+  while (!run.finished()) {
+    const int64_t i = run.step_index();
+    c.mid(fmt::format("step.{}.img", i), run.x());
+    run.step();
+    c.mid(fmt::format("step.{}.pred", i), run.output());
   }
-  c.out("img", img);
+  c.out("img", run.x());
 }
 
 void run_flux1_ids(Case& c) {
@@ -269,7 +268,7 @@ void run_flux1_rope(Case& c) {
   }
 }
 
-void run_flux1_schedule(const nlohmann::json& file, Report& report) {
+void run_flux1_schedule(Device&, const nlohmann::json& file, Report& report) {
   size_t index = 0;
   for (const nlohmann::json& row : file.at("cases")) {
     const std::string fn = row.at("fn");

@@ -81,7 +81,10 @@ const std::map<std::string, SubFn>& table() {
       {"swiglu", [](const Sub& s) { return op::swiglu(s.in("x")); }},
       {"softmax", [](const Sub& s) { return op::softmax(s.in("x")); }},
       {"l2norm", [](const Sub& s) { return op::l2norm(s.in("x"), s.number("eps", 1e-6f)); }},
-      {"modulate", [](const Sub& s) { return op::layer_norm_modulate(s.in("x"), s.in("shift"), s.in("scale"), s.number("eps", 1e-6f)); }},
+      {"modulate",
+       [](const Sub& s) {
+         return op::layer_norm_modulate(s.in("x"), s.in("shift"), s.in("scale"), s.number("eps", 1e-6f));
+       }},
       {"gate_residual", [](const Sub& s) { return op::gate_residual(s.in("x"), s.in("gate"), s.in("y")); }},
       {"sdpa", sdpa},
       {"sdpa_mask", sdpa},

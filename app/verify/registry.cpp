@@ -84,7 +84,7 @@ Report run_file(Device& device, const std::string& path, const std::string& dump
       if (!run)
         throw Error(ErrorCode::unsupported,
                     "this version doesn't know tables of the kind '" + report.kind + "'");
-      run(table, report);
+      run(device, table, report);
       return report;
     }
     Case c(device, path);

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "model/hkr/call_options.h"
+#include "app/verify/host_options.h"
 #include "vk/error.h"
 
 namespace vkflux::verify {
@@ -92,6 +92,17 @@ Check check_row(const std::string& name, const Json& row, const std::function<Js
     const std::string type = row.at("error").at("type");
     if (is_error_kind(type, e.code())) return {name, 0, 0, false, true, ""};
     return failed_check(name, fmt::format("'{}' instead of a {}", e.what(), type));
+  }
+}
+
+void run_rows(const std::string& name, const nlohmann::json& rows,
+              const std::function<nlohmann::json(const nlohmann::json&)>& fn, Report& report,
+              double tolerance) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const nlohmann::json got = fn(rows[i]);
+    nlohmann::json want = nlohmann::json::object();
+    for (const auto& item : got.items()) want[item.key()] = rows[i].at(item.key());
+    report.checks.push_back(compare_values(fmt::format("{}[{}]", name, i), got, want, tolerance));
   }
 }
 

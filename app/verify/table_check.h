@@ -20,6 +20,11 @@ Check compare_values(const std::string& name, const nlohmann::json& got, const n
 Check check_row(const std::string& name, const nlohmann::json& row, const std::function<nlohmann::json()>& fn,
                 double tolerance = 0);
 
+/// Compares fn(row) with the row's fields of the same names, row by row.
+void run_rows(const std::string& name, const nlohmann::json& rows,
+              const std::function<nlohmann::json(const nlohmann::json&)>& fn, Report& report,
+              double tolerance = 1e-6);
+
 /// A failed check that only says why.
 Check failed_check(const std::string& name, const std::string& why);
 

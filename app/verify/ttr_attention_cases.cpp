@@ -5,8 +5,8 @@
 
 #include "app/verify/case.h"
 #include "autograd/ops.h"
-#include "model/hkr/hkr.h"
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/hkr.h"
+#include "model/attention/hkr/scalar_embedding.h"
 #include "vk/error.h"
 
 namespace vkflux::verify {
@@ -278,7 +278,7 @@ Check compare_indices(const std::string& name, const json& row, const std::vecto
 
 }  // namespace
 
-void run_ttr_landmarks(const json& file, Report& report) {
+void run_ttr_landmarks(Device&, const json& file, Report& report) {
   size_t index = 0;
   for (const json& row : file.at("cases")) {
     const std::string name = fmt::format("landmarks[{}]", index++);

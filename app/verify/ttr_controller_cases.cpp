@@ -7,8 +7,8 @@
 #include <set>
 
 #include "app/verify/case.h"
-#include "model/hkr/controller.h"
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/scalar_embedding.h"
+#include "model/routing/controller.h"
 #include "train/controller/policy_trainer.h"
 #include "train/controller/reward.h"
 #include "vk/error.h"
@@ -415,7 +415,7 @@ void run_ttr_reward_loss(Case& c) {
   }
 }
 
-void run_ttr_reward_tables(const nlohmann::json& file, Report& report) {
+void run_ttr_reward_tables(Device&, const nlohmann::json& file, Report& report) {
   constexpr double kTolerance = 1e-9, kFloor = 1e-3;
   const auto add = [&](const std::string& name, double got, double want) {
     report.checks.push_back(number_check(name, got, want, kTolerance, kFloor));

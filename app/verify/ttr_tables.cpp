@@ -1,15 +1,13 @@
 // Tables of the distillation runtime: readiness over time, routing of calls, and the small laws around them.
 #include <fmt/format.h>
 
-#include <charconv>
 #include <map>
 #include <optional>
 
 #include "app/verify/case.h"
+#include "app/verify/host_options.h"
 #include "app/verify/table_check.h"
-#include "model/hkr/call_options.h"
-#include "model/hkr/dispatch.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "train/distill/degrade.h"
 #include "train/distill/memory_estimate.h"
 #include "train/distill/replay.h"
@@ -30,22 +28,12 @@ Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json();
 }
 
-int layer_index(const std::string& key) {
-  int index = 0;
-  const char* end = key.data() + key.size();
-  const size_t colon = key.find(':');
-  const auto [at, error] = std::from_chars(key.data() + (colon == key.npos ? 0 : colon + 1), end, index);
-  if (error != std::errc() || at != end)
-    throw Error(ErrorCode::format, fmt::format("'{}' is no layer (single:0, ...)", key));
-  return index;
-}
-
 // One run of events over a few layers.
 class ReadinessRun {
  public:
   explicit ReadinessRun(const Json& sequence) {
     for (const std::string key : sequence.at("layers")) {
-      Readiness& r = layers_[layer_index(key)];
+      Readiness& r = layers_[layer_of_key(key)];
       r.criteria = {sequence.at("readiness_threshold"), sequence.at("readiness_min_updates")};
     }
     for (auto& [layer, readiness] : layers_) handles_[layer] = &readiness;
@@ -56,7 +44,7 @@ class ReadinessRun {
     if (op == "flush") {
       ema_.flush(handles_);
     } else if (op == "refresh") {
-      known(layer_index(event.at("layer"))).refresh();
+      known(layer_of_key(event.at("layer").get<std::string>())).refresh();
     } else if (op == "call") {
       call(event);
     } else {
@@ -82,14 +70,14 @@ class ReadinessRun {
   }
 
  private:
-  Readiness& known(int layer) {
+  Readiness& known(const std::string& layer) {
     const auto found = layers_.find(layer);
     if (found == layers_.end())
       throw Error(ErrorCode::format, fmt::format("{} isn't among the sequence's layers", layer_key(layer)));
     return found->second;
   }
   void call(const Json& event) {
-    const int layer = layer_index(event.at("layer"));
+    const std::string layer = layer_of_key(event.at("layer").get<std::string>());
     std::optional<double> sigma;
     if (event.contains("sigma") && !event["sigma"].is_null()) sigma = table_number(event["sigma"]);
     if (ema_.begin_call(sigma)) ema_.flush(handles_);
@@ -98,44 +86,10 @@ class ReadinessRun {
     if (ema_.flush_due()) ema_.flush(handles_);
   }
 
-  std::map<int, Readiness> layers_;
-  std::map<int, Readiness*> handles_;
+  ByLayer<Readiness> layers_;
+  ByLayer<Readiness*> handles_;
   RunEma ema_;
 };
-
-Json route(const Json& row) {
-  constexpr int64_t kBatch = 1, kKeys = 4;  // of the tables' calls
-  const CallOptions options{io::Json(row.at("options"))};
-  DispatchFacts f;
-  f.handled = options.selected(row.value("layer_start", -1), row.value("layer_end", -1));
-  f.layer = options.block_index().value_or(0);
-  if (row.contains("mask_shape") && !row["mask_shape"].is_null())
-    f.mask_supported = key_mask_supported(row["mask_shape"], kBatch, kKeys);
-  Readiness readiness;
-  readiness.updates = readiness.criteria.min_updates;
-  readiness.ema_cosine_dist = row.at("ready").get<bool>() ? 0.0 : 1.0;
-  readiness.refresh();
-  f.ready = readiness.ready;
-  f.training_mode = row.at("training_mode");
-  f.training_enabled = row.value("training_enabled", true) && row.value("steps_remaining", 1) > 0;
-  f.swapped = row.value("in_swap_set", true);
-  f.preview = row.value("training_preview_ttr", true);
-  if (row.contains("last_loss")) f.last_loss = table_number(row["last_loss"]);
-  f.max_safe_loss = row.value("max_safe_inference_loss", f.max_safe_loss);
-  const Json ttr = row.value("ttr", Json::object());
-  if (ttr.contains("controller_mask_override")) {
-    const auto mask = host_route_mask(io::Json(ttr["controller_mask_override"]));
-    const double threshold = host_threshold(io::Json(ttr.value("controller_threshold", Json())));
-    f.routing = StepRouting{mask.value_or(std::vector<float>()), threshold, !mask};
-  }
-  Dispatch d = dispatch(f);
-  const bool asked = d.student;
-  if (asked && row.value("student_raises", false)) d = student_failed(d, "it threw");
-  return {{"path", d.student ? "student" : "teacher"},
-          {"teacher_calls", d.teacher ? 1 : 0},
-          {"student_calls", asked ? 1 : 0},
-          {"train_calls", d.train ? 1 : 0}};
-}
 
 uint64_t memory_of(const Json& a) {
   return estimate_memory({a.at("batch"), a.at("heads"), a.at("n_query"), a.at("n_key"), a.at("head_dim"),
@@ -171,22 +125,6 @@ Json order_statistics(const Json& row) {
   const Quartiles q = quartiles(values);
   return {{"quartile_range", {quantile(values, 0.25), quantile(values, 0.75)}},
           {"summary", {{"min", q.min}, {"p25", q.p25}, {"p50", q.p50}, {"p75", q.p75}, {"max", q.max}}}};
-}
-
-// The row's fields that `got` has, to compare with it.
-Json wanted_of(const Json& row, const Json& got) {
-  Json want = Json::object();
-  for (const auto& item : got.items()) want[item.key()] = row.at(item.key());
-  return want;
-}
-
-void run_rows(const std::string& name, const Json& rows, const std::function<Json(const Json&)>& fn,
-              Report& report, double tolerance = kFloatTolerance) {
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const Json got = fn(rows[i]);
-    report.checks.push_back(
-        compare_values(fmt::format("{}[{}]", name, i), got, wanted_of(rows[i], got), tolerance));
-  }
 }
 
 void run_oom_ladder(const Json& table, Report& report) {
@@ -233,9 +171,9 @@ void run_replay(const Json& table, Report& report) {
   ReplayBuffer replay(table.at("replay_buffer_size"), table.at("replay_max_bytes"));
   size_t row = 0;
   for (const Json& push : table.at("pushes")) {
-    replay.push(layer_index(push.at("layer")), replay_sample(push, table));
+    replay.push(layer_of_key(push.at("layer").get<std::string>()), replay_sample(push, table));
     Json buffers = Json::object(), want = Json::object();
-    for (int layer : replay.layers()) {
+    for (const std::string& layer : replay.layers()) {
       Json created = Json::array();
       for (size_t i = 0; i < replay.size(layer); ++i) created.push_back(replay.at(layer, i).created);
       buffers[layer_key(layer)] = created;
@@ -315,7 +253,7 @@ void run_alpha_migration(const Json& rows, Report& report) {
 
 }  // namespace
 
-void run_ttr_readiness(const Json& file, Report& report) {
+void run_ttr_readiness(Device&, const Json& file, Report& report) {
   for (const Json& sequence : file.at("sequences")) {
     const std::string name = sequence.at("name");
     const Json& events = sequence.at("events");
@@ -335,11 +273,7 @@ void run_ttr_readiness(const Json& file, Report& report) {
   }
 }
 
-void run_ttr_routing(const Json& file, Report& report) {
-  run_rows("routing", file.at("rows"), route, report);
-}
-
-void run_ttr_runtime_tables(const Json& file, Report& report) {
+void run_ttr_runtime_tables(Device&, const Json& file, Report& report) {
   using Run = void (*)(const Json&, Report&);
   static const std::map<std::string, Run> kRuns{{"validate_feature_dim", run_feature_dims},
                                                 {"estimate_memory_bytes", run_memory},

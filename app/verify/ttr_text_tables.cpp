@@ -153,7 +153,7 @@ void run_calls(const Json& rows, Call call, Report& report) {
 
 }  // namespace
 
-void run_ttr_sweep_utils(const Json& file, Report& report) {
+void run_ttr_sweep_utils(Device&, const Json& file, Report& report) {
   run_calls(file.at("cases"), call_sweep, report);
   size_t index = 0;
   for (const Json& row : file.value("load_prompt_list_from_json", Json::array())) {
@@ -162,7 +162,7 @@ void run_ttr_sweep_utils(const Json& file, Report& report) {
   }
 }
 
-void run_ttr_comet_keys(const Json& file, Report& report) {
+void run_ttr_comet_keys(Device&, const Json& file, Report& report) {
   run_calls(file.at("cases"), call_key, report);
   size_t index = 0;
   for (const Json& row : file.value("empty_key_properties", Json::array())) {

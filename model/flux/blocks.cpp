@@ -10,9 +10,8 @@ Tensor attend(const op::Qkv& joint, const Tensor& weight, const BlockContext& co
               const std::string& trace_name) {
   observe(context.trace, trace_name + ".q_rope", joint.q);
   observe(context.trace, trace_name + ".k_rope", joint.k);
-  const AttentionCall call{
-      joint.q, joint.k, joint.v, context.tokens, layer, context.step, weight.dtype() != DType::f32};
-  return context.attention->forward(call);
+  return context.attention.forward(
+      {joint.q, joint.k, joint.v, context.tokens, layer, context.step, weight.dtype() != DType::f32});
 }
 
 }  // namespace
@@ -41,7 +40,7 @@ Tensor DoubleStream::finish(const Tensor& x, const Tensor& o, const std::vector<
   return op::gate_residual(y, m[5], mlp_out(mlp_in(a, op::Activation::gelu_tanh)), in_place ? x : Tensor());
 }
 
-DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContext& context, int layer) const {
+DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContext& context, int index) const {
   const std::vector<Tensor> mi = modulation(img.mod, context.silu_vec, 6);
   const std::vector<Tensor> mt = modulation(txt.mod, context.silu_vec, 6);
   const Tensor qkv_img = img.qkv(op::layer_norm_modulate(x.img, mi[0], mi[1], kEps));  // [B, I, 3H]
@@ -49,8 +48,8 @@ DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContex
   const op::Qkv joint =
       op::qk_norm_rope({{qkv_txt, txt.norm.query, txt.norm.key}, {qkv_img, img.norm.query, img.norm.key}},
                        context.rope, heads);
-  const std::string name = "double." + std::to_string(layer);
-  const Tensor o = attend(joint, img.qkv.weight, context, layer, name);
+  const std::string name = "double." + std::to_string(index);
+  const Tensor o = attend(joint, img.qkv.weight, context, index, name);
   // A part of one picture's tokens is dense where it lies; of several it is made dense by merging it alone.
   const bool one = o.dim(0) == 1;
   const Tensor all = one ? op::merge_heads(o) : Tensor();
@@ -79,19 +78,12 @@ Tensor SingleBlock::operator()(const Tensor& x, const BlockContext& context, int
   const std::vector<Tensor> m = modulation(mod, context.silu_vec, 3);
   const Tensor a = op::layer_norm_modulate(x, m[0], m[1], kEps);
   // Both linears are used in two parts, so neither [q | k | v | mlp] nor [o | mlp] is ever copied together.
-  const Tensor qkv =
-      op::linear(a, op::narrow(linear1.weight, 0, 0, 3 * hidden), op::narrow(linear1.bias, 0, 0, 3 * hidden));
-  const Tensor mlp =
-      op::linear(a, op::narrow(linear1.weight, 0, 3 * hidden, mlp_hidden),
-                 op::narrow(linear1.bias, 0, 3 * hidden, mlp_hidden), op::Activation::gelu_tanh);
+  const Tensor qkv = linear1.rows(a, 0, 3 * hidden),
+               mlp = linear1.rows(a, 3 * hidden, mlp_hidden, op::Activation::gelu_tanh);
   const std::string name = "single." + std::to_string(index);
   const op::Qkv joint = op::qk_norm_rope({{qkv, norm.query, norm.key}}, context.rope, heads);
   const Tensor o = op::merge_heads(attend(joint, linear1.weight, context, first + index, name));
-  const Tensor y = is_packed(linear2.weight.dtype())
-                       ? linear2(op::concat({o, mlp}, 2))  // packed rows can't be cut
-                       : op::add(op::linear(o, op::narrow(linear2.weight, 1, 0, hidden), linear2.bias),
-                                 op::linear(mlp, op::narrow(linear2.weight, 1, hidden, mlp_hidden)));
-  const Tensor out = op::gate_residual(x, m[2], y, context.in_place ? x : Tensor());
+  const Tensor out = op::gate_residual(x, m[2], linear2.joined(o, mlp), context.in_place ? x : Tensor());
   observe(context.trace, name, out);
   return out;
 }

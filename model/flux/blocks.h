@@ -5,10 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "model/attention/attention.h"
+#include "model/backbone.h"
 #include "model/flux/config.h"
 #include "model/layers.h"
-#include "model/trace.h"
 
 namespace vkflux {
 
@@ -41,16 +40,10 @@ struct QkNorm {
 /// `parts` vectors [B, H] from silu(vec)[B, H], in the order of the weight's rows.
 std::vector<Tensor> modulation(const Linear& lin, const Tensor& silu_vec, int64_t parts);
 
-/// What every block of one forward pass shares.
-struct BlockContext {
+/// A forward pass as its blocks see it.
+struct BlockContext : Pass {
   Tensor silu_vec;  // [B, H]
   Tensor rope;      // [1 or B, N, D/2, 2]
-  TokenLayout tokens;
-  StepInfo step;
-  AttentionBank* attention;
-  Trace* trace = nullptr;
-  /// Blocks write their result over their input (recorded passes, whose addresses are fixed; never taped).
-  bool in_place = false;
 };
 
 /// Text or image half of a double block.
@@ -87,8 +80,8 @@ struct DoubleBlock {
   struct Streams {
     Tensor img, txt;  // [B, I, H], [B, T, H]
   };
-  /// layer: the block's number, also in trace names "double.N.".
-  Streams operator()(const Streams& x, const BlockContext& context, int layer) const;
+  /// index: among double blocks, which are the first layers (trace names "double.N.").
+  Streams operator()(const Streams& x, const BlockContext& context, int index) const;
 };
 
 struct SingleBlock {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "autograd/tape.h"
+#include "model/flux/rope.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -20,8 +21,22 @@ void expect_shape(const char* name, const Tensor& x, const Shape& want) {
 
 }  // namespace
 
+BackboneLayout flux1_layout(const Flux1Config& c) {
+  BackboneLayout out;
+  out.family = "flux1";
+  for (int64_t i = 0; i < c.depth; ++i)
+    out.layers.push_back({fmt::format("double_blocks.{}", i), c.heads, c.head_dim, false});
+  for (int64_t i = 0; i < c.depth_single; ++i)
+    out.layers.push_back({fmt::format("single_blocks.{}", i), c.heads, c.head_dim, true});
+  out.geometry = {c.out_channels / 4, 2};
+  out.in_channels = c.in_channels;
+  out.guidance = c.guidance;
+  return out;
+}
+
 Flux1::Flux1(const Flux1Config& config)
-    : config_(config),
+    : Backbone(flux1_layout(config)),
+      config_(config),
       img_in_{config.in_channels, config.hidden},
       txt_in_{config.context_in_dim, config.hidden},
       time_in_(kTimeFeatures, config.hidden),
@@ -31,28 +46,52 @@ Flux1::Flux1(const Flux1Config& config)
   config_.check();
   for (int64_t i = 0; i < config.depth; ++i) double_.emplace_back(config);
   for (int64_t i = 0; i < config.depth_single; ++i) single_.emplace_back(config);
+  for (size_t i = 0; i < double_.size(); ++i)
+    parts_.push_back({layout().layers[i].name, static_cast<int>(i)});
+  if (!single_.empty()) parts_.push_back({"join"});
+  for (size_t i = double_.size(); i < layout().layers.size(); ++i)
+    parts_.push_back({layout().layers[i].name, static_cast<int>(i)});
 }
 
-void Flux1::check(const Flux1Inputs& in) const {
-  if (!in.img.defined() || in.img.rank() != 3) {
-    throw Error(ErrorCode::invalid_argument, "FLUX.1 input img must be [batch, tokens, channels]");
+void Flux1::prepare(PassInputs& in, std::span<const float> ids) const {
+  const Tensor txt = in.condition["txt"];
+  in.tokens.text = txt.dim(1);
+  in.tokens.image = in.x.dim(1);
+  Device& device = in.x.device();
+  if (!ids.empty()) {
+    in.positions = rope_table(device, ids, in.x.dim(0), config_.axes_dim, config_.theta);
+    return;
   }
-  if (!in.txt.defined() || in.txt.rank() != 3) {
+  const std::array<int64_t, 3> grid{in.tokens.text, in.tokens.rows, in.tokens.columns};
+  if (!positions_.defined() || &positions_.device() != &device || grid_ != grid) {
+    positions_ = rope_table(device, flux1_ids(grid[0], grid[1], grid[2]), 1, config_.axes_dim, config_.theta);
+    grid_ = grid;
+  }
+  in.positions = positions_;
+}
+
+void Flux1::check(const PassInputs& in) const {
+  const Tensor txt = in.condition["txt"];
+  if (!in.x.defined() || in.x.rank() != 3) {
+    throw Error(ErrorCode::invalid_argument, "FLUX.1 input x must be [batch, tokens, channels]");
+  }
+  if (!txt.defined() || txt.rank() != 3) {
     throw Error(ErrorCode::invalid_argument, "FLUX.1 input txt must be [batch, tokens, channels]");
   }
-  const int64_t batch = in.img.dim(0), tokens = in.txt.dim(1) + in.img.dim(1);
-  expect_shape("img", in.img, {batch, in.img.dim(1), config_.in_channels});
-  expect_shape("txt", in.txt, {batch, in.txt.dim(1), config_.context_in_dim});
-  expect_shape("y", in.y, {batch, config_.vec_in_dim});
+  const int64_t batch = in.x.dim(0), tokens = txt.dim(1) + in.x.dim(1);
+  expect_shape("x", in.x, {batch, in.x.dim(1), config_.in_channels});
+  expect_shape("txt", txt, {batch, txt.dim(1), config_.context_in_dim});
+  expect_shape("y", in.condition["y"], {batch, config_.vec_in_dim});
   expect_shape("t", in.t, {batch});
   if (config_.guidance) expect_shape("guidance", in.guidance, {batch});
-  const int64_t rope_batch = in.rope.defined() && in.rope.rank() == 4 && in.rope.dim(0) == 1 ? 1 : batch;
-  expect_shape("rope", in.rope, {rope_batch, tokens, config_.head_dim / 2, 2});
+  const int64_t positions_batch =
+      in.positions.defined() && in.positions.rank() == 4 && in.positions.dim(0) == 1 ? 1 : batch;
+  expect_shape("positions", in.positions, {positions_batch, tokens, config_.head_dim / 2, 2});
 }
 
-Tensor Flux1::conditioning(const Flux1Inputs& in, Trace* trace) const {
+Tensor Flux1::conditioning(const PassInputs& in, Trace* trace) const {
   const Tensor features = op::timestep_embedding(in.t, kTimeFeatures);
-  const Tensor time = time_in_(features), vector = vector_in_(in.y);
+  const Tensor time = time_in_(features), vector = vector_in_(in.condition["y"]);
   observe(trace, "timestep_embedding", features);
   observe(trace, "time_in", time);
   observe(trace, "vector_in", vector);
@@ -91,52 +130,48 @@ Tensor Flux1::run_single(size_t i, const Tensor& x, const BlockContext& context)
   return checkpoint(fn, {x, context.silu_vec}, tensors(parameters(block)))[0];
 }
 
-Flux1::Pass Flux1::begin(const Flux1Inputs& in, Trace* trace) {
+std::unique_ptr<Pass> Flux1::embed(const PassInputs& in, Trace* trace) {
   check(in);
-  const ProfileScope scope(in.img.device().profiler(), "embeddings");
-  Pass p{{op::silu(conditioning(in, trace)), in.rope, in.tokens, in.step, &attention_, trace},
-         {img_in_(in.img), txt_in_(in.txt)},
-         {}};
-  p.context.tokens.text = in.txt.dim(1);
-  p.context.tokens.image = in.img.dim(1);
-  observe(trace, "img_in", p.streams.img);
-  observe(trace, "txt_in", p.streams.txt);
+  const ProfileScope scope(in.x.device().profiler(), "embeddings");
+  auto p = std::make_unique<State>();
+  p->silu_vec = op::silu(conditioning(in, trace));
+  p->rope = in.positions;
+  p->streams = {img_in_(in.x), txt_in_(in.condition["txt"])};
+  p->tokens = in.tokens;
+  p->tokens.text = p->streams.txt.dim(1);
+  p->tokens.image = p->streams.img.dim(1);
+  observe(trace, "img_in", p->streams.img);
+  observe(trace, "txt_in", p->streams.txt);
   return p;
 }
 
-void Flux1::join(Pass& p) const {
-  p.x = op::concat({p.streams.txt, p.streams.img}, 1);
-  if (!p.context.in_place) p.streams = {};
+void Flux1::join(State& p) const {
+  p.joined = op::concat({p.streams.txt, p.streams.img}, 1);
+  if (!p.in_place) p.streams = {};
 }
 
-void Flux1::layer(int index, Pass& p) {
-  Profiler& profiler = p.context.silu_vec.device().profiler();
-  const int single = index - double_layers();
-  const ProfileScope scope(profiler, single < 0 ? "double_blocks" : "single_blocks",
-                           single < 0 ? index : single);
-  if (single < 0) {
-    p.streams = run_double(static_cast<size_t>(index), p.streams, p.context);
+void Flux1::run(size_t part, Pass& pass) {
+  State& p = static_cast<State&>(pass);
+  const int layer = parts_[part].layer;
+  if (layer < 0) return join(p);
+  Profiler& profiler = p.silu_vec.device().profiler();
+  const auto doubles = static_cast<int>(double_.size());
+  if (layer < doubles) {
+    const ProfileScope scope(profiler, "double_blocks", layer);
+    p.streams = run_double(static_cast<size_t>(layer), p.streams, p);
   } else {
-    p.x = run_single(static_cast<size_t>(single), p.x, p.context);
+    const ProfileScope scope(profiler, "single_blocks", layer - doubles);
+    p.joined = run_single(static_cast<size_t>(layer - doubles), p.joined, p);
   }
 }
 
-Tensor Flux1::finish(const Pass& p) const {
-  const Tensor& any = p.context.silu_vec;
-  const ProfileScope scope(any.device().profiler(), "final_layer");
-  if (single_.empty()) return final_(p.streams.img, p.context.silu_vec);
-  const Tensor img = op::narrow(p.x, 1, p.context.tokens.text, p.context.tokens.image);
+Tensor Flux1::finish(Pass& pass) {
+  const State& p = static_cast<const State&>(pass);
+  const ProfileScope scope(p.silu_vec.device().profiler(), "final_layer");
+  if (single_.empty()) return final_(p.streams.img, p.silu_vec);
+  const Tensor img = op::narrow(p.joined, 1, p.tokens.text, p.tokens.image);
   // Of one picture they are dense where they lie.
-  return final_(img.dim(0) == 1 ? img : op::clone(img), p.context.silu_vec);
-}
-
-Tensor Flux1::forward(const Flux1Inputs& in, Trace* trace) {
-  Pass pass = begin(in, trace);
-  for (int i = 0; i < layers(); ++i) {
-    if (i == double_layers()) join(pass);
-    layer(i, pass);
-  }
-  return finish(pass);
+  return final_(img.dim(0) == 1 ? img : op::clone(img), p.silu_vec);
 }
 
 InitRule flux1_init() {
@@ -147,6 +182,13 @@ InitRule flux1_init() {
     if (has("time_in") || has("vector_in") || has("guidance_in")) return {Init::Kind::normal, 0.02f};
     return xavier_uniform(p.shape);
   };
+}
+
+const StorageRules& flux1_storage() {
+  static const StorageRules rules{
+      {"img_in.", "txt_in.", "time_in.", "vector_in.", "guidance_in.", "final_layer."},
+      {"_mod.lin.", "modulation.lin."}};
+  return rules;
 }
 
 RowSplit flux1_row_split(const Flux1Config& c) {

@@ -1,7 +1,11 @@
 // The FLUX.1 transformer: velocity of packed latent tokens, given text, noise level and guidance. Every path
 // is differentiable.
+//
+// Its condition: "txt" [B, T, context_in_dim] and "y" [B, vec_in_dim]. Its layers: double blocks, then single
+// blocks, which are the replaceable ones.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,23 +15,11 @@
 
 namespace vkflux {
 
-struct Flux1Inputs {
-  Tensor img;          // [B, I, in_channels]
-  Tensor txt;          // [B, T, context_in_dim]
-  Tensor y;            // [B, vec_in_dim]
-  Tensor t;            // [B], 1 = noise
-  Tensor guidance;     // [B]; for models with a guidance embedder only
-  Tensor rope;         // [1 or B, T + I, D/2, 2] from rope_table()
-  TokenLayout tokens;  // text and image counts are filled in by forward()
-  StepInfo step;
-};
-
-class Flux1 {
+class Flux1 final : public Backbone {
  public:
   explicit Flux1(const Flux1Config& config);
 
   const Flux1Config& config() const { return config_; }
-  AttentionBank& attention() { return attention_; }
   /// Recompute every block's inside in backward instead of keeping it.
   void set_checkpointing(bool on) { checkpointing_ = on; }
 
@@ -47,43 +39,44 @@ class Flux1 {
     v.child("final_layer.", final_);
   }
 
-  /// A forward pass between two of its parts.
-  struct Pass {
-    BlockContext context;
-    DoubleBlock::Streams streams;  // through the double blocks
-    Tensor x;                      // [B, T + I, H] through the single blocks
-  };
-  /// The parts of forward(), in order: begin, every layer, join before the first single block, finish.
-  Pass begin(const Flux1Inputs& in, Trace* trace = nullptr);
-  void join(Pass& pass) const;
-  void layer(int index, Pass& pass);
-  Tensor finish(const Pass& pass) const;
-  int double_layers() const { return static_cast<int>(double_.size()); }
-  int layers() const { return static_cast<int>(double_.size() + single_.size()); }
-
-  /// [B, I, out_channels]. Error invalid_argument names the input whose shape doesn't fit.
-  Tensor forward(const Flux1Inputs& in, Trace* trace = nullptr);
+  void prepare(PassInputs& in, std::span<const float> ids = {}) const override;
+  const std::vector<PassPart>& parts() const override { return parts_; }
+  void run(size_t part, Pass& pass) override;
+  Tensor finish(Pass& pass) override;
 
  private:
-  void check(const Flux1Inputs& in) const;
-  Tensor conditioning(const Flux1Inputs& in, Trace* trace) const;  // vec [B, H]
+  struct State final : BlockContext {
+    DoubleBlock::Streams streams;  // through the double blocks
+    Tensor joined;                 // [B, T + I, H] through the single blocks
+  };
+  std::unique_ptr<Pass> embed(const PassInputs& in, Trace* trace) override;
+  void check(const PassInputs& in) const;
+  Tensor conditioning(const PassInputs& in, Trace* trace) const;  // vec [B, H]
+  void join(State& pass) const;
   DoubleBlock::Streams run_double(size_t i, const DoubleBlock::Streams& x, const BlockContext& context);
   Tensor run_single(size_t i, const Tensor& x, const BlockContext& context);
 
   Flux1Config config_;
+  std::vector<PassPart> parts_;
   Linear img_in_, txt_in_;
   MlpEmbedder time_in_, vector_in_, guidance_in_;
   std::vector<DoubleBlock> double_;
   std::vector<SingleBlock> single_;
   FinalLayer final_;
-  AttentionBank attention_;
   bool checkpointing_ = false;
+  // The positions of the last plain picture, which runs and training steps share.
+  mutable std::array<int64_t, 3> grid_{};
+  mutable Tensor positions_;
 };
 
+/// What is known of a transformer of this shape.
+BackboneLayout flux1_layout(const Flux1Config& config);
 /// How a transformer that is trained from scratch starts: Xavier for linears, zero for biases, for all
 /// modulations and for the final linear, N(0, 0.02) for the time, vector and guidance embedders, one for
 /// scales.
 InitRule flux1_init();
+/// The layers that everything passes through stay 16-bit, modulation layers are q8_0.
+const StorageRules& flux1_storage();
 /// How diffusers' layout splits a parameter's rows: q, k, v and the MLP's input.
 RowSplit flux1_row_split(const Flux1Config& config);
 

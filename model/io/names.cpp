@@ -82,7 +82,7 @@ void swap_row_halves(std::vector<float>& values) {
 }
 
 // Encodings of other quantisers, met in the wild: named, so that the message can say what the file is.
-void refuse_foreign_encoding(const Checkpoint& file) {
+void refuse_foreign_encoding(const TensorSource& file) {
   constexpr std::array<std::pair<std::string_view, std::string_view>, 15> kMarks{
       {{".quant_state.", "bitsandbytes"},
        {".absmax", "bitsandbytes"},
@@ -116,7 +116,7 @@ void refuse_foreign_encoding(const Checkpoint& file) {
 
 }  // namespace
 
-NamedTensors::NamedTensors(const Checkpoint& file, const NameTable& table) : file_(file) {
+NamedTensors::NamedTensors(const TensorSource& file, const NameTable& table) : file_(file) {
   refuse_foreign_encoding(file);
   std::string prefix;
   for (const std::string& p : table.prefixes) {

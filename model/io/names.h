@@ -42,7 +42,7 @@ class NamedTensors {
  public:
   /// Error format when two tensors of the file claim the same place (fused and split forms of one weight,
   /// say).
-  NamedTensors(const Checkpoint& file, const NameTable& table);
+  NamedTensors(const TensorSource& file, const NameTable& table);
 
   bool has(const std::string& ours) const { return entries_.count(ours) != 0; }
   /// The assembled shape. Error format when it is missing.
@@ -74,7 +74,7 @@ class NamedTensors {
   void assemble(const std::string& ours, Entry& e);
   void read_stacked(const Entry& e, DType to, uint64_t first, std::span<std::byte> out) const;
 
-  const Checkpoint& file_;
+  const TensorSource& file_;
   std::map<std::string, Entry> entries_;
 };
 

@@ -3,7 +3,8 @@
 #include <numeric>
 #include <utility>
 
-#include "model/io/safetensors.h"
+#include "model/io/file.h"
+#include "model/io/tensor_source.h"
 
 namespace vkflux::io {
 

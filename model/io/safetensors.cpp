@@ -2,48 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <bit>
-#include <cmath>
-#include <cstring>
 #include <filesystem>
-#include <numeric>
-#include <optional>
 
 #include "model/io/safetensors_header.h"
-#include "model/io/values.h"
 #include "vk/error.h"
 
 namespace vkflux::io {
 namespace {
 
 constexpr uint64_t kMaxHeader = 100'000'000;
-struct DTypeRow {
-  FileDType dtype;
-  std::string_view name;
-  size_t size;
-};
-constexpr std::array<DTypeRow, 15> kDTypes{{{FileDType::f64, "F64", 8},
-                                            {FileDType::f32, "F32", 4},
-                                            {FileDType::f16, "F16", 2},
-                                            {FileDType::bf16, "BF16", 2},
-                                            {FileDType::f8_e4m3, "F8_E4M3", 1},
-                                            {FileDType::f8_e5m2, "F8_E5M2", 1},
-                                            {FileDType::i64, "I64", 8},
-                                            {FileDType::i32, "I32", 4},
-                                            {FileDType::i16, "I16", 2},
-                                            {FileDType::i8, "I8", 1},
-                                            {FileDType::u64, "U64", 8},
-                                            {FileDType::u32, "U32", 4},
-                                            {FileDType::u16, "U16", 2},
-                                            {FileDType::u8, "U8", 1},
-                                            {FileDType::boolean, "BOOL", 1}}};
-
-const DTypeRow& row(FileDType t) {
-  return *std::find_if(kDTypes.begin(), kDTypes.end(), [&](const auto& r) { return r.dtype == t; });
-}
-
 [[noreturn]] void bad(const std::string& path, const std::string& what) {
   throw Error(ErrorCode::format, fmt::format("{}: {}", path, what));
 }
@@ -70,63 +39,10 @@ void refuse_other_formats(const std::string& path, std::string_view start) {
   }
 }
 
-int64_t decode_int(FileDType t, const std::byte* p) {
-  const auto as = [&]<class T>(T v) {
-    std::memcpy(&v, p, sizeof(T));
-    return static_cast<int64_t>(v);
-  };
-  switch (t) {
-    case FileDType::i64:
-      return as(int64_t{});
-    case FileDType::i32:
-      return as(int32_t{});
-    case FileDType::i16:
-      return as(int16_t{});
-    case FileDType::i8:
-      return as(int8_t{});
-    case FileDType::u64:
-      return as(uint64_t{});
-    case FileDType::u32:
-      return as(uint32_t{});
-    case FileDType::u16:
-      return as(uint16_t{});
-    default:
-      return as(uint8_t{});
-  }
-}
-
-bool is_float(FileDType t) {
-  return t <= FileDType::f8_e5m2;
-}
-
 }  // namespace
 
-size_t size_of(FileDType t) {
-  return row(t).size;
-}
-std::string_view name(FileDType t) {
-  return row(t).name;
-}
-
-int64_t TensorInfo::numel() const {
-  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
-}
-
-std::vector<float> decode_f32(FileDType dtype, std::span<const std::byte> bytes) {
-  std::vector<float> out(bytes.size() / size_of(dtype));
-  convert(dtype, bytes, DType::f32, std::as_writable_bytes(std::span(out)));
-  return out;
-}
-
-std::optional<FileDType> file_dtype(std::string_view name) {
-  for (const DTypeRow& r : kDTypes) {
-    if (r.name == name) return r.dtype;
-  }
-  return std::nullopt;
-}
-
 SafetensorsFile::SafetensorsFile(const std::string& path)
-    : path_(path), file_((refuse_other_formats(path, {}), path)) {
+    : TensorSource(path), file_((refuse_other_formats(path, {}), path)) {
   if (file_.size() < 8) bad(path, fmt::format("{} bytes are too short for a safetensors file", file_.size()));
   std::array<char, 8> start{};
   file_.read(0, std::as_writable_bytes(std::span(start)));
@@ -144,49 +60,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path)
   metadata_ = std::move(header.metadata);
 }
 
-const TensorInfo& SafetensorsFile::info(const std::string& name) const {
-  const auto it = tensors_.find(name);
-  if (it != tensors_.end()) return it->second;
-  std::vector<std::string> names;
-  for (const auto& [k, v] : tensors_) names.push_back(k);
-  bad(path_, fmt::format("tensor {} is missing{}", shown(name), nearest(name, names)));
-}
-
-void SafetensorsFile::read(const TensorInfo& t, uint64_t offset, std::span<std::byte> out) const {
-  if (offset > t.end - t.begin || out.size() > t.end - t.begin - offset)
-    throw Error(ErrorCode::invalid_argument, fmt::format("{}: {} bytes from byte {} on are beyond tensor {}",
-                                                         path_, out.size(), offset, shown(t.name)));
+void SafetensorsFile::read_range(const TensorInfo& t, uint64_t offset, std::span<std::byte> out) const {
   file_.read(data_start_ + t.begin + offset, out);
-}
-
-std::vector<std::byte> SafetensorsFile::read_bytes(const std::string& name) const {
-  const TensorInfo& t = info(name);
-  std::vector<std::byte> out(t.end - t.begin);
-  read(t, 0, out);
-  return out;
-}
-
-std::vector<float> SafetensorsFile::read_f32(const std::string& name) const {
-  const TensorInfo& t = info(name);
-  if (!is_float(t.dtype))
-    bad(path_,
-        fmt::format("tensor {} is {}, a floating-point one is needed", shown(name), io::name(t.dtype)));
-  return decode_f32(t.dtype, read_bytes(name));
-}
-
-std::vector<int32_t> SafetensorsFile::read_i32(const std::string& name) const {
-  const TensorInfo& t = info(name);
-  if (is_float(t.dtype))
-    bad(path_, fmt::format("tensor {} is {}, an integer one is needed", shown(name), io::name(t.dtype)));
-  const std::vector<std::byte> raw = read_bytes(name);
-  std::vector<int32_t> out(raw.size() / size_of(t.dtype));
-  for (size_t i = 0; i < out.size(); ++i) {
-    const int64_t v = decode_int(t.dtype, raw.data() + i * size_of(t.dtype));
-    if (v < INT32_MIN || v > INT32_MAX)
-      bad(path_, fmt::format("tensor {} holds {}, which doesn't fit 32 bits", shown(name), v));
-    out[i] = static_cast<int32_t>(v);
-  }
-  return out;
 }
 
 }  // namespace vkflux::io

@@ -5,80 +5,26 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <memory>
-#include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "model/io/file.h"
+#include "model/io/tensor_source.h"
 
 namespace vkflux::io {
 
-enum class FileDType { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
-size_t size_of(FileDType t);
-std::string_view name(FileDType t);  // as in the file: "F32"
-std::optional<FileDType> file_dtype(std::string_view name);
-
-/// Decodes values of a floating-point dtype.
-std::vector<float> decode_f32(FileDType dtype, std::span<const std::byte> bytes);
-
-struct TensorInfo {
-  std::string name;
-  FileDType dtype = FileDType::f32;
-  std::vector<int64_t> shape;
-  uint64_t begin = 0, end = 0;  // bytes in the data area
-  int64_t numel() const;
-};
-
-class SafetensorsFile {
+/// Error io or format, naming the file and the tensor; the ranges of all tensors lie within the file as it
+/// was opened.
+class SafetensorsFile : public TensorSource {
  public:
-  /// Error io or format, naming the file and the tensor.
   explicit SafetensorsFile(const std::string& path);
 
-  const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  bool has(const std::string& name) const { return tensors_.count(name) != 0; }
-  const TensorInfo& info(const std::string& name) const;
-  /// Bytes [offset, offset + out.size()) of the tensor.
-  void read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const;
-  std::vector<std::byte> read_bytes(const std::string& name) const;
-  std::vector<float> read_f32(const std::string& name) const;    // any floating-point dtype
-  std::vector<int32_t> read_i32(const std::string& name) const;  // any integer dtype; values must fit
-  const std::string& path() const { return path_; }
-
  private:
-  std::string path_;
+  void read_range(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const override;
+
   ReadFile file_;
   uint64_t data_start_ = 0;
-  std::map<std::string, TensorInfo> tensors_;
-  std::map<std::string, std::string> metadata_;
-};
-
-/// One or more files seen as one set of tensors: a .safetensors file, a *.safetensors.index.json, or a folder
-/// that holds {model,diffusion_pytorch_model}.safetensors[.index.json]. A tensor in two shards, or one that
-/// is not in the shard that the index names, is Error format; one that the index doesn't list is left out
-/// with a warning.
-class Checkpoint {
- public:
-  explicit Checkpoint(const std::string& path);
-  const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
-  bool has(const std::string& name) const { return tensors_.count(name) != 0; }
-  const TensorInfo& info(const std::string& name) const;
-  void read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const;
-  std::vector<float> read_f32(const std::string& name) const;
-  const std::string& path() const { return path_; }
-  const std::map<std::string, std::string>& metadata() const { return files_.front()->metadata(); }
-  const std::vector<std::string>& warnings() const { return warnings_; }
-
- private:
-  void add_shards(const std::string& index);
-  std::string path_;
-  std::vector<std::string> warnings_;
-  std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  std::map<std::string, TensorInfo> tensors_;
-  std::map<std::string, size_t> owner_;
 };
 
 struct TensorData {
@@ -96,8 +42,5 @@ TensorData tensor_data(std::string name, std::vector<int64_t> shape, std::span<c
 /// or where the bytes don't fit the shape.
 void write_safetensors(const std::string& path, const std::vector<TensorData>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
-
-/// Up to three of `candidates` that look like `name`, for error messages.
-std::string nearest(const std::string& name, const std::vector<std::string>& candidates);
 
 }  // namespace vkflux::io

@@ -5,7 +5,7 @@
 #include <span>
 
 #include "autograd/tensor.h"
-#include "model/io/safetensors.h"
+#include "model/io/tensor_source.h"
 
 namespace vkflux::io {
 

@@ -7,7 +7,7 @@
 #include <random>
 
 #include "autograd/ops.h"
-#include "model/sampler/philox.h"
+#include "model/philox.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -76,12 +76,11 @@ std::vector<float> philox_normal(uint64_t seed, size_t n, uint32_t draw) {
   return out;
 }
 
-Tensor initial_noise(Device& device, int64_t batch, const Shape& shape, uint64_t seed, NoiseMode mode) {
+Tensor initial_noise(Device& device, std::span<const uint64_t> seeds, const Shape& shape, NoiseMode mode) {
   Shape one{1};
   for (const int64_t d : shape) one.push_back(d);
   std::vector<Tensor> images;
-  for (int64_t b = 0; b < batch; ++b) {
-    const uint64_t s = seed + static_cast<uint64_t>(b);
+  for (const uint64_t s : seeds) {
     if (mode == NoiseMode::counter) {
       images.push_back(op::normal(device, one, s, 0));
       continue;
@@ -91,6 +90,12 @@ Tensor initial_noise(Device& device, int64_t batch, const Shape& shape, uint64_t
     images.push_back(Tensor::from(device, std::span<const float>(host), one));
   }
   return images.size() == 1 ? images[0] : op::concat(images, 0);
+}
+
+std::vector<uint64_t> seeds_from(uint64_t first, int64_t n) {
+  std::vector<uint64_t> out;
+  for (int64_t i = 0; i < n; ++i) out.push_back(first + static_cast<uint64_t>(i));
+  return out;
 }
 
 }  // namespace vkflux

@@ -1,8 +1,9 @@
 // Starting noise. Three generators; the same seed gives different pictures with each. Every image of a batch
-// uses its own seed (seed + b), so it can be made again alone.
+// has its own seed, so it can be made again alone.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,9 @@ std::vector<float> mersenne_normal(uint64_t seed, size_t n);
 /// Draw number `draw` of a Philox stream.
 std::vector<float> philox_normal(uint64_t seed, size_t n, uint32_t draw = 0);
 
-/// [batch, shape...] on the device; image b from seed + b.
-Tensor initial_noise(Device& device, int64_t batch, const Shape& shape, uint64_t seed, NoiseMode mode);
+/// [seeds, shape...] on the device, one picture for each seed.
+Tensor initial_noise(Device& device, std::span<const uint64_t> seeds, const Shape& shape, NoiseMode mode);
+/// `n` seeds counted up from the first one.
+std::vector<uint64_t> seeds_from(uint64_t first, int64_t n);
 
 }  // namespace vkflux

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "model/load.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -175,6 +176,11 @@ ClipText::Output ClipText::forward(const TokenIds& ids, Trace* trace) const {
   return {x, op::gather_rows(op::reshape(x, {batch * length, config_.width}), rows)};
 }
 
+const StorageRules& clip_storage() {
+  static const StorageRules rules{{"text_model."}, {}};
+  return rules;
+}
+
 InitRule clip_init() {
   return [](const Param& p) -> Init {
     const auto has = [&](std::string_view part) { return p.name.find(part) != std::string::npos; };
@@ -183,6 +189,17 @@ InitRule clip_init() {
     if (has("position_embedding")) return {Init::Kind::normal, 0.02f};
     return p.shape.rank() < 2 ? Init{} : xavier_uniform(p.shape);
   };
+}
+
+ComponentKind clip_component() {
+  return {"clip text encoder",
+          [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
+            const io::NamedTensors named(file, io::clip_names());
+            if (!named.has("text_model.embeddings.token_embedding.weight")) return {};
+            ClipTextConfig config = infer_clip_config(shapes_of(named));
+            if (json.is_object() && json.contains("num_attention_heads")) apply_clip_json(config, json);
+            return clip_json(config);
+          }};
 }
 
 }  // namespace vkflux

@@ -7,9 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "model/component.h"
 #include "model/io/json.h"
 #include "model/layers.h"
 #include "model/trace.h"
+#include "model/weight_storage.h"
 
 namespace vkflux {
 
@@ -33,6 +35,7 @@ ClipTextConfig infer_clip_config(const std::map<std::string, Shape>& shapes);
 /// that old configs state for eos_token_id stands for the last id of the vocabulary.
 void apply_clip_json(ClipTextConfig& config, const io::Json& json);
 io::Json clip_json(const ClipTextConfig& config);
+ComponentKind clip_component();
 
 struct ClipLayer {
   int64_t heads = 0;
@@ -85,6 +88,8 @@ class ClipText {
   NormAffine final_norm_;
 };
 
+/// All of CLIP stays 16-bit.
+const StorageRules& clip_storage();
 /// Xavier for linears, N(0, 0.1) for token and N(0, 0.02) for position embeddings.
 InitRule clip_init();
 

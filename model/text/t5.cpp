@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/load.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -162,6 +163,11 @@ Tensor T5Encoder::forward(const TokenIds& ids, Trace* trace) const {
   return op::rms_norm(x, final_norm_, config_.eps);
 }
 
+const StorageRules& t5_storage() {
+  static const StorageRules rules{{"shared.", "relative_attention_bias"}, {}};
+  return rules;
+}
+
 InitRule t5_init(const T5Config& config) {
   return [c = config](const Param& p) -> Init {
     const auto normal = [](int64_t inverse_variance) {
@@ -175,6 +181,16 @@ InitRule t5_init(const T5Config& config) {
     if (has("SelfAttention.q.")) return normal(c.width * c.head_dim);
     return normal(p.shape[1]);
   };
+}
+
+ComponentKind t5_component() {
+  return {"t5 encoder", [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
+            const io::NamedTensors named(file, io::t5_names());
+            if (!named.has("shared.weight") || named.count("encoder.block.") == 0) return {};
+            T5Config config = infer_t5_config(shapes_of(named));
+            if (json.is_object() && json.contains("feed_forward_proj")) apply_t5_json(config, json);
+            return t5_json(config);
+          }};
 }
 
 }  // namespace vkflux

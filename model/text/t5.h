@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "model/component.h"
 #include "model/text/clip.h"
 
 namespace vkflux {
@@ -24,6 +25,7 @@ T5Config infer_t5_config(const std::map<std::string, Shape>& shapes);
 /// feed_forward_proj but gated-gelu is error unsupported.
 void apply_t5_json(T5Config& config, const io::Json& json);
 io::Json t5_json(const T5Config& config);
+ComponentKind t5_component();
 
 /// Bucket of key position - query position (bidirectional).
 int32_t t5_bucket(int64_t relative, int64_t buckets = 32, int64_t max_distance = 128);
@@ -80,6 +82,8 @@ class T5Encoder {
   std::vector<T5Block> blocks_;
 };
 
+/// The tables stay 16-bit.
+const StorageRules& t5_storage();
 /// N(0, 1) for the embedding, N(0, 1/(width head_dim)) for q, N(0, 1/fan in) for the other linears,
 /// N(0, 1/width) for the position bias.
 InitRule t5_init(const T5Config& config);

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "model/io/json.h"
-#include "model/io/safetensors.h"
+#include "model/io/tensor_source.h"
 #include "model/layers.h"
 #include "model/trace.h"
 
@@ -30,7 +30,7 @@ struct AutoencoderConfig {
 };
 
 /// Levels of an autoencoder file in BFL or diffusers names (io::vae_names needs them), 1 to 8.
-int64_t autoencoder_levels(const io::Checkpoint& file);
+int64_t autoencoder_levels(const io::TensorSource& file);
 /// From the tensors of a checkpoint in BFL names; groups become 32, or the narrowest width when that is less.
 AutoencoderConfig infer_autoencoder_config(const std::map<std::string, Shape>& shapes);
 /// What shapes can't tell, from diffusers' vae/config.json: scaling_factor, shift_factor, norm_num_groups.

@@ -62,7 +62,7 @@ void AutoencoderConfig::check() const {
   check_as(ErrorCode::invalid_argument, *this);
 }
 
-int64_t autoencoder_levels(const io::Checkpoint& file) {
+int64_t autoencoder_levels(const io::TensorSource& file) {
   int64_t levels = 1;
   for (const auto& [name, info] : file.tensors()) {
     for (int64_t i = levels; i < kMaxLevels; ++i) {

@@ -15,9 +15,10 @@
 #include <vector>
 
 #include "app/cli/cli.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/io/file.h"
 #include "tests/harness/gpu.h"
+#include "tests/harness/tiny_pipeline.h"
 
 namespace vkflux::cli {
 namespace {
@@ -46,7 +47,7 @@ class ControllerCli : public ::testing::Test {
     folder_ = fs::temp_directory_path() / ("vkflux_controller_cli_" + std::to_string(getpid()));
     fs::create_directories(folder_);
     Students s;
-    s.model = {"flux1", 64, 3, 2, 4};
+    s.model = test::student_layout(3, 64, 2, 4);
     s.config.head_dim = 64;
     s.config.feature_dim = 32;
     s.options.landmarks.min = 2;
@@ -59,11 +60,13 @@ class ControllerCli : public ::testing::Test {
       student->readiness.ema_cosine_dist = 0.05;
       student->readiness.updates = 100;
       student->readiness.ready = true;
-      s.layers[i] = student;
+      s.layers["single_blocks." + std::to_string(i)] = student;
     }
     save_students(path("ttr"), s, io::FileDType::f32);
-    s.layers[0]->readiness.ready = s.layers[1]->readiness.ready = s.layers[2]->readiness.ready = false;
-    for (auto& [index, student] : s.layers) student->readiness.ema_cosine_dist = 0.9;
+    for (auto& [name, student] : s.layers) {
+      student->readiness.ready = false;
+      student->readiness.ema_cosine_dist = 0.9;
+    }
     save_students(path("raw"), s, io::FileDType::f32);
     io::atomic_write(path("prompts.txt"), "red apple\n# a remark\ndog face\nrocket\n");
   }

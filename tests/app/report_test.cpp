@@ -8,7 +8,7 @@
 #include "app/cli/cli.h"
 #include "app/frontier.h"
 #include "app/frontier_plot.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/io/file.h"
 #include "tests/app/cli_fixture.h"
 #include "tests/harness/tiny_pipeline.h"

@@ -5,9 +5,9 @@
 
 #include "app/cli/cli.h"
 #include "app/sweep/seeds.h"
-#include "model/hkr/controller.h"
 #include "model/io/file.h"
 #include "model/io/png.h"
+#include "model/routing/controller.h"
 #include "tests/app/cli_fixture.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"
@@ -115,20 +115,20 @@ TEST_F(SampleCli, TracesEveryAttention) {
   json(sample("--ttr " + students(true) + " --layers 0,2 --steps 2 --trace " + path("t.json") + " --out " +
               path("a.png")));
   const Json t = Json::parse(io::read_file(path("t.json")));
-  EXPECT_EQ(t.at("single_blocks"), 3);
+  EXPECT_EQ(t.at("replaceable_layers"), 3);
   ASSERT_EQ(t.at("steps").size(), 2u);
   for (const Json& step : t.at("steps")) {
     ASSERT_EQ(step.at("layers").size(), 2u * 4);  // two passes for the guidance
     for (const Json& layer : step.at("layers")) {
-      const std::string block = layer.at("block");
-      const bool student = block == "single.0" || block == "single.2";
+      const std::string block = layer.at("name");
+      const bool student = block == "single_blocks.0" || block == "single_blocks.2";
       EXPECT_EQ(layer.at("kind"), student ? "hkr" : "full") << block;
       EXPECT_GT(layer.at("ms").get<double>(), 0);
       EXPECT_GT(layer.at("flops").get<double>(), 0);
       EXPECT_EQ(layer.at("flops") == layer.at("full_flops"), !student);
     }
     EXPECT_EQ(step.at("layers")[7].at("pass"), 1);
-    EXPECT_EQ(step.at("layers")[7].at("block"), "single.2");
+    EXPECT_EQ(step.at("layers")[7].at("name"), "single_blocks.2");
   }
 }
 

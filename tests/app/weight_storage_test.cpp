@@ -2,17 +2,22 @@
 #include <gtest/gtest.h>
 
 #include "app/picture_metrics.h"
-#include "model/load.h"
-#include "model/weight_storage.h"
+#include "model/flux/transformer.h"
+#include "model/text/t5.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"
 
 namespace vkflux {
 namespace {
 
-DType storage(const char* name, const Shape& shape, DType wanted,
+// By the rules of the model that has a parameter of this name.
+DType storage(const std::string& name, const Shape& shape, DType wanted,
               io::FileDType stored = io::FileDType::bf16) {
-  return storage_of({name, shape, nullptr}, wanted, stored);
+  const bool t5 = name.starts_with("encoder.") || name.starts_with("shared.");
+  const StorageRules& rules = name.starts_with("text_model.") ? clip_storage()
+                              : t5                            ? t5_storage()
+                                                              : flux1_storage();
+  return storage_of(rules, {name, shape, nullptr}, wanted, stored);
 }
 
 TEST(WeightStorage, PlainTypesTakeEveryMatrix) {
@@ -48,8 +53,10 @@ TEST(WeightStorage, ModulationAndShortRows) {
     EXPECT_EQ(storage(name, wide, DType::q4_k), DType::q8_0);
     EXPECT_EQ(storage(name, wide, DType::f8_e4m3), DType::q8_0);
   }
-  EXPECT_EQ(misfits({{block, wide, nullptr}, {"img_in.weight", odd, nullptr}}, DType::q4_k), "");
-  const std::string text = misfits({{block, wide, nullptr}, {"a.weight", narrow, nullptr}}, DType::q4_k);
+  EXPECT_EQ(misfits(flux1_storage(), {{block, wide, nullptr}, {"img_in.weight", odd, nullptr}}, DType::q4_k),
+            "");
+  const std::string text =
+      misfits(flux1_storage(), {{block, wide, nullptr}, {"a.weight", narrow, nullptr}}, DType::q4_k);
   EXPECT_NE(text.find("1 of 2 matrices"), std::string::npos) << text;
   EXPECT_NE(text.find("a.weight [64, 96]"), std::string::npos) << text;
 }
@@ -61,7 +68,7 @@ TEST(WeightStorage, TheMiniatureDrawsTheSamePicture) {
   request.seed = 5;
   request.steps = 2;
   const auto draw = [&](DType weights, std::string* remark) {
-    PipelineOptions options;
+    ModelOptions options;
     options.weights = weights;
     options.remark = [&](const std::string& text) { *remark += text; };
     const auto pipeline =
@@ -83,7 +90,7 @@ TEST(WeightStorage, Fp8HoldsShortRows) {
   request.prompts = {"a cat"};
   std::vector<RgbImage> images;
   for (const DType t : {DType::f16, DType::f8_e4m3}) {
-    PipelineOptions options;
+    ModelOptions options;
     options.weights = t;
     images.push_back(Pipeline::load(test::device(), test::tiny_pipeline(), options)
                          ->generate(request)

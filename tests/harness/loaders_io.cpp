@@ -51,10 +51,9 @@ std::vector<std::string> flux_corpus() {
                              tensor("norm_out.linear.bias", {4}), tensor("proj_out.bias", {3})})};
 }
 
-void use(const io::Checkpoint& file) {
+void use(const io::TensorSource& file) {
   for (const auto& [name, info] : file.tensors()) {
-    std::vector<std::byte> bytes(info.end - info.begin);
-    file.read(info, 0, bytes);
+    file.read_bytes(name);
   }
 }
 
@@ -70,8 +69,8 @@ void use_safetensors(const std::string& path) {
 }
 
 void use_names(const std::string& path) {
-  const io::Checkpoint file(path);
-  const io::NamedTensors named(file, io::flux1_names());
+  const auto file = io::open_tensors(path);
+  const io::NamedTensors named(*file, io::flux1_names());
   named.count("double_blocks.");
   for (const std::string& name : named.names()) {
     named.shape(name);
@@ -127,7 +126,7 @@ std::vector<LoaderCase> io_loaders() {
       {"index",
        "m.safetensors.index.json",
        {index},
-       [](const std::string& p) { use(io::Checkpoint(p)); },
+       [](const std::string& p) { use(*io::open_tensors(p)); },
        {},
        write_shards},
       {"json", "x.json", {json, "[]"}, [](const std::string& p) { io::read_json(p); }},

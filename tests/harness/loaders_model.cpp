@@ -1,15 +1,16 @@
 // The files of a checkpoint folder, each damaged while the others are good, and files of students.
 #include <filesystem>
 
-#include "model/hkr/controller.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/io/file.h"
 #include "model/pipeline.h"
+#include "model/routing/controller.h"
 #include "model/vae/load.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/loaders.h"
 #include "tests/harness/temp_folder.h"
 #include "tests/harness/tiny_checkpoint.h"
+#include "tests/harness/tiny_pipeline.h"
 
 namespace vkflux::test {
 namespace {
@@ -44,7 +45,7 @@ LoaderCase part(const std::string& name, const std::string& file, const Use& use
   return c;
 }
 
-const StudentModel kModel{"flux1", 16, 1, 1, 3};
+const BackboneLayout kModel = tiny_student_model();
 
 // Params without tensors as the entries of a file.
 void append(const std::vector<Param>& params, const std::string& prefix, std::vector<io::TensorData>& out) {
@@ -94,7 +95,7 @@ LoaderCase students() {
 
 LoaderCase controller() {
   ControllerConfig config;
-  config.layers = kModel.single_blocks;
+  config.layers = static_cast<int64_t>(kModel.replaceable().size());
   config.embed_dim = 8;
   config.hidden_dim = 16;
   ControllerNet net(config);
@@ -116,9 +117,8 @@ LoaderCase controller() {
 }  // namespace
 
 std::vector<LoaderCase> model_loaders() {
-  const Use nothing = [](Pipeline&) {}, transformer = [](Pipeline&p) { p.transformer(); },
-            autoencoder = [](Pipeline&p) { p.autoencoder(); },
-            encode = [](Pipeline&p) { p.encode({"a cat"}); };
+  const Use nothing = [](Pipeline&) {}, transformer = [](Pipeline&p) { p.backbone(); },
+            autoencoder = [](Pipeline&p) { p.codec(); }, encode = [](Pipeline&p) { p.encode({"a cat"}); };
   LoaderCase vae_folder = part("vae_folder", "vae/config.json", {});
   vae_folder.load = [](const std::string& path) {
     load_autoencoder(device(), fs::path(path).parent_path().string());
@@ -130,7 +130,7 @@ std::vector<LoaderCase> model_loaders() {
       part("clip_encoder_config", "text_encoder/config.json", encode),
       part("t5_encoder_config", "text_encoder_2/config.json", encode),
       part("scheduler_config", "scheduler/scheduler_config.json",
-           [](Pipeline& p) { p.schedule().levels(4, 16); }),
+           [](Pipeline& p) { p.info().schedule.levels(4, 16); }),
       part("transformer_weights", "transformer/diffusion_pytorch_model.safetensors", transformer),
       part("vae_weights", "vae/diffusion_pytorch_model.safetensors", autoencoder),
       part("clip_encoder_weights", "text_encoder/model.safetensors", encode),

@@ -11,6 +11,7 @@
 #include "tests/harness/gpu.h"
 #include "tests/harness/loaders.h"
 #include "tests/harness/temp_folder.h"
+#include "tests/harness/tiny_pipeline.h"
 #include "train/controller/policy_trainer.h"
 #include "train/data/dataset.h"
 #include "train/data/emoji_list.h"
@@ -61,11 +62,11 @@ void use_training_checkpoint(const std::string& path) {
   TwoTensors().load(path);
 }
 
-const StudentModel kModel{"flux1", 16, 1, 1, 3};
+const BackboneLayout kModel = tiny_student_model();
 
 ControllerConfig small_controller() {
   ControllerConfig c;
-  c.layers = kModel.single_blocks;
+  c.layers = static_cast<int64_t>(kModel.replaceable().size());
   c.embed_dim = 8;
   c.hidden_dim = 16;
   return c;

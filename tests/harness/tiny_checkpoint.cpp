@@ -1,4 +1,5 @@
 #include "tests/harness/tiny_checkpoint.h"
+#include "model/sampler/schedule.h"
 
 #include <filesystem>
 #include <vector>
@@ -7,7 +8,6 @@
 #include "model/io/file.h"
 #include "model/io/names.h"
 #include "model/module.h"
-#include "model/pipeline_save.h"
 #include "model/text/clip.h"
 #include "model/text/t5.h"
 #include "model/text/tokenizer.h"

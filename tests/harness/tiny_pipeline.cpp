@@ -5,8 +5,9 @@
 
 #include <filesystem>
 
-#include "model/pipeline_save.h"
+#include "model/flux/files.h"
 #include "model/text/tokenizer.h"
+#include "model/vae/load.h"
 #include "tests/harness/gpu.h"
 
 namespace vkflux::test {
@@ -79,14 +80,15 @@ Folder::Folder() {
   randomise(autoencoder, 2);
   randomise(clip_model, 3);
   randomise(t5_model, 4);
-  PipelineDefaults defaults;
+  SamplingDefaults defaults;
   defaults.steps = 3;
   defaults.cfg = 2;
   defaults.width = 16;
   defaults.height = 8;
   defaults.txt_tokens = 6;
-  save_pipeline(path, {transformer, autoencoder, clip_model, t5_model, Schedule::flux1_schnell(), defaults,
-                       kTokenizers + "clip", kTokenizers + "t5"});
+  save_autoencoder(path + "/vae", autoencoder, defaults.width);
+  save_flux1(path, {transformer, clip_model, t5_model, kTokenizers + "clip", kTokenizers + "t5",
+                    path + "/vae", Schedule::flux1_schnell(), defaults, io::FileDType::f16});
 }
 
 }  // namespace
@@ -96,30 +98,36 @@ const std::string& tiny_pipeline() {
   return folder.path;
 }
 
-StudentModel tiny_student_model() {
-  StudentModel m;
-  m.head_dim = 16;
-  m.heads = 1;
-  m.double_blocks = 1;
-  m.single_blocks = 3;
-  return m;
+BackboneLayout student_layout(int64_t heads, int64_t head_dim, int double_blocks, int single_blocks) {
+  BackboneLayout out;
+  out.family = "flux1";
+  for (int i = 0; i < double_blocks; ++i)
+    out.layers.push_back({"double_blocks." + std::to_string(i), heads, head_dim, false});
+  for (int i = 0; i < single_blocks; ++i)
+    out.layers.push_back({"single_blocks." + std::to_string(i), heads, head_dim, true});
+  return out;
 }
 
-Students random_students(const StudentModel& model, bool ready) {
+BackboneLayout tiny_student_model() {
+  return student_layout(1, 16, 1, 3);
+}
+
+Students random_students(const BackboneLayout& model, bool ready) {
   Students s;
   s.model = model;
-  s.config.head_dim = model.head_dim;
+  s.config.head_dim = model.layers.back().head_dim;
   s.config.feature_dim = 32;
-  for (int b = 0; b < model.single_blocks; ++b) {
+  uint64_t seed = 0;
+  for (const int place : model.replaceable()) {
     auto student = std::make_shared<Student>();
     student->layer = std::make_shared<HkrLayer>(s.config, s.options);
     auto params = parameters(*student->layer);
     allocate(params, device());
-    initialise(params, hkr_init(s.config), static_cast<uint64_t>(b));
+    initialise(params, hkr_init(s.config), seed++);
     student->readiness.ready = ready;
     student->readiness.updates = 100;
     student->readiness.ema_cosine_dist = ready ? 0.01 : 0.9;
-    s.layers[b] = student;
+    s.layers[model.layers[static_cast<size_t>(place)].name] = student;
   }
   return s;
 }

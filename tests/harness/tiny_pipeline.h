@@ -4,15 +4,17 @@
 
 #include <string>
 
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 
 namespace vkflux::test {
 
 /// Made once for the process and gone with it.
 const std::string& tiny_pipeline();
 
-StudentModel tiny_student_model();
+/// Layers as FLUX.1 names them.
+BackboneLayout student_layout(int64_t heads, int64_t head_dim, int double_blocks, int single_blocks);
+BackboneLayout tiny_student_model();
 /// Students with random weights for every single block of a transformer.
-Students random_students(const StudentModel& model, bool ready);
+Students random_students(const BackboneLayout& model, bool ready);
 
 }  // namespace vkflux::test

@@ -1,6 +1,6 @@
 // The routing controller's network against a scalar implementation, its policies against their laws, and its
 // file.
-#include "model/hkr/controller.h"
+#include "model/routing/controller.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -8,8 +8,9 @@
 #include <cmath>
 #include <filesystem>
 
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/scalar_embedding.h"
 #include "tests/harness/gpu.h"
+#include "tests/harness/tiny_pipeline.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -167,7 +168,7 @@ TEST(Router, RandomRoutingHasItsShareAndFixedRoutingItsLayers) {
   FixedRouter fixed(layer_flags({0, 2}, 3));
   EXPECT_EQ(fixed.plan(kInputs, 1)[1].student, (std::vector<uint8_t>{1, 0, 1}));
   EXPECT_THROW(layer_flags({3}, 3), Error);
-  const RoutePlan plan = route_plan(fixed.plan(kInputs, 0)[0], 2);
+  const RoutePlan plan = route_plan(fixed.plan(kInputs, 0)[0], test::student_layout(3, 64, 2, 3));
   EXPECT_EQ(plan, (RoutePlan{AttentionKind::full, AttentionKind::full, AttentionKind::hkr,
                              AttentionKind::full, AttentionKind::hkr}));
 }
@@ -180,7 +181,7 @@ class ControllerFile : public ::testing::Test {
   }
   void TearDown() override { fs::remove_all(dir_); }
   std::string path(const std::string& name) const { return (dir_ / name).string(); }
-  static std::string refusal(const std::string& file, const StudentModel& model, ErrorCode code) {
+  static std::string refusal(const std::string& file, const BackboneLayout& model, ErrorCode code) {
     try {
       load_controller(device(), file, model);
     } catch (const Error& e) {
@@ -191,7 +192,7 @@ class ControllerFile : public ::testing::Test {
     return "";
   }
   fs::path dir_;
-  StudentModel model_{"flux1", 64, 3, 2, 4};
+  BackboneLayout model_ = test::student_layout(3, 64, 2, 4);
 };
 
 TEST_F(ControllerFile, ComesBackAsItWas) {
@@ -205,14 +206,12 @@ TEST_F(ControllerFile, ComesBackAsItWas) {
 
 TEST_F(ControllerFile, OfAnotherTransformerIsRefusedWithBothValues) {
   save_controller(path("c"), *random_net({4, 8, 16}), model_);
-  StudentModel other = model_;
-  other.single_blocks = 38;
+  const BackboneLayout other = test::student_layout(3, 64, 2, 38);
   const std::string layers = refusal(path("c"), other, ErrorCode::invalid_argument);
   EXPECT_NE(layers.find(" 4 "), std::string::npos) << layers;
   EXPECT_NE(layers.find("38"), std::string::npos) << layers;
-  other = model_;
-  other.head_dim = 128;
-  const std::string heads = refusal(path("c"), other, ErrorCode::invalid_argument);
+  const std::string heads =
+      refusal(path("c"), test::student_layout(3, 128, 2, 4), ErrorCode::invalid_argument);
   EXPECT_NE(heads.find("64"), std::string::npos) << heads;
   EXPECT_NE(heads.find("128"), std::string::npos) << heads;
 }

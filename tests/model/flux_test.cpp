@@ -50,14 +50,14 @@ void randomise(Flux1& model, uint64_t seed) {
       seed);
 }
 
-Flux1Inputs random_inputs(const Flux1Config& c, int64_t batch, int64_t text, int64_t rows, int64_t columns) {
-  Flux1Inputs in;
-  in.img = op::normal(device(), {batch, rows * columns, c.in_channels}, 1, 0);
-  in.txt = op::normal(device(), {batch, text, c.context_in_dim}, 2, 0);
-  in.y = op::normal(device(), {batch, c.vec_in_dim}, 3, 0);
+PassInputs random_inputs(const Flux1Config& c, int64_t batch, int64_t text, int64_t rows, int64_t columns) {
+  PassInputs in;
+  in.x = op::normal(device(), {batch, rows * columns, c.in_channels}, 1, 0);
+  in.condition = {{"txt", op::normal(device(), {batch, text, c.context_in_dim}, 2, 0)},
+                  {"y", op::normal(device(), {batch, c.vec_in_dim}, 3, 0)}};
   in.t = op::uniform(device(), {batch}, 4, 0);
   if (c.guidance) in.guidance = Tensor::full(device(), {batch}, 3.5f);
-  in.rope = rope_table(device(), flux1_ids(text, rows, columns), 1, c.axes_dim, c.theta);
+  in.positions = rope_table(device(), flux1_ids(text, rows, columns), 1, c.axes_dim, c.theta);
   return in;
 }
 
@@ -152,14 +152,13 @@ TEST(Flux1, MatchesDiffusersLayoutAndValues) {
   Flux1 model(config);
   load(parameters(model), file, device());
 
-  Flux1Inputs in;
-  in.img = golden.tensor("in.img");
-  in.txt = golden.tensor("in.txt");
-  in.y = golden.tensor("in.y");
+  PassInputs in;
+  in.x = golden.tensor("in.img");
+  in.condition = {{"txt", golden.tensor("in.txt")}, {"y", golden.tensor("in.y")}};
   in.t = golden.tensor("in.timesteps");
   in.guidance = golden.tensor("in.guidance");
-  const int64_t batch = in.img.dim(0), text = in.txt.dim(1);
-  const std::vector<float> txt_ids = golden.values("in.txt_ids"), img_ids = golden.values("in.img_ids");
+  const int64_t batch = in.x.dim(0), text = in.condition["txt"].dim(1);
+  const std::vector<float> txt_ids = golden.values("in.txt_ids"), img_ids = golden.values("in.x_ids");
   std::vector<float> ids;
   for (int64_t b = 0; b < batch; ++b) {
     const auto part = [&](const std::vector<float>& v) {
@@ -169,7 +168,7 @@ TEST(Flux1, MatchesDiffusersLayoutAndValues) {
     part(txt_ids);
     part(img_ids);
   }
-  in.rope = rope_table(device(), ids, batch, config.axes_dim, config.theta);
+  in.positions = rope_table(device(), ids, batch, config.axes_dim, config.theta);
   ASSERT_EQ(text, 5);
 
   Trace trace;
@@ -189,7 +188,7 @@ TEST(Flux1, SavesWhatItLoads) {
   load(parameters(model), file, device());
   const std::string path = testing::TempDir() + "flux_test_saved.safetensors";
   save(parameters(model), path, io::flux1_names(), io::FileDType::f32, flux1_row_split(config));
-  const io::Checkpoint saved(path);
+  const io::SafetensorsFile saved(path);
   for (const auto& [name, info] : saved.tensors()) {
     const auto want = golden.values("w." + name);
     EXPECT_EQ(saved.read_f32(name), want) << name;
@@ -204,14 +203,14 @@ TEST(Flux1, GradientsMatchDifferencesOfTheLoss) {
   const Flux1Config config = tiny();
   Flux1 model(config);
   randomise(model, 5);
-  Flux1Inputs in = random_inputs(config, 2, 3, 2, 2);
+  PassInputs in = random_inputs(config, 2, 3, 2, 2);
   const Tensor cotangent = op::normal(device(), {2, 4, 8}, 9, 0);
   const auto loss = [&] { return op::sum_all(op::mul(model.forward(in), cotangent)); };
   Tape tape;
   auto params = parameters(model);
   for (const Param& p : params) tape.watch(*p.tensor);
-  tape.watch(in.img);
-  tape.watch(in.txt);
+  tape.watch(in.x);
+  tape.watch(in.condition["txt"]);
   Tensor value;
   {
     const auto scope = tape.record();
@@ -250,7 +249,7 @@ TEST(Flux1, CheckpointingChangesNoGradient) {
   const Flux1Config config = tiny();
   Flux1 model(config);
   randomise(model, 6);
-  const Flux1Inputs in = random_inputs(config, 1, 3, 2, 3);
+  const PassInputs in = random_inputs(config, 1, 3, 2, 3);
   const auto params = parameters(model);
   std::vector<std::vector<std::vector<float>>> results;
   for (const bool on : {false, true}) {
@@ -280,7 +279,7 @@ TEST(Flux1, ZeroGatesLeaveTheInputAndFinalLayer) {
       p.tensor->fill_zero();
     }
   }
-  const Flux1Inputs in = random_inputs(config, 1, 2, 2, 2);
+  const PassInputs in = random_inputs(config, 1, 2, 2, 2);
   Trace trace;
   const std::vector<float> out = model.forward(in, &trace).to_host();
   EXPECT_EQ(trace["double.0.img"].to_host(), trace["img_in"].to_host());
@@ -297,13 +296,13 @@ TEST(Flux1, SwappingImageTokensWithTheirPositionsSwapsTheOutput) {
   const Flux1Config config = tiny();
   Flux1 model(config);
   randomise(model, 8);
-  Flux1Inputs in = random_inputs(config, 1, 3, 2, 2);
+  PassInputs in = random_inputs(config, 1, 3, 2, 2);
   const std::vector<float> a = model.forward(in).to_host();
-  std::vector<float> img = in.img.to_host(), ids = flux1_ids(3, 2, 2);
+  std::vector<float> img = in.x.to_host(), ids = flux1_ids(3, 2, 2);
   std::swap_ranges(img.begin(), img.begin() + 8, img.begin() + 24);
   std::swap_ranges(ids.begin() + 9, ids.begin() + 12, ids.begin() + 18);
-  in.img.copy_from_host(std::span<const float>(img));
-  in.rope = rope_table(device(), ids, 1, config.axes_dim, config.theta);
+  in.x.copy_from_host(std::span<const float>(img));
+  in.positions = rope_table(device(), ids, 1, config.axes_dim, config.theta);
   std::vector<float> b = model.forward(in).to_host();
   std::swap_ranges(b.begin(), b.begin() + 8, b.begin() + 24);
   test::expect_close("swapped", b, a, 1e-5);
@@ -313,7 +312,7 @@ TEST(Flux1, NamesTheInputThatDoesNotFit) {
   const Flux1Config config = tiny();
   Flux1 model(config);
   randomise(model, 8);
-  Flux1Inputs in = random_inputs(config, 1, 3, 2, 2);
+  PassInputs in = random_inputs(config, 1, 3, 2, 2);
   in.guidance = {};
   std::string message;
   EXPECT_EQ(code_of([&] { model.forward(in); }, message), ErrorCode::invalid_argument);
@@ -322,86 +321,89 @@ TEST(Flux1, NamesTheInputThatDoesNotFit) {
 
 class CountingTap : public AttentionTap {
  public:
-  void observe(const AttentionCall& call, const Tensor& out) override {
+  void observe(const AttentionCall& call, const Served& served, const Tensor& out) override {
     layers.push_back(call.layer);
     EXPECT_EQ(out.shape(), call.q.shape());
     EXPECT_EQ(call.tokens.text, 3);
+    EXPECT_GT(served.full_flops, 0);
   }
   std::vector<int> layers;
 };
 
-class ZeroAttention : public Attention {
- public:
-  const char* name() const override { return "zero"; }
-  Tensor forward(const AttentionCall& call) override {
-    return Tensor::zeros(call.q.device(), call.q.shape());
-  }
-  uint64_t scratch(const AttentionShape&) const override { return 0; }
-  Cost cost(const AttentionShape&) const override { return {}; }
-};
-
-TEST(AttentionSeam, TapsSeeEveryLayerAndStrategiesReplaceOne) {
-  const Flux1Config config = tiny();
-  Flux1 model(config);
-  randomise(model, 9);
-  const Flux1Inputs in = random_inputs(config, 1, 3, 2, 2);
-  CountingTap tap;
-  model.attention().add_tap(&tap);
-  const std::vector<float> full = model.forward(in).to_host();
-  EXPECT_EQ(tap.layers, (std::vector<int>{0, 1, 2}));
-  model.attention().remove_tap(&tap);
-  AttentionBank& bank = model.attention();
-  bank.set(1, AttentionKind::hkr, std::make_shared<ZeroAttention>());
-  EXPECT_EQ(model.forward(in).to_host(), full) << "a strategy serves only where a plan asks for it";
-  bank.route({AttentionKind::full, AttentionKind::hkr, AttentionKind::hkr});
-  EXPECT_NE(model.forward(in).to_host(), full);
-  EXPECT_TRUE(bank.settle());
-  EXPECT_EQ(bank.served()[1].kind, AttentionKind::hkr);
-  EXPECT_EQ(bank.served()[2].kind, AttentionKind::full);
-  EXPECT_NE(bank.served()[2].refusal, "");
-  bank.set(1, AttentionKind::hkr, nullptr);
-  EXPECT_EQ(model.forward(in).to_host(), full);
-  EXPECT_EQ(tap.layers.size(), 3u);
-}
-
-class SteeredAttention : public ZeroAttention {
+class SteeredAttention : public Attention {
  public:
   Tensor forward(const AttentionCall& call) override {
+    if (fails) throw Error(ErrorCode::invalid_argument, "it was told to fail");
     return Tensor::full(call.q.device(), call.q.shape(), value);
   }
-  std::string refusal(const AttentionCall&) const override { return reason; }
+  std::string refusal(const AttentionShape&) const override { return reason; }
+  Cost cost(const AttentionShape&) const override { return {}; }
   float value = 0;
+  bool fails = false;
   std::string reason;
 };
 
-TEST(AttentionSeam, FailsClosedToFullAttentionAndSaysWhy) {
-  const Flux1Config config = tiny();
-  Flux1 model(config);
-  randomise(model, 9);
-  Flux1Inputs in = random_inputs(config, 1, 3, 2, 2);
-  AttentionBank& bank = model.attention();
-  const std::vector<float> full = model.forward(in).to_host();
+class AttentionSeam : public ::testing::Test {
+ protected:
+  AttentionSeam() : model_(tiny()), in_(random_inputs(tiny(), 1, 3, 2, 2)) {
+    randomise(model_, 9);
+    full_ = model_.forward(in_).to_host();
+  }
+  std::vector<float> step(AttentionRun& run, const RoutePlan& plan) {
+    in_.attention = &run;
+    return run.step(plan, [&] { return model_.forward(in_); }).to_host();
+  }
+  Flux1 model_;
+  PassInputs in_;
+  std::vector<float> full_;
+};
+
+TEST_F(AttentionSeam, TapsSeeEveryLayerAndStrategiesReplaceOne) {
+  const RoutePlan plan{AttentionKind::full, AttentionKind::hkr, AttentionKind::hkr};
+  CountingTap tap;
+  AttentionRun plain(device(), model_.attention(), {&tap});
+  EXPECT_EQ(step(plain, {}), full_);
+  EXPECT_EQ(tap.layers, (std::vector<int>{0, 1, 2}));
+  model_.attention().set(1, AttentionKind::hkr, std::make_shared<SteeredAttention>());
+  EXPECT_EQ(step(plain, plan), full_) << "a run keeps what the bank had when it began";
+  AttentionRun run(device(), model_.attention());
+  EXPECT_EQ(step(run, {}), full_) << "a strategy serves only where a plan asks for it";
+  EXPECT_NE(step(run, plan), full_);
+  EXPECT_EQ(run.served()[1].kind, AttentionKind::hkr);
+  EXPECT_EQ(run.served()[2].kind, AttentionKind::full);
+  EXPECT_NE(run.served()[2].refusal, "");
+  EXPECT_EQ(tap.layers.size(), 6u);
+  EXPECT_THROW(model_.attention().set(0, AttentionKind::hkr, std::make_shared<SteeredAttention>()), Error);
+  EXPECT_THROW(step(run, RoutePlan(4, AttentionKind::full)), Error);
+}
+
+TEST_F(AttentionSeam, FailsClosedToFullAttentionAndSaysWhy) {
   const auto student = std::make_shared<SteeredAttention>();
-  bank.set(2, AttentionKind::hkr, student);
-  bank.route(RoutePlan(3, AttentionKind::hkr));
+  model_.attention().set(2, AttentionKind::hkr, student);
+  const RoutePlan plan(3, AttentionKind::hkr);
+  AttentionRun first(device(), model_.attention());
   student->reason = "not ready";
-  EXPECT_EQ(model.forward(in).to_host(), full);
-  EXPECT_EQ(bank.served()[2].refusal, "not ready");
+  EXPECT_EQ(step(first, plan), full_);
+  EXPECT_EQ(first.served()[2].refusal, "not ready");
   student->reason.clear();
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     student->value = bad;
-    model.forward(in);
-    EXPECT_EQ(bank.served()[2].kind, AttentionKind::hkr);
-    EXPECT_FALSE(bank.settle());
-    EXPECT_EQ(model.forward(in).to_host(), full) << "barred until pardoned";
-    EXPECT_TRUE(bank.settle());
-    EXPECT_NE(bank.served()[2].refusal.find("finite"), std::string::npos);
-    bank.pardon();
+    AttentionRun run(device(), model_.attention());
+    EXPECT_EQ(step(run, plan), full_) << "the step was made again";
+    EXPECT_NE(run.served()[2].refusal.find("finite"), std::string::npos);
+    student->value = 0;
+    EXPECT_EQ(step(run, plan), full_) << "barred for the rest of the run";
   }
-  in.tokens.key_mask = Tensor::from(device(), std::vector<uint8_t>(7, 1), {1, 7});
-  student->value = 0;
-  model.forward(in);
-  EXPECT_EQ(bank.served()[2].kind, AttentionKind::hkr);
+  student->fails = true;
+  AttentionRun run(device(), model_.attention());
+  EXPECT_EQ(step(run, plan), full_);
+  EXPECT_EQ(run.served()[2].kind, AttentionKind::full);
+  EXPECT_NE(run.served()[2].refusal.find("told to fail"), std::string::npos);
+  student->fails = false;
+  in_.tokens.key_mask = Tensor::from(device(), std::vector<uint8_t>(7, 1), {1, 7});
+  AttentionRun masked(device(), model_.attention());
+  step(masked, plan);
+  EXPECT_EQ(masked.served()[2].kind, AttentionKind::hkr);
 }
 
 TEST(Module, PlacesParametersInAnArenaAndInitialisesByName) {

@@ -80,7 +80,7 @@ class GoldenCase {
   }
 
  private:
-  io::Checkpoint checkpoint_;
+  io::SafetensorsFile checkpoint_;
 };
 
 }  // namespace vkflux::test

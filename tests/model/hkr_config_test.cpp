@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "model/hkr/hkr.h"
+#include "model/attention/hkr/hkr.h"
 #include "tests/harness/gpu.h"
 #include "vk/error.h"
 
@@ -109,7 +109,6 @@ TEST(HkrConfigs, CostOfTheReferenceConfiguration) {
   const AttentionShape large{1, 24, 512, 36864, 128};
   EXPECT_DOUBLE_EQ(hkr_cost({}, o, large).flops, 2.0 * 24 * 37376 * (983552 + 256.0 * (512 + 2949)));
   EXPECT_LT(hkr_cost({128, 64, 128, 2}, o, shape).flops, 0.25 * hkr_cost({}, o, shape).flops);
-  EXPECT_GT(hkr_scratch({}, o, large), hkr_scratch({}, o, shape));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // The HKR layer against a double-precision reference, and the properties that don't need one.
-#include "model/hkr/hkr.h"
+#include "model/attention/hkr/hkr.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "autograd/tape.h"
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/scalar_embedding.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/op_check.h"
 #include "vk/error.h"

@@ -30,7 +30,7 @@ class IoCheckpoint : public ::testing::Test {
                ErrorCode code = ErrorCode::format) {
     SCOPED_TRACE(weight_map);
     index(weight_map);
-    expect_error(code, words, [&] { Checkpoint c(index_); });
+    expect_error(code, words, [&] { open_tensors(index_); });
   }
 
   test::TempFolder folder_;
@@ -42,24 +42,24 @@ TEST_F(IoCheckpoint, ShardsAreOneSet) {
   shard("sub/m-2.safetensors", {"c"}, 5);
   index(R"({"a":"m-1.safetensors","b":"./m-1.safetensors","c":"sub/m-2.safetensors"})");
   for (const std::string& path : {index_, folder_.path()}) {
-    const Checkpoint c(path);
-    EXPECT_EQ(c.tensors().size(), 3u);
-    EXPECT_EQ(c.read_f32("b"), (std::vector<float>{1, 2}));
-    EXPECT_EQ(c.read_f32("c"), (std::vector<float>{5, 6}));
+    const auto c = open_tensors(path);
+    EXPECT_EQ(c->tensors().size(), 3u);
+    EXPECT_EQ(c->read_f32("b"), (std::vector<float>{1, 2}));
+    EXPECT_EQ(c->read_f32("c"), (std::vector<float>{5, 6}));
     float second = 0;
-    c.read(c.info("c"), 4, std::as_writable_bytes(std::span(&second, 1)));
+    c->read(c->info("c"), 4, std::as_writable_bytes(std::span(&second, 1)));
     EXPECT_EQ(second, 6);
-    EXPECT_TRUE(c.warnings().empty());
-    expect_error(ErrorCode::format, {path, "tensor d is missing"}, [&] { c.info("d"); });
+    EXPECT_TRUE(c->warnings().empty());
+    expect_error(ErrorCode::format, {path, "tensor d is missing"}, [&] { c->info("d"); });
   }
 }
 
 TEST_F(IoCheckpoint, TensorsThatTheIndexDoesntListAreLeftOut) {
   shard("m-1.safetensors", {"a", "extra"}, 1);
-  const Checkpoint c(index(R"({"a":"m-1.safetensors"})"));
-  EXPECT_FALSE(c.has("extra"));
-  ASSERT_EQ(c.warnings().size(), 1u);
-  EXPECT_NE(c.warnings()[0].find("m-1.safetensors"), std::string::npos);
+  const auto c = open_tensors(index(R"({"a":"m-1.safetensors"})"));
+  EXPECT_FALSE(c->has("extra"));
+  ASSERT_EQ(c->warnings().size(), 1u);
+  EXPECT_NE(c->warnings()[0].find("m-1.safetensors"), std::string::npos);
 }
 
 TEST_F(IoCheckpoint, RefusesBadIndices) {
@@ -81,27 +81,27 @@ TEST_F(IoCheckpoint, RefusesBadIndices) {
   refused("{}", {index_, "empty"});
   refused("[]", {index_, "weight_map"});
   atomic_write(index_, "{}");
-  expect_error(ErrorCode::format, {index_, "weight_map"}, [&] { Checkpoint c(index_); });
+  expect_error(ErrorCode::format, {index_, "weight_map"}, [&] { open_tensors(index_); });
   atomic_write(index_, "[");
-  expect_error(ErrorCode::format, {index_}, [&] { Checkpoint c(index_); });
+  expect_error(ErrorCode::format, {index_}, [&] { open_tensors(index_); });
 }
 
 TEST_F(IoCheckpoint, FindsTheFileOfAFolder) {
   shard("model.safetensors", {"m"}, 1);
-  EXPECT_TRUE(Checkpoint(folder_.path()).has("m"));
+  EXPECT_TRUE(open_tensors(folder_.path())->has("m"));
   shard("diffusion_pytorch_model.safetensors", {"d"}, 1);
-  EXPECT_TRUE(Checkpoint(folder_.path()).has("d"));
-  EXPECT_EQ(Checkpoint(folder_.file("model.safetensors")).metadata().at("shard"), "model.safetensors");
+  EXPECT_TRUE(open_tensors(folder_.path())->has("d"));
+  EXPECT_EQ(open_tensors(folder_.file("model.safetensors"))->metadata().at("shard"), "model.safetensors");
 }
 
 TEST_F(IoCheckpoint, SaysWhatAFolderWithoutOneLacks) {
   expect_error(ErrorCode::io, {folder_.path(), "diffusion_pytorch_model.safetensors"},
-               [&] { Checkpoint c(folder_.path()); });
+               [&] { open_tensors(folder_.path()); });
   atomic_write(folder_.file("pytorch_model.bin"), "x");
-  expect_error(ErrorCode::io, {"pytorch_model.bin", "pickle"}, [&] { Checkpoint c(folder_.path()); });
-  expect_error(ErrorCode::io, {"nowhere"}, [&] { Checkpoint c(folder_.file("nowhere")); });
+  expect_error(ErrorCode::io, {"pytorch_model.bin", "pickle"}, [&] { open_tensors(folder_.path()); });
+  expect_error(ErrorCode::io, {"nowhere"}, [&] { open_tensors(folder_.file("nowhere")); });
   expect_error(ErrorCode::io, {"File name too long"},
-               [&] { Checkpoint c(folder_.file(std::string(5000, 'x'))); });
+               [&] { open_tensors(folder_.file(std::string(5000, 'x'))); });
 }
 
 }  // namespace

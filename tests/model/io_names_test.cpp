@@ -33,15 +33,15 @@ std::vector<float> values_of(const std::string& name, const Shape& shape) {
 
 class IoNames : public ::testing::Test {
  protected:
-  Checkpoint file(const NamedShapes& tensors, const std::string& prefix = "") {
+  SafetensorsFile file(const NamedShapes& tensors, const std::string& prefix = "") {
     std::vector<TensorData> data;
     for (const auto& [n, s] : tensors) data.push_back(tensor_data(prefix + n, s, values_of(n, s)));
     write_safetensors(path_, data);
-    return Checkpoint(path_);
+    return SafetensorsFile(path_);
   }
   void refused(const NamedShapes& tensors, const NameTable& table, std::vector<std::string> words,
                ErrorCode code = ErrorCode::format) {
-    const Checkpoint c = file(tensors);
+    const SafetensorsFile c = file(tensors);
     words.push_back(path_);
     expect_error(code, words, [&] { NamedTensors named(c, table); });
   }
@@ -116,7 +116,7 @@ void expect_same(const NamedTensors& named, const NamedShapes& ours) {
 TEST_F(IoNames, FluxReadsItsOwnNamesBareAndPrefixed) {
   const NamedShapes ours = flux_tensors();
   expect_same(NamedTensors(file(ours), flux1_names()), ours);
-  const Checkpoint prefixed = file(ours, "model.diffusion_model.");
+  const SafetensorsFile prefixed = file(ours, "model.diffusion_model.");
   expect_same(NamedTensors(prefixed, flux1_names()), ours);
 }
 
@@ -127,14 +127,14 @@ TEST_F(IoNames, APrefixHidesTheRest) {
     data.push_back(tensor_data("model.diffusion_model." + n, s, values_of(n, s)));
   data.push_back(tensor_data("vae.decoder.conv_in.weight", {1}, std::vector<float>{1}));
   write_safetensors(path_, data);
-  const Checkpoint c(path_);
+  const SafetensorsFile c(path_);
   expect_same(NamedTensors(c, flux1_names()), ours);
 }
 
 TEST_F(IoNames, FluxThroughTheDiffusersLayout) {
   const NamedShapes ours = flux_tensors();
   write_safetensors(path_, foreign(ours, flux1_names()));
-  const Checkpoint c(path_);
+  const SafetensorsFile c(path_);
   EXPECT_EQ(c.tensors().size(),
             ours.size() + 4 * 2 + 3 * 2);  // qkv twice in two parts more, linear1 in three more
   EXPECT_EQ(c.info("transformer_blocks.0.attn.add_k_proj.weight").shape, (Shape{kHidden, kHidden}));
@@ -153,8 +153,8 @@ TEST_F(IoNames, FinalModulationSwapsItsHalves) {
 }
 
 TEST_F(IoNames, NormVectorsMayBeCalledWeight) {
-  const Checkpoint c = file({{"double_blocks.3.txt_attn.norm.key_norm.weight", {2}},
-                             {"single_blocks.0.norm.query_norm.weight", {2}}});
+  const SafetensorsFile c = file({{"double_blocks.3.txt_attn.norm.key_norm.weight", {2}},
+                                  {"single_blocks.0.norm.query_norm.weight", {2}}});
   const NamedTensors named(c, flux1_names());
   EXPECT_TRUE(named.has("double_blocks.3.txt_attn.norm.key_norm.scale"));
   EXPECT_TRUE(named.has("single_blocks.0.norm.query_norm.scale"));
@@ -198,7 +198,7 @@ TEST_F(IoNames, AutoencoderThroughTheDiffusersLayout) {
   for (const int64_t levels : {2, 3, 4}) {
     const NamedShapes ours = vae_tensors(levels);
     write_safetensors(path_, foreign(ours, vae_names(levels)));
-    const Checkpoint c(path_);
+    const SafetensorsFile c(path_);
     const std::string top = "decoder.up_blocks." + std::to_string(levels - 1);
     EXPECT_TRUE(c.has("decoder.up_blocks.0.upsamplers.0.conv.weight"));
     EXPECT_FALSE(c.has(top + ".upsamplers.0.conv.weight"));  // the last of diffusers' is our level 0
@@ -211,14 +211,14 @@ TEST_F(IoNames, AutoencoderThroughTheDiffusersLayout) {
 TEST_F(IoNames, AutoencoderReadsItsOwnNames) {
   const NamedShapes ours = vae_tensors(3);
   for (const char* prefix : {"", "vae.", "first_stage_model."}) {
-    const Checkpoint c = file(ours, prefix);
+    const SafetensorsFile c = file(ours, prefix);
     expect_same(NamedTensors(c, vae_names(3)), ours);
   }
 }
 
 TEST_F(IoNames, AutoencoderAttentionOfAnyRank) {
   for (const Shape& s : {Shape{2, 2}, Shape{2, 2, 1}, Shape{2, 2, 1, 1}}) {
-    const Checkpoint c = file({{"encoder.mid.attn_1.q.weight", s}});
+    const SafetensorsFile c = file({{"encoder.mid.attn_1.q.weight", s}});
     NamedTensors(c, vae_names(4)).check({{"encoder.mid.attn_1.q.weight", {2, 2}}});
     NamedTensors(c, vae_names(4)).check({{"encoder.mid.attn_1.q.weight", {2, 2, 1, 1}}});
   }
@@ -226,20 +226,20 @@ TEST_F(IoNames, AutoencoderAttentionOfAnyRank) {
 
 TEST_F(IoNames, TextEncoders) {
   const std::string q = "text_model.encoder.layers.0.self_attn.q_proj.weight";
-  const Checkpoint clip =
+  const SafetensorsFile clip =
       file({{q, {2, 2}}, {"text_model.embeddings.position_ids", {1}}, {"logit_scale", {}}},
            "text_encoders.clip_l.transformer.");
   EXPECT_EQ(NamedTensors(clip, clip_names()).names(), (std::vector<std::string>{q}));
   const std::string n = "encoder.final_layer_norm.weight";
-  const Checkpoint t5 = file({{n, {2}},
-                              {"shared.weight", {3, 2}},
-                              {"encoder.embed_tokens.weight", {3, 2}},
-                              {"decoder.block.0.x", {1}},
-                              {"lm_head.weight", {1}}});
+  const SafetensorsFile t5 = file({{n, {2}},
+                                   {"shared.weight", {3, 2}},
+                                   {"encoder.embed_tokens.weight", {3, 2}},
+                                   {"decoder.block.0.x", {1}},
+                                   {"lm_head.weight", {1}}});
   const NamedTensors named(t5, t5_names());
   EXPECT_EQ(named.names(), (std::vector<std::string>{n, "shared.weight"}));
   EXPECT_EQ(named.read_f32("shared.weight"), values_of("shared.weight", {3, 2}));
-  const Checkpoint tied = file({{n, {2}}, {"encoder.embed_tokens.weight", {3, 2}}});
+  const SafetensorsFile tied = file({{n, {2}}, {"encoder.embed_tokens.weight", {3, 2}}});
   EXPECT_EQ(NamedTensors(tied, t5_names()).shape("shared.weight"), (Shape{3, 2}));
   EXPECT_EQ(to_foreign("shared.weight", {1, 1}, {1}, t5_names(), FileDType::f32)[0].name, "shared.weight");
 }
@@ -270,7 +270,7 @@ TEST_F(IoNames, PartsMustFit) {
 
 TEST_F(IoNames, CheckListsEveryFault) {
   NamedShapes have{{"img_in.weight", {4, 8}}, {"img_in.bias", {5}}, {"time_in.in_layer.weihgt", {4, 5}}};
-  const Checkpoint c = file(have);
+  const SafetensorsFile c = file(have);
   const NamedTensors named(c, flux1_names());
   expect_error(
       ErrorCode::format,
@@ -286,13 +286,13 @@ TEST_F(IoNames, CheckListsEveryFault) {
 }
 
 TEST_F(IoNames, CountsBlocks) {
-  const Checkpoint c = file({{"double_blocks.0.x", {1}},
-                             {"double_blocks.1.x", {1}},
-                             {"double_blocks.1.y", {1}},
-                             {"double_blocksx.7.x", {1}}});
+  const SafetensorsFile c = file({{"double_blocks.0.x", {1}},
+                                  {"double_blocks.1.x", {1}},
+                                  {"double_blocks.1.y", {1}},
+                                  {"double_blocksx.7.x", {1}}});
   EXPECT_EQ(NamedTensors(c, flux1_names()).count("double_blocks."), 2);
   EXPECT_EQ(NamedTensors(c, flux1_names()).count("single_blocks."), 0);
-  const Checkpoint gap = file({{"double_blocks.0.x", {1}}, {"double_blocks.2.x", {1}}});
+  const SafetensorsFile gap = file({{"double_blocks.0.x", {1}}, {"double_blocks.2.x", {1}}});
   expect_error(ErrorCode::format, {path_, "double_blocks.1 is missing"},
                [&] { NamedTensors(gap, flux1_names()).count("double_blocks."); });
 }
@@ -304,7 +304,7 @@ TEST_F(IoNames, RefusesOtherEncodings) {
     refused({{name, {1}}}, flux1_names(), {name, "encoding", "BF16"}, ErrorCode::unsupported);
   }
   write_safetensors(path_, {}, {{"_quantization_metadata", "{}"}});
-  const Checkpoint c(path_);
+  const SafetensorsFile c(path_);
   expect_error(ErrorCode::unsupported, {path_, "_quantization_metadata"},
                [&] { NamedTensors named(c, flux1_names()); });
 }
@@ -312,7 +312,7 @@ TEST_F(IoNames, RefusesOtherEncodings) {
 TEST_F(IoNames, ValuesMustBeFinite) {
   const std::vector<float> v{1, NAN};
   write_safetensors(path_, {tensor_data("img_in.bias", {2}, v)});
-  const Checkpoint c(path_);
+  const SafetensorsFile c(path_);
   const NamedTensors named(c, flux1_names());
   expect_error(ErrorCode::format, {path_, "img_in.bias", "nan"}, [&] { named.read_f32("img_in.bias"); });
 }

@@ -1,10 +1,10 @@
-#include "model/hkr/landmarks.h"
+#include "model/attention/hkr/landmarks.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
-#include "model/hkr/scalar_embedding.h"
+#include "model/attention/hkr/scalar_embedding.h"
 #include "tests/harness/gpu.h"
 
 namespace vkflux::test {

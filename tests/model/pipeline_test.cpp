@@ -1,6 +1,8 @@
 // A whole checkpoint folder of a few thousand random weights: written, read, sampled.
 #include "model/pipeline.h"
 
+#include "model/flux/transformer.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -29,9 +31,9 @@ GenerateRequest request(std::vector<std::string> prompts) {
 
 TEST(Pipeline, DrawsAPictureInSteps) {
   const auto pipeline = Pipeline::load(device(), checkpoint());
-  EXPECT_EQ(pipeline->defaults().steps, 3);
-  EXPECT_EQ(pipeline->pixels_per_token(), 4);
-  EXPECT_EQ(pipeline->transformer_config().axes_dim, (std::vector<int64_t>{4, 6, 6}));
+  EXPECT_EQ(pipeline->info().defaults.steps, 3);
+  EXPECT_EQ(pipeline->info().pixels_per_token(), 4);
+  EXPECT_EQ(dynamic_cast<Flux1&>(*pipeline->backbone()).config().axes_dim, (std::vector<int64_t>{4, 6, 6}));
   const auto job = pipeline->generate(request({"a photo of a cat"}));
   std::vector<JobPhase> phases;
   job->on_progress([&](const JobProgress& p) { phases.push_back(p.phase); });
@@ -80,7 +82,7 @@ TEST(Pipeline, PromptSeedAndNegativeDecideThePicture) {
 }
 
 TEST(Pipeline, PartsLetGoGiveTheSamePicture) {
-  PipelineOptions options;
+  ModelOptions options;
   options.keep_parts = false;
   const auto lean = Pipeline::load(device(), checkpoint(), options);
   const auto kept = Pipeline::load(device(), checkpoint());

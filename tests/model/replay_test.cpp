@@ -1,12 +1,13 @@
 // Recorded denoising: the bits of the eager passes, for every mix of kinds, and nothing allocated in a
 // steady step.
-#include "model/flux/replay.h"
+#include "model/sampler/replay.h"
 
 #include <gtest/gtest.h>
 
 #include "autograd/ops.h"
-#include "model/hkr/students.h"
-#include "model/sampler/denoise.h"
+#include "model/attention/hkr/students.h"
+#include "model/flux/transformer.h"
+#include "model/sampler/run.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"
 #include "vk/error.h"
@@ -35,9 +36,9 @@ Flux1Config small() {
   return c;
 }
 
-class Replay : public ::testing::Test {
+class ReplayTest : public ::testing::Test {
  protected:
-  Replay() : model_(small()) {
+  ReplayTest() : model_(small()) {
     if (!Recording::supported(device())) return;
     auto params = parameters(model_);
     allocate(params, device());
@@ -47,27 +48,34 @@ class Replay : public ::testing::Test {
           return Init{Init::Kind::normal, 0.2f};
         },
         3);
-    students_ = test::random_students(student_model(model_), true);
+    students_ = test::random_students(model_.layout(), true);
     install(students_, model_.attention());
   }
-  FluxCondition condition(uint64_t seed, int64_t batch) const {
-    return {op::normal(device(), {batch, 3, 20}, seed, 0), op::normal(device(), {batch, 12}, seed, 1)};
+  Condition condition(uint64_t seed, int64_t batch) const {
+    return {{"txt", op::normal(device(), {batch, 3, 20}, seed, 0)},
+            {"y", op::normal(device(), {batch, 12}, seed, 1)}};
   }
-  FluxDenoiser denoiser(bool replay, float cfg, std::vector<RoutePlan> plans, int64_t batch = 1) {
-    DenoiseOptions o;
+  /// A run with its plans.
+  struct Planned {
+    std::unique_ptr<SamplingRun> run;
+    std::vector<RoutePlan> plans;
+    void step() { run->step(plans.empty() ? RoutePlan() : plans[static_cast<size_t>(run->step_index())]); }
+  };
+  Planned denoiser(bool replay, float cfg, std::vector<RoutePlan> plans, int64_t batch = 1) {
+    SamplingOptions o;
     o.levels = {1, 0.8, 0.6, 0.45, 0.3, 0.1, 0};
     o.cfg = cfg;
     o.rows = 2;
     o.columns = 3;
     o.replay = replay;
-    o.plans = std::move(plans);
-    return {model_, condition(5, batch), condition(6, batch), op::normal(device(), {batch, 6, 8}, 1, 0), o};
+    return {std::make_unique<SamplingRun>(model_, condition(5, batch), condition(6, batch),
+                                          op::normal(device(), {batch, 6, 8}, 1, 0), o),
+            std::move(plans)};
   }
-  std::vector<float> sample(FluxDenoiser d) {
-    while (!d.finished()) d.step();
-    d.check_finite();
-    model_.attention().route({});
-    return d.x().to_host();
+  std::vector<float> sample(Planned d) {
+    while (!d.run->finished()) d.step();
+    d.run->check_finite();
+    return d.run->x().to_host();
   }
   /// Step s: single block b uses its student when bit (s + b) of the pattern is set.
   static std::vector<RoutePlan> plans(unsigned pattern) {
@@ -83,7 +91,7 @@ class Replay : public ::testing::Test {
   Students students_;
 };
 
-TEST_F(Replay, EqualsEagerBitForBit) {
+TEST_F(ReplayTest, EqualsEagerBitForBit) {
   if (!Recording::supported(device())) GTEST_SKIP() << "this driver has no push descriptors";
   const std::vector<float> full = sample(denoiser(false, 1, {}));
   EXPECT_EQ(sample(denoiser(true, 1, {})), full);
@@ -98,12 +106,12 @@ TEST_F(Replay, EqualsEagerBitForBit) {
       << "a batch of two";
 }
 
-TEST_F(Replay, ASteadyStepAllocatesAndCopiesNothing) {
+TEST_F(ReplayTest, ASteadyStepAllocatesAndCopiesNothing) {
   if (!Recording::supported(device())) GTEST_SKIP() << "this driver has no push descriptors";
   Stream& stream = device().stream();
   for (const bool routed : {false, true}) {
     for (const bool replay : {false, true}) {
-      FluxDenoiser d = denoiser(replay, 1, plans(routed ? 0xff : 0));
+      Planned d = denoiser(replay, 1, plans(routed ? 0xff : 0));
       for (int i = 0; i < 3; ++i) d.step();
       stream.sync();
       const StreamCounters before = stream.counters();
@@ -120,25 +128,22 @@ TEST_F(Replay, ASteadyStepAllocatesAndCopiesNothing) {
       // begin, 2 double, join, 3 single blocks, finish
       EXPECT_EQ(after.replays - before.replays, replay ? 8u : 0u);
       if (replay) {
-        EXPECT_GT(d.recorded_bytes(), 0u);
+        EXPECT_GT(d.run->recorded_bytes(), 0u);
         // The copy of the velocity, the new latent with its difference, and the sums that check it.
         EXPECT_LE(device().pool().counters().allocations - pool.allocations, routed ? 9u : 8u);
       }
     }
   }
-  model_.attention().route({});
 }
 
 // Says that it can be recorded, but keeps a temporary tensor.
 class Hoarder final : public Attention {
  public:
-  const char* name() const override { return "hoarder"; }
   Tensor forward(const AttentionCall& call) override {
     kept_.push_back(op::affine(call.q, 1));
     return op::affine(kept_.back(), 0.5f);
   }
-  bool recordable(const AttentionCall&) const override { return recordable_; }
-  uint64_t scratch(const AttentionShape&) const override { return 0; }
+  bool recordable(const TokenLayout&, const StepInfo&) const override { return recordable_; }
   Cost cost(const AttentionShape&) const override { return {}; }
   bool recordable_ = false;
 
@@ -146,7 +151,7 @@ class Hoarder final : public Attention {
   std::vector<Tensor> kept_;
 };
 
-TEST_F(Replay, WhatCannotBeRecordedStaysEager) {
+TEST_F(ReplayTest, WhatCannotBeRecordedStaysEager) {
   if (!Recording::supported(device())) GTEST_SKIP() << "this driver has no push descriptors";
   const auto hoarder = std::make_shared<Hoarder>();
   model_.attention().set(3, kHkr, hoarder);
@@ -154,10 +159,9 @@ TEST_F(Replay, WhatCannotBeRecordedStaysEager) {
   EXPECT_EQ(sample(denoiser(true, 1, plans(0xff))), eager);
   hoarder->recordable_ = true;
   EXPECT_THROW(sample(denoiser(true, 1, plans(0xff))), Error);
-  model_.attention().route({});
 }
 
-TEST_F(Replay, ATapOrTheProfilerMakesPassesEager) {
+TEST_F(ReplayTest, ATapOrTheProfilerMakesPassesEager) {
   if (!Recording::supported(device())) GTEST_SKIP() << "this driver has no push descriptors";
   const std::vector<float> want = sample(denoiser(false, 1, {}));
   const uint64_t before = device().stream().counters().replays;
@@ -169,18 +173,17 @@ TEST_F(Replay, ATapOrTheProfilerMakesPassesEager) {
   EXPECT_EQ(device().stream().counters().replays, before);
 }
 
-TEST_F(Replay, OtherStudentsAreUsedFromTheNextStepOn) {
+TEST_F(ReplayTest, ARunKeepsTheStudentsItBeganWith) {
   if (!Recording::supported(device())) GTEST_SKIP() << "this driver has no push descriptors";
-  const auto run = [&](bool replay) {
+  const std::vector<float> want = sample(denoiser(false, 1, plans(0xff)));
+  for (const bool replay : {false, true}) {
     install(students_, model_.attention());
-    FluxDenoiser d = denoiser(replay, 1, plans(0xff));
+    Planned d = denoiser(replay, 1, plans(0xff));
     for (int i = 0; i < 4; ++i) d.step();
     model_.attention().set(2, kHkr, nullptr);
-    while (!d.finished()) d.step();
-    model_.attention().route({});
-    return d.x().to_host();
-  };
-  EXPECT_EQ(run(true), run(false));
+    EXPECT_EQ(sample(std::move(d)), want);
+    EXPECT_NE(sample(denoiser(replay, 1, plans(0xff))), want) << "the next run has one student fewer";
+  }
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "autograd/ops.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/pipeline.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/tiny_pipeline.h"
@@ -31,10 +31,8 @@ GenerateRequest request(std::shared_ptr<Router> router = nullptr) {
 class Scaled final : public Attention {
  public:
   Scaled(float factor, std::string refusal) : factor_(factor), refusal_(std::move(refusal)) {}
-  const char* name() const override { return "scaled"; }
   Tensor forward(const AttentionCall& call) override { return op::affine(full_.forward(call), factor_); }
-  std::string refusal(const AttentionCall&) const override { return refusal_; }
-  uint64_t scratch(const AttentionShape&) const override { return 0; }
+  std::string refusal(const AttentionShape&) const override { return refusal_; }
   Cost cost(const AttentionShape& s) const override {
     Cost c = full_.cost(s);
     c.flops /= 10;
@@ -76,8 +74,8 @@ class Routing : public ::testing::Test {
   void SetUp() override { pipeline_ = Pipeline::load(device(), test::tiny_pipeline()); }
   void students(float factor, const std::string& refusal = "") {
     for (int b = 0; b < kSingle; ++b) {
-      pipeline_->transformer()->attention().set(kDouble + b, AttentionKind::hkr,
-                                                std::make_shared<Scaled>(factor, refusal));
+      pipeline_->backbone()->attention().set(kDouble + b, AttentionKind::hkr,
+                                             std::make_shared<Scaled>(factor, refusal));
     }
   }
   GenerateResult run(const GenerateRequest& r) { return pipeline_->generate(r)->run(); }
@@ -95,7 +93,7 @@ TEST_F(Routing, NothingReadyEqualsFullAttentionBitForBit) {
   EXPECT_EQ(refused.images[0].rgb, full.images[0].rgb);
   EXPECT_TRUE(refused.reports[0].student.empty());
   ASSERT_EQ(refused.reports[0].refused.size(), 2u);
-  EXPECT_EQ(refused.reports[0].refused[1].block, 2);
+  EXPECT_EQ(refused.reports[0].refused[1].layer, 2);
   EXPECT_EQ(refused.reports[0].refused[1].reason, "not ready: 3 of 24 updates");
   EXPECT_NE(nothing.reports[0].refused.at(0).reason.find("hkr"), std::string::npos);
 }
@@ -145,7 +143,7 @@ TEST_F(Routing, ARunLeavesNoTraceInTheNext) {
   const auto job = pipeline_->generate(request(std::make_shared<Alternating>()));
   job->step();
   job->step();
-  EXPECT_TRUE(pipeline_->transformer()->attention().plan().empty());
+  EXPECT_EQ(run(request()).latents.to_host(), full);
 }
 
 TEST_F(Routing, OutputsThatAreNotFiniteAreThrownAway) {
@@ -166,8 +164,8 @@ TEST_F(Routing, RefusesARouterForAnotherModel) {
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::invalid_argument);
-    EXPECT_NE(std::string(e.what()).find("5 single blocks"), std::string::npos) << e.what();
-    EXPECT_NE(std::string(e.what()).find("has 3"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("decides about 5 layers"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("3 may be replaced"), std::string::npos) << e.what();
   }
 }
 
@@ -175,7 +173,9 @@ TEST_F(Routing, TapsSeeBothEndsOfACall) {
   struct Counter final : AttentionTap {
     int begun = 0, observed = 0;
     void begin(const AttentionCall&) override { ++begun; }
-    void observe(const AttentionCall&, const Tensor&) override { EXPECT_EQ(++observed, begun); }
+    void observe(const AttentionCall&, const Served&, const Tensor&) override {
+      EXPECT_EQ(++observed, begun);
+    }
   } counter;
   students(0.5f);
   GenerateRequest r = request(std::make_shared<Alternating>());
@@ -189,7 +189,7 @@ TEST_F(Routing, TapsSeeBothEndsOfACall) {
 
 TEST_F(Routing, InstallsStudentsFromAFile) {
   const std::string path = testing::TempDir() + "routing_test_" + std::to_string(getpid()) + ".safetensors";
-  const StudentModel model = test::tiny_student_model();
+  const BackboneLayout model = test::tiny_student_model();
   const std::vector<float> full = run(request()).latents.to_host();
   const auto all = std::make_shared<FixedRouter>(std::vector<uint8_t>(kSingle, 1));
 
@@ -206,14 +206,13 @@ TEST_F(Routing, InstallsStudentsFromAFile) {
   EXPECT_NE(ready.latents.to_host(), full);
   EXPECT_EQ(run(request(all)).latents.to_host(), ready.latents.to_host());
   // Parts that are let go come back with their students.
-  PipelineOptions lean;
+  ModelOptions lean;
   lean.keep_parts = false;
   const auto again = Pipeline::load(device(), test::tiny_pipeline(), lean);
   again->install_students(path);
   EXPECT_EQ(again->generate(request(all))->run().latents.to_host(), ready.latents.to_host());
 
-  StudentModel other = model;
-  other.head_dim = 32;
+  const BackboneLayout other = test::student_layout(1, 32, 1, 3);
   save_students(path, test::random_students(other, true), io::FileDType::f32);
   EXPECT_THROW(pipeline_->install_students(path), Error);
   std::remove(path.c_str());

@@ -3,10 +3,11 @@
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "model/flux/transformer.h"
 #include "model/io/json.h"
-#include "model/sampler/denoise.h"
 #include "model/sampler/euler.h"
 #include "model/sampler/noise.h"
+#include "model/sampler/run.h"
 #include "model/sampler/schedule.h"
 #include "tests/harness/gpu.h"
 #include "vk/error.h"
@@ -85,8 +86,8 @@ TEST(Noise, ImagesOfABatchHaveOwnSeeds) {
   for (const NoiseMode mode : {NoiseMode::counter, NoiseMode::mersenne, NoiseMode::philox}) {
     EXPECT_EQ(parse_noise_mode(name(mode)), mode);
     const Shape shape{4, 2, 4};
-    const std::vector<float> two = initial_noise(device(), 2, shape, 7, mode).to_host();
-    const std::vector<float> second = initial_noise(device(), 1, shape, 8, mode).to_host();
+    const std::vector<float> two = initial_noise(device(), seeds_from(7, 2), shape, mode).to_host();
+    const std::vector<float> second = initial_noise(device(), seeds_from(8, 1), shape, mode).to_host();
     ASSERT_EQ(two.size(), 64u);
     EXPECT_TRUE(std::equal(second.begin(), second.end(), two.begin() + 32)) << name(mode);
     EXPECT_FALSE(std::equal(second.begin(), second.end(), two.begin())) << name(mode);
@@ -128,11 +129,12 @@ struct TinyRun {
         },
         3);
   }
-  FluxCondition condition(uint64_t seed) const {
-    return {op::normal(device(), {1, 3, 20}, seed, 0), op::normal(device(), {1, 12}, seed, 1)};
+  Condition condition(uint64_t seed) const {
+    return {{"txt", op::normal(device(), {1, 3, 20}, seed, 0)},
+            {"y", op::normal(device(), {1, 12}, seed, 1)}};
   }
-  DenoiseOptions options(float cfg) const {
-    DenoiseOptions o;
+  SamplingOptions options(float cfg) const {
+    SamplingOptions o;
     o.levels = {1, 0.6, 0.3, 0};
     o.cfg = cfg;
     o.rows = 2;
@@ -140,8 +142,8 @@ struct TinyRun {
     return o;
   }
   Tensor noise() const { return op::normal(device(), {1, 6, 8}, 1, 0); }
-  std::vector<float> sample(DenoiseOptions o, Tensor x, bool negative = true) {
-    FluxDenoiser d(model, condition(5), negative ? std::optional(condition(6)) : std::nullopt, x, o);
+  std::vector<float> sample(SamplingOptions o, Tensor x, bool negative = true) {
+    SamplingRun d(model, condition(5), negative ? std::optional(condition(6)) : std::nullopt, x, o);
     while (!d.finished()) d.step();
     d.check_finite();
     return d.x().to_host();
@@ -149,7 +151,7 @@ struct TinyRun {
   Flux1 model;
 };
 
-TEST(FluxDenoiser, GuidanceOfOneIsOnePass) {
+TEST(SamplingRunTest, GuidanceOfOneIsOnePass) {
   TinyRun run;
   const std::vector<float> plain = run.sample(run.options(1), run.noise(), false);
   EXPECT_EQ(run.sample(run.options(1), run.noise()), plain);
@@ -159,22 +161,22 @@ TEST(FluxDenoiser, GuidanceOfOneIsOnePass) {
   EXPECT_THROW(run.sample(run.options(2), run.noise(), false), Error);
 }
 
-TEST(FluxDenoiser, ResumesFromALaterLevel) {
+TEST(SamplingRunTest, ResumesFromALaterLevel) {
   TinyRun run;
-  FluxDenoiser whole(run.model, run.condition(5), std::nullopt, run.noise(), run.options(1));
+  SamplingRun whole(run.model, run.condition(5), std::nullopt, run.noise(), run.options(1));
   whole.step();
   const Tensor x = whole.x();
   whole.step();
   whole.step();
-  DenoiseOptions late = run.options(1);
+  SamplingOptions late = run.options(1);
   late.start = 1;
   EXPECT_EQ(run.sample(late, x), whole.x().to_host());
   EXPECT_THROW(whole.step(), Error);
 }
 
-TEST(FluxDenoiser, ReportsTheFirstStepThatIsNotFinite) {
+TEST(SamplingRunTest, ReportsTheFirstStepThatIsNotFinite) {
   TinyRun run;
-  FluxDenoiser d(run.model, run.condition(5), std::nullopt, run.noise(), run.options(1));
+  SamplingRun d(run.model, run.condition(5), std::nullopt, run.noise(), run.options(1));
   d.step();
   for (const Param& p : parameters(run.model)) {
     if (p.name == "final_layer.linear.bias") *p.tensor = Tensor::full(device(), p.shape, INFINITY);

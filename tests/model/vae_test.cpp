@@ -64,7 +64,7 @@ TEST(Autoencoder, SavesWhatItLoads) {
   load(parameters(model), golden.weights(io::vae_names(4)), device());
   const std::string path = testing::TempDir() + "vae_test_saved.safetensors";
   save(parameters(model), path, io::vae_names(4), io::FileDType::f32);
-  const io::Checkpoint saved(path);
+  const io::SafetensorsFile saved(path);
   EXPECT_EQ(saved.tensors().size(), parameters(model).size());
   for (const auto& [name, info] : saved.tensors())
     EXPECT_EQ(saved.read_f32(name), golden.values("w." + name)) << name;

@@ -12,6 +12,7 @@
 #include "autograd/ops.h"
 #include "model/io/file.h"
 #include "tests/harness/gpu.h"
+#include "tests/harness/tiny_pipeline.h"
 #include "vk/error.h"
 
 namespace vkflux::test {
@@ -20,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kHead = 16, kHeads = 2, kTokens = 14, kText = 4;
-const StudentModel kModel{"flux1", kHead, kHeads, 1, 3};
+const BackboneLayout kModel = student_layout(kHeads, kHead, 1, 3);
 
 DistillOptions small_options(int64_t updates) {
   DistillOptions o;
@@ -42,17 +43,32 @@ DistillOptions small_options(int64_t updates) {
 class Calls {
  public:
   static constexpr int kSteps = 4;
-  void run(AttentionBank& bank, int64_t step) {
+  static float sigma(int64_t step) { return 1 - static_cast<float>(step % kSteps) / kSteps; }
+  /// A step as a distillation makes it.
+  void run(AttentionBank& bank, Distiller& distiller, int64_t step) {
+    const RoutePlan plan = distiller.begin_step(step, sigma(step));
+    AttentionRun run(device(), bank, {&distiller});
+    run.step(plan, [&] {
+      calls(run, step);
+      return Tensor();
+    });
+  }
+  std::vector<std::vector<float>> outputs, full;
+
+ private:
+  void calls(AttentionRun& run, int64_t step) {
     TokenLayout tokens;
     tokens.text = kText;
     tokens.image = kTokens - kText;
     StepInfo info;
     info.index = static_cast<int>(step % kSteps);
     info.count = kSteps;
-    info.sigma = 1 - static_cast<float>(info.index) / kSteps;
+    info.sigma = sigma(step);
     info.cfg_scale = 2;
     outputs.clear();
-    for (int layer = 0; layer <= kModel.single_blocks; ++layer) {
+    full.clear();
+    const AttentionPass pass = run.pass(1, tokens);
+    for (int layer = 0; layer < static_cast<int>(kModel.layers.size()); ++layer) {
       const auto draw = [&](uint64_t what) {
         return op::normal(device(), {1, kHeads, kTokens, kHead}, static_cast<uint64_t>(step),
                           static_cast<uint64_t>(layer) * 3 + what);
@@ -61,12 +77,10 @@ class Calls {
       const Tensor k = draw(1), q = op::add(k, op::affine(draw(0), 0.5f)),
                    v = op::add(op::affine(k, 0.5f, 0.3f), op::affine(draw(2), 0.2f));
       const AttentionCall call{q, k, v, tokens, layer, info};
-      outputs.push_back(bank.forward(call).to_host());
+      outputs.push_back(pass.forward(call).to_host());
       full.push_back(FullAttention().forward(call).to_host());
     }
-    EXPECT_TRUE(bank.settle());
   }
-  std::vector<std::vector<float>> outputs, full;
 };
 
 class DistillerTest : public ::testing::Test {
@@ -89,14 +103,13 @@ class DistillerTest : public ::testing::Test {
     Calls calls;
     int64_t step = first;
     for (; step < last && !d.finished(); ++step) {
-      d.begin_step(step);
-      calls.run(bank_, step);
+      calls.run(bank_, d, step);
       d.end_step();
     }
     d.detach();
     return step;
   }
-  AttentionBank bank_;
+  AttentionBank bank_{kModel.layers};
   fs::path dir_;
 };
 
@@ -143,7 +156,7 @@ TEST_F(DistillerTest, StudentsBecomeReadyAndReportIt) {
   int64_t averages = 0;
   for (const auto& [name, value] : rows.back()) averages += name.find("/avg_loss") != std::string::npos;
   EXPECT_EQ(averages, 1);
-  EXPECT_NE(said.find("single:2 is ready"), std::string::npos);
+  EXPECT_NE(said.find("single_blocks.2 is ready"), std::string::npos);
   EXPECT_NE(said.find("update 120/120"), std::string::npos);
   // Round-robin: no layer is left behind.
   for (const auto& [i, s] : d.students().layers)
@@ -160,21 +173,13 @@ TEST_F(DistillerTest, TeacherAnswersUntilReadyAndWithoutPreview) {
     int64_t student_answers = 0;
     for (int64_t step = 0; step < 16; ++step) {
       Calls calls;
-      d.begin_step(step);
-      std::vector<bool> was_ready;
-      for (int i = 0; i < 3; ++i) was_ready.push_back(d.students().layers.at(i)->readiness.ready);
-      calls.run(bank_, step);
+      calls.run(bank_, d, step);
       for (size_t layer = 0; layer < calls.outputs.size(); ++layer) {
         const bool student = calls.outputs[layer] != calls.full[layer];
-        const int block = static_cast<int>(layer) - 1;
-        const bool trained = preview && layer > 0 && d.swapped().count(block);
-        // A layer may become ready while the step is under way.
-        if (trained && was_ready[static_cast<size_t>(block)]) {
-          EXPECT_TRUE(student) << "step " << step << " layer " << layer;
-        }
-        if (!trained || !d.students().layers.at(block)->readiness.ready) {
-          EXPECT_FALSE(student) << "step " << step << " layer " << layer;
-        }
+        const std::string& name = kModel.layers[layer].name;
+        const bool serves = preview && layer > 0 && d.swapped().count(name) != 0 &&
+                            d.students().layers.at(name)->readiness.ready;
+        EXPECT_EQ(student, serves) << "step " << step << " " << name;
         student_answers += student;
       }
     }
@@ -206,7 +211,7 @@ TEST_F(DistillerTest, AnotherShapeIsRefusedAndDamageChangesNothing) {
   Distiller d(device(), kModel, small_options(20));
   sample(d, 0, 1000);
   save(d, path("good"));
-  const auto refusal = [&](const StudentModel& model, int64_t features) {
+  const auto refusal = [&](const BackboneLayout& model, int64_t features) {
     DistillOptions o = small_options(20);
     o.settings.feature_dim = features;
     Distiller other(device(), model, o);
@@ -220,9 +225,8 @@ TEST_F(DistillerTest, AnotherShapeIsRefusedAndDamageChangesNothing) {
     return std::string();
   };
   EXPECT_NE(refusal(kModel, 64).find("feature_dim is 32 in the file and 64 in this run"), std::string::npos);
-  StudentModel larger = kModel;
-  larger.single_blocks = 4;
-  EXPECT_NE(refusal(larger, 32).find("3 in the file and 4 in the model"), std::string::npos);
+  EXPECT_NE(refusal(student_layout(kHeads, kHead, 1, 4), 32).find("3 in the file and 4 in the model"),
+            std::string::npos);
 
   const std::string good = io::read_file(path("good"));
   Distiller victim(device(), kModel, small_options(20));
@@ -242,7 +246,7 @@ class Starved : public Distiller {
   int failures = 0, calls = 0;
 
  protected:
-  PendingUpdate update(int layer, const TeacherSample& sample) override {
+  PendingUpdate update(const std::string& layer, const TeacherSample& sample) override {
     if (++calls <= failures) throw Error(ErrorCode::out_of_device_memory, "simulated");
     return Distiller::update(layer, sample);
   }
@@ -257,8 +261,8 @@ TEST_F(DistillerTest, OutOfMemoryWalksTheLadderAndGoesOn) {
   EXPECT_EQ(d.updates_done(), 12);
   const TrainingSizes want{32, 64, 256, 64, 256};
   EXPECT_EQ(d.options().settings.sizes, want);
-  EXPECT_EQ(d.students().layers.at(1)->layer->options().key_chunk, 256);
-  EXPECT_EQ(d.students().layers.at(1)->layer->options().landmarks.max, 256);
+  EXPECT_EQ(d.students().layers.at("single_blocks.1")->layer->options().key_chunk, 256);
+  EXPECT_EQ(d.students().layers.at("single_blocks.1")->layer->options().landmarks.max, 256);
 }
 
 TEST_F(DistillerTest, HopelessMemoryEndsTrainingButNotSampling) {
@@ -268,16 +272,32 @@ TEST_F(DistillerTest, HopelessMemoryEndsTrainingButNotSampling) {
   int64_t step = 0;
   for (; step < 60 && !d.finished(); ++step) {
     Calls calls;
-    d.begin_step(step);
-    calls.run(bank_, step);
+    calls.run(bank_, d, step);
     EXPECT_EQ(calls.outputs, calls.full);
   }
   EXPECT_TRUE(d.finished());
   EXPECT_EQ(d.updates_done(), 0);
   EXPECT_EQ(d.totals().remaining, 12);
   Calls calls;
-  calls.run(bank_, step);
+  calls.run(bank_, d, step);
   EXPECT_EQ(calls.outputs, calls.full);
+}
+
+TEST_F(DistillerTest, DetachingRestoresWhatTheBankHad) {
+  class Zero final : public Attention {
+    Tensor forward(const AttentionCall& call) override { return op::affine(call.v, 0); }
+    Cost cost(const AttentionShape&) const override { return {}; }
+  };
+  const auto before = std::make_shared<Zero>();
+  bank_.set(2, AttentionKind::hkr, before);
+  {
+    Distiller d(device(), kModel, small_options(12));
+    d.attach(bank_);
+    EXPECT_NE(bank_.find(2, AttentionKind::hkr), before);
+    EXPECT_NE(bank_.find(1, AttentionKind::hkr), nullptr);
+  }
+  EXPECT_EQ(bank_.find(2, AttentionKind::hkr), before);
+  EXPECT_EQ(bank_.find(1, AttentionKind::hkr), nullptr);
 }
 
 class Poisoned : public Distiller {
@@ -285,7 +305,7 @@ class Poisoned : public Distiller {
   using Distiller::Distiller;
 
  protected:
-  PendingUpdate update(int layer, const TeacherSample& sample) override {
+  PendingUpdate update(const std::string& layer, const TeacherSample& sample) override {
     TeacherSample bad = sample;
     bad.teacher = Tensor::full(device(), sample.teacher.shape(), std::numeric_limits<float>::infinity());
     return Distiller::update(layer, bad);
@@ -295,7 +315,9 @@ class Poisoned : public Distiller {
 TEST_F(DistillerTest, UpdatesThatAreNotFiniteChangeNothing) {
   Poisoned d(device(), kModel, small_options(12));
   save(d, path("before"));
-  const auto weights = [&] { return d.students().layers.at(0)->layer->phi_q.linears[0].weight.to_host(); };
+  const auto weights = [&] {
+    return d.students().layers.at("single_blocks.0")->layer->phi_q.linears[0].weight.to_host();
+  };
   const std::vector<float> before = weights();
   EXPECT_THROW(sample(d, 0, 1000), Error);
   EXPECT_EQ(weights(), before);

@@ -53,20 +53,20 @@ TEST(RunEmaTest, FirstFlushTakesTheMeanAndLaterOnesDecay) {
   Readiness r;
   RunEma ema;
   for (const auto& [loss, distance] : {std::pair(0.2, 0.1), std::pair(0.4, 0.3)}) {
-    ema.add_loss(3, loss, r);
-    ema.add_similarity(3, 1 - distance);
+    ema.add_loss("3", loss, r);
+    ema.add_similarity("3", 1 - distance);
   }
-  const std::map<int, Readiness*> layers{{3, &r}};
+  const ByLayer<Readiness*> layers{{"3", &r}};
   const std::vector<EmaFlush> done = ema.flush(layers);
   ASSERT_EQ(done.size(), 1u);
-  EXPECT_EQ(done[0].layer, 3);
+  EXPECT_EQ(done[0].layer, "3");
   EXPECT_EQ(done[0].losses, 2u);
   EXPECT_DOUBLE_EQ(*r.ema_loss, 0.3);
   EXPECT_DOUBLE_EQ(*r.ema_cosine_dist, 0.2);
   EXPECT_EQ(r.updates, 2);
   EXPECT_TRUE(ema.flush(layers).empty());
-  ema.add_loss(3, 1.3, r);
-  ema.add_similarity(3, std::nan(""));
+  ema.add_loss("3", 1.3, r);
+  ema.add_similarity("3", std::nan(""));
   ema.flush(layers);
   EXPECT_DOUBLE_EQ(*r.ema_loss, 0.9 * 0.3 + 0.1 * 1.3);
   EXPECT_DOUBLE_EQ(*r.ema_cosine_dist, 0.2);
@@ -86,11 +86,11 @@ TEST(RunEmaTest, ARunBeginsWhereTheNoiseLevelJumps) {
 TEST(RunEmaTest, TwentyLossesOverAllLayersAreDue) {
   Readiness a, b;
   RunEma ema;
-  for (int i = 0; i < 19; ++i) ema.add_loss(0, 1, a);
+  for (int i = 0; i < 19; ++i) ema.add_loss("0", 1, a);
   EXPECT_FALSE(ema.flush_due());
-  ema.add_loss(1, 2, b);
+  ema.add_loss("1", 2, b);
   EXPECT_TRUE(ema.flush_due());
-  EXPECT_EQ(ema.flush({{0, &a}, {1, &b}}).size(), 2u);
+  EXPECT_EQ(ema.flush({{"0", &a}, {"1", &b}}).size(), 2u);
   EXPECT_EQ(a.ema_loss, 1.0);
   EXPECT_EQ(b.ema_loss, 2.0);
   EXPECT_EQ(ema.pending_losses(0), 0u);
@@ -101,17 +101,17 @@ TEST(RunEmaTest, RestoredStateGoesOnWithTheSameBits) {
   RunEma ema;
   ema.begin_call(0.3);
   for (double x : std::vector<double>{0.1, 1.0 / 3, INFINITY}) {
-    ema.add_loss(2, x, a);
-    ema.add_similarity(2, 1 - x);
+    ema.add_loss("2", x, a);
+    ema.add_similarity("2", 1 - x);
   }
   RunEma again;
   again.restore(io::parse_json(ema.to_json().dump(), "state"));
   b.updates = a.updates;
-  ema.add_loss(2, 0.7, a);
-  again.add_loss(2, 0.7, b);
+  ema.add_loss("2", 0.7, a);
+  again.add_loss("2", 0.7, b);
   EXPECT_EQ(ema.begin_call(0.46), again.begin_call(0.46));
-  ema.flush({{2, &a}});
-  again.flush({{2, &b}});
+  ema.flush({{"2", &a}});
+  again.flush({{"2", &b}});
   EXPECT_EQ(a.ema_loss, b.ema_loss);
   EXPECT_EQ(a.ema_cosine_dist, b.ema_cosine_dist);
   EXPECT_EQ(a.updates, b.updates);
@@ -156,12 +156,12 @@ ReplaySample sample(int64_t keys, float value = 1, int64_t queries = 2) {
 
 TEST(ReplayTest, LayersKeepTheirCapacityAndTheOldestGoesFirst) {
   ReplayBuffer replay(2, 0);
-  for (int i = 0; i < 4; ++i) replay.push(0, sample(2));
-  EXPECT_EQ(replay.size(0), 2u);
-  EXPECT_EQ(replay.at(0, 0).created, 3);
+  for (int i = 0; i < 4; ++i) replay.push("0", sample(2));
+  EXPECT_EQ(replay.size("0"), 2u);
+  EXPECT_EQ(replay.at("0", 0).created, 3);
   EXPECT_EQ(replay.bytes(), 2 * sample(2).nbytes());
-  EXPECT_EQ(code_of([&] { replay.at(0, 2); }), ErrorCode::invalid_argument);
-  EXPECT_EQ(replay.clear(0), 2 * sample(2).nbytes());
+  EXPECT_EQ(code_of([&] { replay.at("0", 2); }), ErrorCode::invalid_argument);
+  EXPECT_EQ(replay.clear("0"), 2 * sample(2).nbytes());
   EXPECT_EQ(replay.bytes(), 0u);
   EXPECT_TRUE(replay.layers().empty());
 }
@@ -169,13 +169,13 @@ TEST(ReplayTest, LayersKeepTheirCapacityAndTheOldestGoesFirst) {
 TEST(ReplayTest, OneBudgetForAllLayers) {
   const uint64_t one = sample(2).nbytes();
   ReplayBuffer replay(8, 3 * one);
-  replay.push(0, sample(2));
-  replay.push(1, sample(2));
-  replay.push(0, sample(2));
-  replay.push(2, sample(2));  // drops number 1
-  EXPECT_EQ(replay.at(0, 0).created, 3);
+  replay.push("0", sample(2));
+  replay.push("1", sample(2));
+  replay.push("0", sample(2));
+  replay.push("2", sample(2));  // drops number 1
+  EXPECT_EQ(replay.at("0", 0).created, 3);
   EXPECT_EQ(replay.bytes(), 3 * one);
-  replay.push(1, sample(1000));  // larger than everything together
+  replay.push("1", sample(1000));  // larger than everything together
   EXPECT_EQ(replay.bytes(), 0u);
   EXPECT_EQ(replay.created(), 5);
 }
@@ -188,26 +188,26 @@ TEST(ReplayTest, FilesKeepSamplesOrderAndNumbers) {
     if (i == 1) s.key_mask = {1, 0, 1};
     if (i != 2) s.sigma = 1.0 / 3;
     s.text_token_count = i;
-    replay.push(i % 2, std::move(s));
+    replay.push(std::to_string(i % 2), std::move(s));
   }
-  replay.clear(5);
+  replay.clear("5");
   std::vector<io::TensorData> tensors;
   const io::Json description = replay.save(tensors);
   const std::string path = folder.file("replay.safetensors");
   io::write_safetensors(path, tensors);
   ReplayBuffer again(8, 1 << 20);
-  again.push(7, sample(2));
+  again.push("7", sample(2));
   again.restore(io::SafetensorsFile(path), description);
-  EXPECT_EQ(again.layers(), (std::vector<int>{0, 1}));
+  EXPECT_EQ(again.layers(), (std::vector<std::string>{"0", "1"}));
   EXPECT_EQ(again.bytes(), replay.bytes());
   EXPECT_EQ(again.created(), 3);
-  EXPECT_EQ(again.at(0, 1).created, 3);
-  EXPECT_EQ(again.at(0, 1).k_full.values(), std::vector<float>(12, 0.5f));
-  EXPECT_FALSE(again.at(0, 1).sigma);
-  EXPECT_EQ(again.at(1, 0).key_mask, (std::vector<uint8_t>{1, 0, 1}));
-  EXPECT_EQ(again.at(1, 0).sigma, 1.0 / 3);
-  EXPECT_EQ(again.at(1, 0).text_token_count, 1);
-  EXPECT_EQ(again.at(1, 0).k_full.shape, (std::vector<int64_t>{1, 1, 3, 4}));
+  EXPECT_EQ(again.at("0", 1).created, 3);
+  EXPECT_EQ(again.at("0", 1).k_full.values(), std::vector<float>(12, 0.5f));
+  EXPECT_FALSE(again.at("0", 1).sigma);
+  EXPECT_EQ(again.at("1", 0).key_mask, (std::vector<uint8_t>{1, 0, 1}));
+  EXPECT_EQ(again.at("1", 0).sigma, 1.0 / 3);
+  EXPECT_EQ(again.at("1", 0).text_token_count, 1);
+  EXPECT_EQ(again.at("1", 0).k_full.shape, (std::vector<int64_t>{1, 1, 3, 4}));
 
   io::Json missing = description;
   missing["samples"][0]["created"] = 9;

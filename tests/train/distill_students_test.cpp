@@ -9,9 +9,11 @@
 #include <random>
 
 #include "autograd/ops.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
+#include "model/attention/run.h"
 #include "model/io/file.h"
 #include "tests/harness/gpu.h"
+#include "tests/harness/tiny_pipeline.h"
 #include "vk/error.h"
 
 namespace vkflux::test {
@@ -20,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kHead = 16, kFeatures = 32;
-const StudentModel kModel{"flux1", kHead, 2, 1, 3};
+const BackboneLayout kModel = student_layout(2, kHead, 1, 3);
 
 Students make_students() {
   Students s;
@@ -42,7 +44,7 @@ Students make_students() {
     student->readiness.ema_cosine_dist = i == 2 ? 0.5 : 0.1;
     student->readiness.refresh();
     student->last_loss = i == 1 ? std::numeric_limits<double>::quiet_NaN() : -0.25;
-    s.layers[i] = student;
+    s.layers["single_blocks." + std::to_string(i)] = student;
   }
   return s;
 }
@@ -55,7 +57,7 @@ class StudentsTest : public ::testing::Test {
   }
   void TearDown() override { fs::remove_all(dir_); }
   std::string path(const std::string& name) const { return (dir_ / name).string(); }
-  std::string refusal(const std::string& file, const StudentModel& model, ErrorCode code) {
+  std::string refusal(const std::string& file, const BackboneLayout& model, ErrorCode code) {
     try {
       load_students(device(), path(file), model);
     } catch (const Error& e) {
@@ -87,27 +89,57 @@ TEST_F(StudentsTest, ComeBackAsTheyWere) {
     EXPECT_EQ(b.layers.at(i)->readiness.updates, student->readiness.updates);
     EXPECT_EQ(b.layers.at(i)->readiness.ema_cosine_dist, student->readiness.ema_cosine_dist);
   }
-  EXPECT_TRUE(std::isnan(b.layers.at(1)->last_loss));
+  EXPECT_TRUE(std::isnan(b.layers.at("single_blocks.1")->last_loss));
   save_students(path("b"), b, io::FileDType::f32);
   EXPECT_EQ(io::read_file(path("a")), io::read_file(path("b")));
 }
 
 TEST_F(StudentsTest, AnotherModelIsRefusedWithBothValues) {
   save_students(path("a"), make_students(), io::FileDType::f16);
-  const auto other = [&](auto change) {
-    StudentModel m = kModel;
-    change(m);
-    return refusal("a", m, ErrorCode::invalid_argument);
+  const auto other = [&](const BackboneLayout& model) {
+    return refusal("a", model, ErrorCode::invalid_argument);
   };
   const auto names = [](const std::string& message, const std::string& a, const std::string& b) {
     EXPECT_NE(message.find(a), std::string::npos) << message;
     EXPECT_NE(message.find(b), std::string::npos) << message;
   };
-  names(other([](StudentModel& m) { m.head_dim = 64; }), "16 in the file", "64 in the model");
-  names(other([](StudentModel& m) { m.heads = 7; }), "2 in the file", "7 in the model");
-  names(other([](StudentModel& m) { m.single_blocks = 5; }), "3 in the file", "5 in the model");
-  names(other([](StudentModel& m) { m.double_blocks = 4; }), "1 in the file", "4 in the model");
-  names(other([](StudentModel& m) { m.family = "flux2"; }), "flux1", "flux2");
+  names(other(student_layout(2, 64, 1, 3)), "16 in the file", "64 in the model");
+  names(other(student_layout(7, kHead, 1, 3)), "2 in the file", "7 in the model");
+  names(other(student_layout(2, kHead, 1, 5)), "3 in the file", "5 in the model");
+  names(other(student_layout(2, kHead, 4, 3)), "1 in the file", "4 in the model");
+  BackboneLayout family = kModel;
+  family.family = "flux2";
+  names(other(family), "flux1", "flux2");
+}
+
+TEST_F(StudentsTest, ALossAboveTheSafeOneIsRefused) {
+  Students s = make_students();
+  const AttentionShape shape{1, 2, 1, 4, kHead};
+  const auto refusal_of = [&](double loss, double safe) {
+    s.layers.at("single_blocks.0")->last_loss = loss;
+    return HkrAttention(s.layers.at("single_blocks.0"), safe).refusal(shape);
+  };
+  EXPECT_EQ(refusal_of(0.5, 0.5), "");
+  EXPECT_NE(refusal_of(0.51, 0.5).find("0.51"), std::string::npos);
+  EXPECT_EQ(refusal_of(0.51, 0), "") << "no guard";
+  EXPECT_EQ(refusal_of(std::numeric_limits<double>::quiet_NaN(), 0.5), "") << "no loss yet";
+  s.max_safe_loss = 0.25;
+  save_students(path("a"), s, io::FileDType::f32);
+  EXPECT_EQ(load_students(device(), path("a"), kModel).max_safe_loss, 0.25);
+}
+
+TEST_F(StudentsTest, LayersAreNamedAndOrdered) {
+  for (const auto& [layer, key] : {std::pair{"single_blocks.7", "single:7"},
+                                   {"double_blocks.12", "double:12"},
+                                   {"layers.3", "layers.3"},
+                                   {"_blocks.3", "_blocks.3"},
+                                   {"x_blocks.", "x_blocks."}}) {
+    EXPECT_EQ(layer_key(layer), key);
+    EXPECT_EQ(layer_of_key(key), layer);
+  }
+  const ByLayer<int> order{{"b.10", 3}, {"b.2", 2}, {"a.11", 1}, {"b.10.x", 4}, {"c", 5}};
+  int last = 0;
+  for (const auto& [name, place] : order) EXPECT_EQ(place, ++last) << name;
 }
 
 TEST_F(StudentsTest, FeatureDimOfTheMetadataMustBeTheTensors) {
@@ -138,14 +170,15 @@ TEST_F(StudentsTest, ReferenceNamesAreImportedAndRawAlphaMigrated) {
   }
   io::write_safetensors(path("raw"), foreign);
   const Students raw = load_students(device(), path("raw"), kModel);
-  EXPECT_NEAR(raw.layers.at(0)->layer->alpha.item(), -0.847298f, 1e-6f);
-  EXPECT_EQ(raw.layers.at(1)->layer->alpha.item(), -2.0f);
+  EXPECT_NEAR(raw.layers.at("single_blocks.0")->layer->alpha.item(), -0.847298f, 1e-6f);
+  EXPECT_EQ(raw.layers.at("single_blocks.1")->layer->alpha.item(), -2.0f);
   EXPECT_TRUE(raw.ready().empty());
   io::write_safetensors(path("logit"), foreign, {{"alpha_format", "logit"}});
-  EXPECT_EQ(load_students(device(), path("logit"), kModel).layers.at(0)->layer->alpha.item(), 0.3f);
-  StudentModel small = kModel;
-  small.single_blocks = 2;
-  EXPECT_NE(refusal("raw", small, ErrorCode::invalid_argument).find("at least 3"), std::string::npos);
+  EXPECT_EQ(load_students(device(), path("logit"), kModel).layers.at("single_blocks.0")->layer->alpha.item(),
+            0.3f);
+  EXPECT_NE(
+      refusal("raw", student_layout(2, kHead, 1, 2), ErrorCode::invalid_argument).find("single_blocks.2"),
+      std::string::npos);
 }
 
 TEST_F(StudentsTest, DamagedFilesAreErrors) {
@@ -171,9 +204,8 @@ TEST_F(StudentsTest, DamagedFilesAreErrors) {
 
 TEST_F(StudentsTest, OnlyReadyStudentsServe) {
   const Students s = make_students();
-  AttentionBank bank;
+  AttentionBank bank(kModel.layers);
   install(s, bank);
-  bank.route(RoutePlan(4, AttentionKind::hkr));
   TokenLayout tokens;
   tokens.text = 3;
   tokens.image = 9;
@@ -182,15 +214,18 @@ TEST_F(StudentsTest, OnlyReadyStudentsServe) {
                v = op::normal(device(), {1, 2, 12, kHead}, 3, 0);
   StepInfo step;
   step.sigma = 0.5f;
-  FullAttention full;
-  for (int layer = 0; layer < 4; ++layer) {
-    const AttentionCall call{q, k, v, tokens, layer, step};
-    const bool same = bank.forward(call).to_host() == full.forward(call).to_host();
-    // Layer 0 is a double block, layer 3 the student that isn't ready.
-    EXPECT_EQ(same, layer == 0 || layer == 3) << layer;
-  }
-  EXPECT_TRUE(bank.settle());
-  EXPECT_NE(bank.served()[3].refusal.find("ready"), std::string::npos) << bank.served()[3].refusal;
+  AttentionRun run(device(), bank);
+  run.step(RoutePlan(4, AttentionKind::hkr), [&] {
+    const AttentionPass pass = run.pass(1, tokens);
+    for (int layer = 0; layer < 4; ++layer) {
+      const AttentionCall call{q, k, v, tokens, layer, step};
+      const bool same = pass.forward(call).to_host() == FullAttention().forward(call).to_host();
+      // Layer 0 is a double block, layer 3 the student that isn't ready.
+      EXPECT_EQ(same, layer == 0 || layer == 3) << layer;
+    }
+    return Tensor();
+  });
+  EXPECT_NE(run.served()[3].refusal.find("ready"), std::string::npos) << run.served()[3].refusal;
 }
 
 }  // namespace

@@ -64,12 +64,12 @@ class Flow final : public Trainer {
   }
   Tensor loss(int64_t step, int64_t, std::map<std::string, Tensor>&) override {
     const auto stream = static_cast<uint64_t>(8 * step);
-    Flux1Inputs in;
-    in.img = op::normal(device_, {2, 8, 8}, 1, stream);
-    in.txt = op::normal(device_, {2, 3, 20}, 1, stream + 1);
-    in.y = op::normal(device_, {2, 12}, 1, stream + 2);
+    PassInputs in;
+    in.x = op::normal(device_, {2, 8, 8}, 1, stream);
+    in.condition = {{"txt", op::normal(device_, {2, 3, 20}, 1, stream + 1)},
+                    {"y", op::normal(device_, {2, 12}, 1, stream + 2)}};
     in.t = op::uniform(device_, {2}, 1, stream + 3);
-    in.rope = rope_;
+    in.positions = rope_;
     return op::mse(model_.forward(in), op::normal(device_, {2, 8, 8}, 1, stream + 4));
   }
   std::string fingerprint() const override { return "flow"; }

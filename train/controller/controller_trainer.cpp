@@ -6,7 +6,8 @@
 #include <charconv>
 #include <cmath>
 
-#include "model/sampler/philox.h"
+#include "model/philox.h"
+#include "train/metric_values.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -20,19 +21,6 @@ uint64_t plan_seed(uint64_t seed, int64_t iteration, int64_t plan) {
                  {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   return uint64_t{b[0]} << 32 | b[1];
 }
-
-/// The reference's metrics that need networks which this build doesn't have.
-constexpr const char* kAbsentTerms[] = {"lpips",
-                                        "dreamsim",
-                                        "hps_penalty",
-                                        "hps_teacher",
-                                        "hps_student",
-                                        "biqa_quality_penalty",
-                                        "biqa_quality_teacher",
-                                        "biqa_quality_student",
-                                        "biqa_aesthetic_penalty",
-                                        "biqa_aesthetic_teacher",
-                                        "biqa_aesthetic_student"};
 
 int64_t iterations_of(const io::SafetensorsFile& file) {
   const auto it = file.metadata().find("iteration");
@@ -49,7 +37,7 @@ int64_t iterations_of(const io::SafetensorsFile& file) {
 
 }  // namespace
 
-ControllerTrainer::ControllerTrainer(ControllerNet& net, const StudentModel& model,
+ControllerTrainer::ControllerTrainer(ControllerNet& net, const BackboneLayout& model,
                                      std::vector<uint8_t> eligible, RoutingTask& task,
                                      const ControllerTrainOptions& options)
     : net_(net),
@@ -108,7 +96,6 @@ void ControllerTrainer::step() {
 void ControllerTrainer::report(const PlayedQuality& quality) {
   const RouteInput& in = task_.inputs().front();
   latest_["loss"] = quality.loss;
-  for (const char* name : kAbsentTerms) latest_[name] = 0;
   for (const auto& [name, value] : quality.terms) latest_[name] = value;
   latest_["iteration"] = latest_["step"] = static_cast<double>(step_);
   latest_["latent_index"] = static_cast<double>(quality.first_picture);
@@ -120,20 +107,17 @@ void ControllerTrainer::report(const PlayedQuality& quality) {
           ? gumbel_temperature(options_.temperature_start, options_.temperature_end, step_ - 1,
                                options_.iterations)
           : 1;
-  if (!log_due(step_, options_.log_every, options_.iterations)) return;
-  Metrics metrics;
-  for (const auto& [name, value] : latest_) {
-    if (std::isfinite(value)) metrics.emplace_back(kControllerMetrics + name, value);
-  }
+  if (!should_log(step_, options_.log_every, options_.iterations, true)) return;
+  const Metrics metrics = prefixed_metrics(kControllerMetrics, io::Json(latest_));
   for (const auto& sink : sinks_) sink->write(step_, metrics);
 }
 
 void ControllerTrainer::complete() {
-  const std::string p = kControllerMetrics;
-  const Metrics metrics{{p + "training_completed", 1},
-                        {p + "total_steps", static_cast<double>(step_)},
-                        {p + "total_iterations", static_cast<double>(options_.iterations)},
-                        {p + "final_reward_baseline", policy_.baseline().value()}};
+  const Metrics metrics =
+      prefixed_metrics(kControllerMetrics, {{"training_completed", 1},
+                                            {"total_steps", step_},
+                                            {"total_iterations", options_.iterations},
+                                            {"final_reward_baseline", policy_.baseline().value()}});
   for (const auto& sink : sinks_) sink->write(step_, metrics);
 }
 

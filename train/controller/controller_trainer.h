@@ -29,7 +29,7 @@ struct ControllerTrainOptions {
 class ControllerTrainer {
  public:
   /// Only eligible layers (1) may use their student. net and task must outlive the trainer.
-  ControllerTrainer(ControllerNet& net, const StudentModel& model, std::vector<uint8_t> eligible,
+  ControllerTrainer(ControllerNet& net, const BackboneLayout& model, std::vector<uint8_t> eligible,
                     RoutingTask& task, const ControllerTrainOptions& options);
 
   /// One iteration. Metrics of spec 11.2 go to the sinks at the first step, every log_every, and at the last.
@@ -53,7 +53,7 @@ class ControllerTrainer {
   void report(const PlayedQuality& quality);
 
   ControllerNet& net_;
-  StudentModel model_;
+  BackboneLayout model_;
   RoutingTask& task_;
   ControllerTrainOptions options_;
   PolicyTrainer policy_;
@@ -63,6 +63,6 @@ class ControllerTrainer {
 };
 
 /// The prefix of every metric.
-inline constexpr const char* kControllerMetrics = "flux2ttr_controller/";
+inline constexpr const char* kControllerMetrics = "flux2ttr_controller";
 
 }  // namespace vkflux

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "autograd/optim.h"
-#include "model/hkr/controller.h"
+#include "model/routing/controller.h"
 #include "train/controller/reinforce.h"
 
 namespace vkflux {

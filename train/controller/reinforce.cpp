@@ -146,10 +146,6 @@ bool checkpoint_due(int64_t step, int64_t every) {
   return step > 0 && every > 0 && step % every == 0;
 }
 
-bool log_due(int64_t step, int64_t every, int64_t total) {
-  return step == 1 || step == total || checkpoint_due(step, every);
-}
-
 PolicyTerm trajectory_term(double logit, bool full, double weight) {
   const double p = logistic(logit);
   const bool clamped = p < kClamp || p > 1 - kClamp;

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "model/hkr/policy.h"
-#include "model/hkr/router.h"
+#include "model/routing/policy.h"
+#include "model/routing/router.h"
 
 namespace vkflux {
 
@@ -90,8 +90,6 @@ class RewardBaseline {
 double gumbel_temperature(double start, double end, int64_t iteration, int64_t total);
 /// True at every multiple of `every`, never at 0.
 bool checkpoint_due(int64_t step, int64_t every);
-/// Whether metrics are written after this step: the first, every `every`-th, the last.
-bool log_due(int64_t step, int64_t every, int64_t total);
 
 /// The part of the log-likelihood that a layer and a step contribute.
 struct PolicyTerm {

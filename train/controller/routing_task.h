@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "model/hkr/router.h"
+#include "model/routing/router.h"
 
 namespace vkflux {
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* kOrigin = "metadata \"ttr\"";
 
-std::string moment_name(int layer, const char* moment, const std::string& param) {
+std::string moment_name(const std::string& layer, const char* moment, const std::string& param) {
   return fmt::format("optimizer.{}.{}.{}", layer_key(layer), moment, param);
 }
 
@@ -88,7 +88,7 @@ struct Distiller::Loaded {
   RunEma ema;
   DistillMetrics metrics;
   Students students;
-  std::map<int, std::array<int64_t, StudentTrainer::kGroups>> steps;
+  ByLayer<std::array<int64_t, StudentTrainer::kGroups>> steps;
   int64_t done = 0, weight_steps = 0;
 };
 
@@ -99,14 +99,17 @@ void Distiller::check_same(const Students& s) const {
   same("the feature networks' number of layers", s.config.layers, students_.config.layers);
   same("the number of students", static_cast<int64_t>(s.layers.size()), static_cast<int64_t>(layers_.size()));
   for (auto a = s.layers.begin(), b = students_.layers.begin(); a != s.layers.end(); ++a, ++b) {
-    same("a student's single block", a->first, b->first);
+    if (a->first != b->first) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("the file has a student of {}, this run one of {}", a->first, b->first));
+    }
   }
 }
 
 void Distiller::adopt(const Students& students) {
   check_same(students);
-  for (auto& [index, layer] : layers_) {
-    const Student& from = *students.layers.at(index);
+  for (auto& [name, layer] : layers_) {
+    const Student& from = *students.layers.at(name);
     std::vector<Param> params = parameters(*from.layer);
     for (size_t i = 0; i < params.size(); ++i) {
       const Tensor& to = layer.trainer->state().param[i];
@@ -129,7 +132,7 @@ Students Distiller::described() const {
 
 io::Json Distiller::state() const {
   io::Json steps = io::Json::object();
-  for (const auto& [index, layer] : layers_) steps[layer_key(index)] = layer.trainer->steps();
+  for (const auto& [name, layer] : layers_) steps[layer_key(name)] = layer.trainer->steps();
   return {{"updates_done", done_},
           {"updates_total", options_.settings.steps},
           {"seed", options_.seed},
@@ -144,12 +147,12 @@ void Distiller::save(std::vector<io::TensorData>& tensors, std::map<std::string,
                      bool with_replay) const {
   if (!issued_.empty() || !fresh_.empty())
     throw Error(ErrorCode::internal, "a distiller is saved between steps: after end_step()");
-  for (const auto& [index, layer] : layers_) {
+  for (const auto& [name, layer] : layers_) {
     const AdamWState& s = layer.trainer->state();
     const std::vector<std::string>& names = layer.trainer->names();
     for (size_t i = 0; i < names.size(); ++i) {
-      tensors.push_back(host_copy(moment_name(index, "exp_avg", names[i]), s.m[i]));
-      tensors.push_back(host_copy(moment_name(index, "exp_avg_sq", names[i]), s.v[i]));
+      tensors.push_back(host_copy(moment_name(name, "exp_avg", names[i]), s.m[i]));
+      tensors.push_back(host_copy(moment_name(name, "exp_avg_sq", names[i]), s.v[i]));
     }
   }
   const AdamWState& w = weights_.state();
@@ -170,16 +173,16 @@ Distiller::Loaded Distiller::read(const std::string& path, const std::set<std::s
   const io::Json& fields = in.students.fields;
   const auto state = io::get<io::Json>(fields, "distiller", kOrigin);
   const auto steps = io::get<io::Json>(state, "optimizer_steps", kOrigin);
-  for (const auto& [index, layer] : layers_) {
+  for (const auto& [name, layer] : layers_) {
     const AdamWState& s = layer.trainer->state();
     const std::vector<std::string>& names = layer.trainer->names();
     for (size_t i = 0; i < names.size(); ++i) {
-      in.pending.take(file, fmt::format("layers.{}.{}", layer_key(index), names[i]), s.param[i]);
-      in.pending.take(file, moment_name(index, "exp_avg", names[i]), s.m[i]);
-      in.pending.take(file, moment_name(index, "exp_avg_sq", names[i]), s.v[i]);
+      in.pending.take(file, fmt::format("layers.{}.{}", layer_key(name), names[i]), s.param[i]);
+      in.pending.take(file, moment_name(name, "exp_avg", names[i]), s.m[i]);
+      in.pending.take(file, moment_name(name, "exp_avg_sq", names[i]), s.v[i]);
     }
-    auto& own = in.steps[index];
-    own = io::get<std::array<int64_t, StudentTrainer::kGroups>>(steps, layer_key(index), kOrigin);
+    auto& own = in.steps[name];
+    own = io::get<std::array<int64_t, StudentTrainer::kGroups>>(steps, layer_key(name), kOrigin);
     for (int64_t n : own) {
       if (n < 0) throw Error(ErrorCode::format, fmt::format("{} optimiser steps", n));
     }
@@ -205,10 +208,10 @@ Distiller::Loaded Distiller::read(const std::string& path, const std::set<std::s
 void Distiller::load(const std::string& path, const std::set<std::string>& mine) {
   const ErrorContext context(path);
   Loaded in = read(path, mine);
-  for (const auto& [index, values] : in.metrics.latest()) {
-    if (!layers_.count(index)) throw Error(ErrorCode::format, fmt::format("metrics of layer {}", index));
+  for (const auto& [name, values] : in.metrics.latest()) {
+    if (!layers_.count(name)) throw Error(ErrorCode::format, fmt::format("metrics of layer {}", name));
   }
-  for (int layer : in.replay.layers()) {
+  for (const std::string& layer : in.replay.layers()) {
     for (size_t i = 0; i < in.replay.size(layer); ++i) {
       if (layers_.count(layer) && in.replay.at(layer, i).q_sub.shape.back() == students_.config.head_dim) {
         continue;
@@ -224,11 +227,11 @@ void Distiller::load(const std::string& path, const std::set<std::string>& mine)
   options_ = in.options;
   in.pending.apply();
   weights_.set_steps(in.weight_steps);
-  for (auto& [index, layer] : layers_) {
-    layer.trainer->set_steps(in.steps.at(index));
+  for (auto& [name, layer] : layers_) {
+    layer.trainer->set_steps(in.steps.at(name));
     layer.trainer->options() = optimizer();
-    layer.student->readiness = in.students.layers.at(index)->readiness;
-    layer.student->last_loss = in.students.layers.at(index)->last_loss;
+    layer.student->readiness = in.students.layers.at(name)->readiness;
+    layer.student->last_loss = in.students.layers.at(name)->last_loss;
   }
   replay_ = std::move(in.replay);
   ema_ = std::move(in.ema);

@@ -71,7 +71,7 @@ ParetoScore DistillMetrics::pareto(const Students& students) const {
   return pareto_score(tracked);
 }
 
-void DistillMetrics::record(int layer, const LayerValues& values) {
+void DistillMetrics::record(const std::string& layer, const LayerValues& values) {
   LayerValues& last = latest_.try_emplace(layer, no_values()).first->second;
   Averages& average = averages_.try_emplace(layer, Averages{0, no_values()}).first->second;
   ++average.records;
@@ -90,12 +90,13 @@ std::vector<double> DistillMetrics::column(const char* metric) const {
   return out;
 }
 
-Metrics DistillMetrics::report(int layer, const Students& students, const DistillTotals& totals) const {
+Metrics DistillMetrics::report(const std::string& layer, const Students& students,
+                               const DistillTotals& totals) const {
   Metrics out;
-  for (const auto& [index, values] : latest_) {
+  for (const auto& [name, values] : latest_) {
     for (size_t i = 0; i < values.size(); ++i) {
       if (!std::isfinite(values[i])) continue;
-      out.emplace_back(fmt::format("flux2ttr/{}/{}", layer_key(index), kLayerMetrics[i]), values[i]);
+      out.emplace_back(fmt::format("flux2ttr/{}/{}", layer_key(name), kLayerMetrics[i]), values[i]);
     }
   }
   if (const auto it = averages_.find(layer); it != averages_.end()) {
@@ -110,7 +111,7 @@ Metrics DistillMetrics::report(int layer, const Students& students, const Distil
   };
   const auto tracked = static_cast<double>(latest_.size());
   double ready = 0;
-  for (const auto& [index, values] : latest_) ready += students.layers.at(index)->readiness.ready;
+  for (const auto& [name, values] : latest_) ready += students.layers.at(name)->readiness.ready;
   global("steps_remaining", static_cast<double>(totals.remaining));
   global("updates_done", static_cast<double>(totals.updates));
   global("log_var_huber", totals.log_var_huber);
@@ -152,21 +153,15 @@ io::Json DistillMetrics::to_json() const {
   io::Json out = io::Json::object();
   for (const auto& [layer, values] : latest_) {
     const Averages& a = averages_.at(layer);
-    out[std::to_string(layer)] = {
-        {"latest", to_array(values)}, {"average", to_array(a.values)}, {"records", a.records}};
+    out[layer] = {{"latest", to_array(values)}, {"average", to_array(a.values)}, {"records", a.records}};
   }
   return out;
 }
 
 void DistillMetrics::from_json(const io::Json& json) {
-  std::map<int, LayerValues> latest;
-  std::map<int, Averages> averages;
-  for (const auto& [key, row] : json.items()) {
-    constexpr size_t kDigits = 4;
-    if (key.empty() || key.size() > kDigits || !std::all_of(key.begin(), key.end(), ::isdigit)) {
-      throw Error(ErrorCode::format, fmt::format("metrics of a layer \"{}\"", key));
-    }
-    const int layer = std::stoi(key);
+  ByLayer<LayerValues> latest;
+  ByLayer<Averages> averages;
+  for (const auto& [layer, row] : json.items()) {
     latest[layer] = from_array(io::get<io::Json>(row, "latest", "metrics"));
     averages[layer] = {io::get<int64_t>(row, "records", "metrics"),
                        from_array(io::get<io::Json>(row, "average", "metrics"))};

@@ -4,11 +4,10 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/io/json.h"
 #include "train/distill/run_ema.h"
 #include "train/metrics.h"
@@ -35,12 +34,12 @@ struct DistillTotals {
 class DistillMetrics {
  public:
   /// One update of a layer: latest values (those that are finite) and running averages.
-  void record(int layer, const LayerValues& values);
-  /// Latest finite values by single block.
-  const std::map<int, LayerValues>& latest() const { return latest_; }
+  void record(const std::string& layer, const LayerValues& values);
+  /// Latest finite values.
+  const ByLayer<LayerValues>& latest() const { return latest_; }
 
   /// Everything that is logged after an update of `layer`.
-  Metrics report(int layer, const Students& students, const DistillTotals& totals) const;
+  Metrics report(const std::string& layer, const Students& students, const DistillTotals& totals) const;
   /// A few lines for people.
   std::string snapshot(const Students& students, const DistillTotals& totals) const;
 
@@ -56,8 +55,8 @@ class DistillMetrics {
   std::vector<double> column(const char* metric) const;
   ParetoScore pareto(const Students& students) const;
 
-  std::map<int, LayerValues> latest_;
-  std::map<int, Averages> averages_;
+  ByLayer<LayerValues> latest_;
+  ByLayer<Averages> averages_;
 };
 
 }  // namespace vkflux

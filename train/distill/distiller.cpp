@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "autograd/ops.h"
-#include "autograd/tape.h"
-#include "model/hkr/landmarks.h"
+#include "model/attention/hkr/landmarks.h"
+#include "model/attention/hkr/made_for.h"
 #include "train/rng.h"
 #include "vk/error.h"
 
@@ -24,32 +24,6 @@ constexpr uint64_t kMostFresh = uint64_t{256} << 20;  // bytes of samples that t
 // The averages of readiness keep 0.9 of their past at every flush of 20 losses, so a layer needs far more
 // than min_updates until they have forgotten its beginnings.
 constexpr int64_t kLagFactor = 16;
-
-/// Stands in a layer's place and asks the distiller.
-class DistillAttention final : public Attention {
- public:
-  DistillAttention(Distiller& distiller, int layer, std::shared_ptr<Student> student)
-      : distiller_(distiller), layer_(layer), student_(std::move(student)), hkr_(student_) {}
-  const char* name() const override { return "distill"; }
-  Tensor forward(const AttentionCall& call) override { return distiller_.serve(layer_, call); }
-  uint64_t scratch(const AttentionShape& shape) const override {
-    return full_.scratch(shape) + hkr_.scratch(shape);
-  }
-  Cost cost(const AttentionShape& shape) const override {
-    const Cost a = full_.cost(shape), b = hkr_.cost(shape);
-    Cost sum{};
-    sum.flops = a.flops + b.flops;
-    sum.bytes = a.bytes + b.bytes;
-    return sum;
-  }
-
- private:
-  Distiller& distiller_;
-  int layer_;
-  std::shared_ptr<Student> student_;
-  FullAttention full_;
-  HkrAttention hkr_;
-};
 
 DType device_dtype(io::FileDType t) {
   return t == io::FileDType::f16 ? DType::f16 : t == io::FileDType::bf16 ? DType::bf16 : DType::f32;
@@ -78,9 +52,9 @@ bool out_of_memory(const Error& e) {
   return e.code() == ErrorCode::out_of_device_memory || e.code() == ErrorCode::out_of_host_memory;
 }
 
-HkrConfig config_of(const StudentModel& model, const DistillOptions& o) {
+HkrConfig config_of(const BackboneLayout& model, const DistillOptions& o) {
   HkrConfig c;
-  c.head_dim = model.head_dim;
+  c.head_dim = replaceable_shape(model).head_dim;
   c.feature_dim = o.settings.feature_dim;
   c.hidden = o.feature_hidden;
   c.layers = o.feature_layers;
@@ -124,14 +98,14 @@ TeacherSample upload(Device& device, const ReplaySample& s) {
   return widened(device, s, {send(s.q_sub), send(s.k_full), send(s.v_full), send(s.teacher_sub)});
 }
 
-TeacherSample Distiller::sample(int layer, size_t index) const {
+TeacherSample Distiller::sample(const std::string& layer, size_t index) const {
   const ReplaySample& s = replay_.at(layer, index);
   const auto fresh =
       std::find_if(fresh_.begin(), fresh_.end(), [&](const Fresh& f) { return f.created == s.created; });
   return fresh == fresh_.end() ? upload(device_, s) : widened(device_, s, fresh->tensors);
 }
 
-Distiller::Distiller(Device& device, const StudentModel& model, const DistillOptions& options)
+Distiller::Distiller(Device& device, const BackboneLayout& model, const DistillOptions& options)
     : device_(device),
       options_(options),
       weights_(device),
@@ -141,11 +115,15 @@ Distiller::Distiller(Device& device, const StudentModel& model, const DistillOpt
   students_.model = model;
   students_.config = config_of(model, options_);
   students_.options = s.hkr_options();
+  students_.max_safe_loss = s.max_safe_inference_loss;
   students_.fields = io::Json::object();
   constexpr uint64_t kLayerSeeds = 0x9e3779b97f4a7c15;
-  for (int i = 0; i < model.single_blocks; ++i) {
-    if (!s.selects_layer(i)) continue;
-    Layer& layer = layers_[i];
+  const std::vector<int> places = model.replaceable();
+  for (size_t i = 0; i < places.size(); ++i) {
+    if (!s.selects_layer(static_cast<int64_t>(i))) continue;
+    const std::string& name = model.layers[static_cast<size_t>(places[i])].name;
+    Layer& layer = layers_[name];
+    layer.number = static_cast<uint32_t>(i);
     layer.student = std::make_shared<Student>();
     layer.student->layer = std::make_shared<HkrLayer>(students_.config, students_.options);
     layer.student->readiness.criteria = s.readiness;
@@ -156,13 +134,13 @@ Distiller::Distiller(Device& device, const StudentModel& model, const DistillOpt
     initialise(params, hkr_init(students_.config, static_cast<float>(s.alpha_init)),
                options_.seed + kLayerSeeds * static_cast<uint64_t>(i + 1));
     layer.trainer = std::make_unique<StudentTrainer>(device, hkr, optimizer());
-    students_.layers[i] = layer.student;
+    students_.layers[name] = layer.student;
   }
   if (layers_.empty()) {
     throw Error(ErrorCode::invalid_argument,
-                fmt::format("no layer to distil: --layer-start {} and --layer-end {} leave none of {} single "
-                            "blocks",
-                            s.layer_start, s.layer_end, model.single_blocks));
+                fmt::format("no layer to distil: --layer-start {} and --layer-end {} leave none of {} layers "
+                            "that may be replaced",
+                            s.layer_start, s.layer_end, places.size()));
   }
   set_total_updates(s.steps);
 }
@@ -179,23 +157,14 @@ StudentOptimizer Distiller::optimizer() const {
 void Distiller::attach(AttentionBank& bank) {
   detach();
   bank_ = &bank;
-  const auto first = static_cast<size_t>(students_.model.double_blocks);
-  RoutePlan plan(first + static_cast<size_t>(students_.model.single_blocks), AttentionKind::full);
-  for (const auto& [index, layer] : layers_) {
-    const size_t at = first + static_cast<size_t>(index);
-    bank.set(static_cast<int>(at), AttentionKind::hkr,
-             std::make_shared<DistillAttention>(*this, index, layer.student));
-    plan[at] = AttentionKind::hkr;
-  }
-  bank.route(std::move(plan));
+  before_ = bank.strategies();
+  Students previewed = students_;
+  previewed.max_safe_loss = 0;  // the guard is for sampling without a teacher beside it
+  install(previewed, bank);
 }
 
 void Distiller::detach() {
-  if (!bank_) return;
-  for (const auto& [index, layer] : layers_) {
-    bank_->set(static_cast<int>(students_.model.double_blocks) + index, AttentionKind::hkr, nullptr);
-  }
-  bank_->route({});
+  if (bank_) bank_->restore(std::move(before_));
   bank_ = nullptr;
 }
 
@@ -225,33 +194,40 @@ void Distiller::end_step() {
       throw Error(ErrorCode::invalid_argument,
                   fmt::format("{}: {} updates gave a loss or gradient that isn't finite; lower "
                               "--learning-rate (now {})",
-                              layer_key(issued.layer), refused_, options_.settings.learning_rate));
+                              issued.layer, refused_, options_.settings.learning_rate));
     }
-    if (refused_ == 1)
-      spdlog::warn("{}: an update with loss {} was left out", layer_key(issued.layer), result.loss);
+    if (refused_ == 1) spdlog::warn("{}: an update with loss {} was left out", issued.layer, result.loss);
   }
 }
 
-void Distiller::begin_step(int64_t step) {
+RoutePlan Distiller::begin_step(int64_t step, float sigma) {
   end_step();
+  if (ema_.begin_call(sigma)) flush();
   const DistillSettings& s = options_.settings;
   const auto n = static_cast<int64_t>(layers_.size());
   const int64_t low = std::clamp<int64_t>(s.min_swap_layers, 0, n);
   const int64_t high = std::max(low, s.max_swap_layers < 0 ? n : std::min(s.max_swap_layers, n));
   Rng rng(options_.seed, kSwapStream, static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32));
   auto count = static_cast<size_t>(low + rng.below(static_cast<uint32_t>(high - low + 1)));
-  std::vector<int> order;
-  for (const auto& [index, layer] : layers_) order.push_back(index);
+  std::vector<std::string> order;
+  for (const auto& [name, layer] : layers_) order.push_back(name);
   for (size_t i = 0; i + 1 < order.size(); ++i) {
     std::swap(order[i], order[i + rng.below(static_cast<uint32_t>(order.size() - i))]);
   }
   if (options_.schedule == LayerSchedule::round_robin) {
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    std::stable_sort(order.begin(), order.end(), [&](const std::string& a, const std::string& b) {
       return layers_.at(a).student->readiness.updates < layers_.at(b).student->readiness.updates;
     });
   }
   count = std::min(count, order.size());
   swapped_ = {order.begin(), order.begin() + static_cast<ptrdiff_t>(count)};
+  // While students are trained, those that aren't in this step stay out of it.
+  RoutePlan plan(students_.model.layers.size(), AttentionKind::full);
+  for (size_t i = 0; s.preview && i < plan.size(); ++i) {
+    const std::string& name = students_.model.layers[i].name;
+    if (layers_.count(name) && (!training() || swapped_.count(name))) plan[i] = AttentionKind::hkr;
+  }
+  return plan;
 }
 
 void Distiller::set_total_updates(int64_t total) {
@@ -262,12 +238,12 @@ void Distiller::set_total_updates(int64_t total) {
 
 void Distiller::set_learning_rate(double rate) {
   options_.settings.learning_rate = rate;
-  for (auto& [index, layer] : layers_) layer.trainer->options() = optimizer();
+  for (auto& [name, layer] : layers_) layer.trainer->options() = optimizer();
 }
 
 void Distiller::reset_criteria(const ReadinessCriteria& criteria) {
   options_.settings.readiness = criteria;
-  for (auto& [index, layer] : layers_) {
+  for (auto& [name, layer] : layers_) {
     layer.student->readiness.criteria = criteria;
     layer.student->readiness.refresh();
   }
@@ -289,54 +265,38 @@ void Distiller::say(const std::string& line) const {
 }
 
 void Distiller::flush() {
-  std::map<int, Readiness*> all;
-  for (auto& [index, layer] : layers_) all[index] = &layer.student->readiness;
+  ByLayer<Readiness*> all;
+  for (auto& [name, layer] : layers_) all[name] = &layer.student->readiness;
   for (const EmaFlush& f : ema_.flush(all)) {
     const Readiness& r = *all.at(f.layer);
     say(fmt::format("{}: EMA loss {:.4g}, cosine distance {:.4f} (threshold {:.4g}), {} updates, {}{}",
-                    layer_key(f.layer), r.ema_loss.value_or(NAN), r.ema_cosine_dist.value_or(NAN),
-                    r.criteria.threshold, r.updates, r.ready ? "ready" : "not ready",
-                    f.changed ? " (changed)" : ""));
+                    f.layer, r.ema_loss.value_or(NAN), r.ema_cosine_dist.value_or(NAN), r.criteria.threshold,
+                    r.updates, r.ready ? "ready" : "not ready", f.changed ? " (changed)" : ""));
   }
 }
 
-Tensor Distiller::serve(int layer, const AttentionCall& call) {
-  const auto untaped = Tape::pause();
-  if (ema_.begin_call(call.step.sigma)) flush();
-  const Tensor teacher = full_.forward(call);
-  if (training()) {
-    if (!swapped_.count(layer)) return teacher;
-    try {
-      store(layer, call, teacher);
-      train(layer);
-    } catch (const Error& e) {
-      if (!out_of_memory(e)) throw;
-      degrade_after(layer, e.what());
-    }
-  }
-  return answer(layer, call, teacher);
+const std::string& Distiller::name_of(const AttentionCall& call) const {
+  return students_.model.layers[static_cast<size_t>(call.layer)].name;
 }
 
-// The student's answer when it is wanted, allowed and finite; else the teacher's.
-Tensor Distiller::answer(int layer, const AttentionCall& call, const Tensor& teacher) {
-  const std::shared_ptr<Student>& student = layers_.at(layer).student;
-  if (!options_.settings.preview || !student->readiness.ready) return teacher;
-  std::string why;
+bool Distiller::wants_full(const AttentionCall& call) {
+  const std::string& layer = name_of(call);
+  return layers_.count(layer) != 0 && (!training() || swapped_.count(layer) != 0);
+}
+
+void Distiller::taught(const AttentionCall& call, const Tensor& full) {
+  if (!training()) return;
+  const std::string& layer = name_of(call);
   try {
-    const Tensor out = HkrAttention(student).forward(call);
-    if (std::isfinite(op::sum_all(out).item())) return out;
-    why = "its output wasn't finite";
+    store(layer, call, full);
+    train(layer);
   } catch (const Error& e) {
-    if (e.code() == ErrorCode::device_lost || e.code() == ErrorCode::cancelled) throw;
-    why = e.what();
+    if (!out_of_memory(e)) throw;
+    degrade_after(layer, e.what());
   }
-  if (warned_.insert(layer).second) {
-    spdlog::warn("{}: full attention answers instead of the student: {}", layer_key(layer), why);
-  }
-  return teacher;
 }
 
-void Distiller::store(int layer, const AttentionCall& call, const Tensor& teacher) {
+void Distiller::store(const std::string& layer, const AttentionCall& call, const Tensor& teacher) {
   const io::FileDType dtype = options_.settings.replay_dtype();
   const std::vector<int32_t> rows = select_training_queries(call.q.dim(2), options_.settings.sizes.query_cap);
   ReplaySample s;
@@ -362,16 +322,16 @@ void Distiller::store(int layer, const AttentionCall& call, const Tensor& teache
   take_samples(kMostFresh);
 }
 
-PendingUpdate Distiller::update(int layer, const TeacherSample& sample) {
+PendingUpdate Distiller::update(const std::string& layer, const TeacherSample& sample) {
   return layers_.at(layer).trainer->begin(sample, weights_);
 }
 
-void Distiller::train(int layer) {
+void Distiller::train(const std::string& layer) {
   for (int64_t r = 0; r < options_.settings.train_steps_per_call && training(); ++r) {
     const auto held = static_cast<uint32_t>(replay_.size(layer));
     if (held == 0) return;
     const auto number = static_cast<uint32_t>(done_) + static_cast<uint32_t>(issued_.size());
-    Rng rng(options_.seed, kReplayStream, number, static_cast<uint32_t>(layer));
+    Rng rng(options_.seed, kReplayStream, number, layers_.at(layer).number);
     const TeacherSample s = sample(layer, rng.below(held));
     PendingUpdate pending = update(layer, s);
     pending.out = {};
@@ -380,13 +340,13 @@ void Distiller::train(int layer) {
 }
 
 void Distiller::count(const Issued& issued, const UpdateResult& result) {
-  const int layer = issued.layer;
+  const std::string& layer = issued.layer;
   Student& student = *layers_.at(layer).student;
   Readiness& ready = student.readiness;
   student.last_loss = result.loss;
   last_ = result;
   if (ema_.add_loss(layer, result.loss, ready)) {
-    say(fmt::format("{} is {}", layer_key(layer), ready.ready ? "ready" : ready.refusal()));
+    say(fmt::format("{} is {}", layer, ready.ready ? "ready" : ready.refusal()));
   }
   --remaining_;
   ++done_;
@@ -416,7 +376,7 @@ void Distiller::count(const Issued& issued, const UpdateResult& result) {
   if (done_ % kSnapshotEvery == 0 || remaining_ == 0) say(metrics_.snapshot(students_, totals()));
 }
 
-void Distiller::degrade_after(int layer, const std::string& why) {
+void Distiller::degrade_after(const std::string& layer, const std::string& why) {
   TrainingSizes& sizes = options_.settings.sizes;
   const TrainingSizes before = sizes;
   end_step();  // what is under way has memory, too
@@ -426,19 +386,19 @@ void Distiller::degrade_after(int layer, const std::string& why) {
   if (!changed) {
     enabled_ = false;
     spdlog::warn("{}: out of memory with every size at its least: training stops, sampling goes on\n{}",
-                 layer_key(layer), why);
+                 layer, why);
     return;
   }
   apply_sizes();
   const std::string line =
-      fmt::format("{}: out of memory: {}; {:.1f} MB of replay given up", layer_key(layer),
+      fmt::format("{}: out of memory: {}; {:.1f} MB of replay given up", layer,
                   describe_degradation(before, sizes), static_cast<double>(freed) / (1 << 20));
   spdlog::warn("{}", line);
 }
 
 void Distiller::apply_sizes() {
   students_.options = options_.settings.hkr_options();
-  for (auto& [index, layer] : layers_) layer.student->layer->options() = students_.options;
+  for (auto& [name, layer] : layers_) layer.student->layer->options() = students_.options;
 }
 
 }  // namespace vkflux

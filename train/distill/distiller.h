@@ -1,10 +1,12 @@
-// Online distillation: while a transformer samples, full attention's answers train the students of its single
-// blocks. Specification chapter 4.
+// Online distillation: while a transformer samples, full attention's answers train the students of its
+// layers. The distiller watches the runs as a tap; students that are ready may already answer, like those of
+// any routed run.
 //
-//   Distiller distiller(device, student_model(transformer), options);
-//   distiller.attach(transformer.attention());
-//   for (int64_t step = 0; !distiller.finished(); ++step) { distiller.begin_step(step);  denoiser.step();
-//   distiller.end_step(); }
+//   Distiller distiller(device, backbone.layout(), options);
+//   distiller.attach(backbone.attention());
+//   SamplingRun run(backbone, ..., {.taps = {&distiller}});
+//   for (int64_t step = 0; !distiller.finished(); ++step) { run.step(distiller.begin_step(step,
+//   run.level())); distiller.end_step(); }
 //
 // Between begin_step() and end_step() nothing waits for the device but memory: samples and the numbers of
 // updates come to the host when the step ends.
@@ -17,15 +19,14 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "model/attention/attention.h"
-#include "model/hkr/students.h"
+#include "model/attention/bank.h"
+#include "model/attention/hkr/students.h"
 #include "train/distill/distill_metrics.h"
 #include "train/distill/memory_estimate.h"
 #include "train/distill/replay.h"
@@ -47,21 +48,22 @@ struct DistillOptions {
   uint64_t seed = 0;
 };
 
-class Distiller {
+class Distiller : public AttentionTap {
  public:
-  /// Makes students with fresh weights for every single block in the range. Error invalid_argument when the
-  /// range or the network's shape can't be.
-  Distiller(Device& device, const StudentModel& model, const DistillOptions& options);
-  virtual ~Distiller();
+  /// Makes students with fresh weights for every replaceable layer in the range. Error invalid_argument when
+  /// the range or the network's shape can't be.
+  Distiller(Device& device, const BackboneLayout& model, const DistillOptions& options);
+  ~Distiller() override;
   Distiller(const Distiller&) = delete;
   Distiller& operator=(const Distiller&) = delete;
 
-  /// From now on the bank's single blocks answer through this object, until detach() or the end; the bank
-  /// must live that long.
+  /// Puts the students into the bank, so that ready ones can serve runs that begin from now on, until
+  /// detach() or the end, which put back what the bank had; the bank must live that long.
   void attach(AttentionBank& bank);
   void detach();
-  /// Chooses the layers that are trained in this step; both passes of true guidance share them.
-  void begin_step(int64_t step);
+  /// Chooses the layers that are trained in this step, at this noise level; both passes of true guidance
+  /// share them. The step's plan comes back.
+  RoutePlan begin_step(int64_t step, float sigma);
   /// Takes in what the step's updates gave: metrics, readiness, and samples for later steps.
   void end_step();
 
@@ -74,7 +76,7 @@ class Distiller {
   Students& students() { return students_; }
   const Students& students() const { return students_; }
   const DistillMetrics& metrics() const { return metrics_; }
-  const std::set<int>& swapped() const { return swapped_; }
+  const std::set<std::string, LayerOrder>& swapped() const { return swapped_; }
   DistillTotals totals() const;
 
   void add_sink(std::unique_ptr<MetricSink> sink) { sinks_.push_back(std::move(sink)); }
@@ -98,41 +100,42 @@ class Distiller {
   /// The students with everything that a file for inference says about them.
   Students described() const;
 
-  /// What attention asks of a single block. (Called by the strategies that attach() installs.)
-  Tensor serve(int layer, const AttentionCall& call);
+  bool wants_full(const AttentionCall& call) override;
+  void taught(const AttentionCall& call, const Tensor& full) override;
 
  protected:
   /// One update; tests make it fail.
-  virtual PendingUpdate update(int layer, const TeacherSample& sample);
+  virtual PendingUpdate update(const std::string& layer, const TeacherSample& sample);
 
  private:
   struct Layer {
+    uint32_t number = 0;  // among the layers that may be replaced: what its random numbers follow
     std::shared_ptr<Student> student;
     std::unique_ptr<StudentTrainer> trainer;
   };
   /// An update whose numbers the host doesn't have yet.
   struct Issued {
-    int layer;
+    std::string layer;
     std::optional<float> sigma, cfg;
     PendingUpdate update;
   };
   /// A sample that is still on its way to the replay buffer.
   struct Fresh {
-    int layer;
+    std::string layer;
     int64_t created;
     std::array<Tensor, 4> tensors;  // as they are stored: q, k, v, teacher
     std::array<Download, 4> downloads;
     uint64_t bytes() const;
   };
   bool training() const { return enabled_ && remaining_ > static_cast<int64_t>(issued_.size()); }
-  void store(int layer, const AttentionCall& call, const Tensor& teacher);
-  void train(int layer);
+  const std::string& name_of(const AttentionCall& call) const;
+  void store(const std::string& layer, const AttentionCall& call, const Tensor& teacher);
+  void train(const std::string& layer);
   void count(const Issued& issued, const UpdateResult& result);
-  TeacherSample sample(int layer, size_t index) const;
+  TeacherSample sample(const std::string& layer, size_t index) const;
   void take_samples(uint64_t keep_bytes);
-  void degrade_after(int layer, const std::string& why);
+  void degrade_after(const std::string& layer, const std::string& why);
   void apply_sizes();
-  Tensor answer(int layer, const AttentionCall& call, const Tensor& teacher);
   void say(const std::string& line) const;
   StudentOptimizer optimizer() const;
   io::Json state() const;
@@ -143,21 +146,20 @@ class Distiller {
   Device& device_;
   DistillOptions options_;
   Students students_;
-  std::map<int, Layer> layers_;
+  ByLayer<Layer> layers_;
   LossWeights weights_;
   ReplayBuffer replay_;
   RunEma ema_;
   DistillMetrics metrics_;
-  FullAttention full_;
   AttentionBank* bank_ = nullptr;
+  AttentionBank::Strategies before_;  // what the bank had
 
   bool enabled_ = true;
   int64_t remaining_ = 0, done_ = 0, refused_ = 0;
   std::vector<Issued> issued_;
   std::deque<Fresh> fresh_;
   std::optional<UpdateResult> last_;  // the last that was counted
-  std::set<int> swapped_;
-  std::set<int> warned_;
+  std::set<std::string, LayerOrder> swapped_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
   std::function<void(const std::string&)> message_;
 };

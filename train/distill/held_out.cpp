@@ -4,26 +4,19 @@
 #include <vector>
 
 #include "autograd/ops.h"
-#include "model/attention/attention.h"
-#include "model/flux/transformer.h"
 
 namespace vkflux {
 namespace {
 
 class Beside final : public AttentionTap {
  public:
-  Beside(AttentionBank& bank, const Students& students) : bank_(bank), students_(students) {
-    bank_.add_tap(this);
-  }
-  ~Beside() override { bank_.remove_tap(this); }
-  Beside(const Beside&) = delete;
-  Beside& operator=(const Beside&) = delete;
-
-  void observe(const AttentionCall& call, const Tensor& out) override {
-    const auto it = students_.layers.find(call.layer - static_cast<int>(students_.model.double_blocks));
+  explicit Beside(const Students& students) : students_(students) {}
+  void observe(const AttentionCall& call, const Served&, const Tensor& out) override {
+    const std::string& layer = students_.model.layers[static_cast<size_t>(call.layer)].name;
+    const auto it = students_.layers.find(layer);
     if (it == students_.layers.end()) return;
-    const Tensor answer = HkrAttention(it->second).forward(call);
-    pending_.emplace_back(it->first, op::mean_all(op::cosine_similarity(answer, out)).view({1}));
+    const Tensor answer = HkrAttention(it->second, students_.max_safe_loss).forward(call);
+    pending_.emplace_back(layer, op::mean_all(op::cosine_similarity(answer, out)).view({1}));
   }
   void collect() {
     if (pending_.empty()) return;
@@ -37,30 +30,29 @@ class Beside final : public AttentionTap {
     }
     pending_.clear();
   }
-  std::map<int, double> means() const {
-    std::map<int, double> out;
+  ByLayer<double> means() const {
+    ByLayer<double> out;
     for (const auto& [layer, s] : sums_) out[layer] = s.first / static_cast<double>(s.second);
     return out;
   }
 
  private:
-  AttentionBank& bank_;
   const Students& students_;
-  std::vector<std::pair<int, Tensor>> pending_;
-  std::map<int, std::pair<double, int64_t>> sums_;
+  std::vector<std::pair<std::string, Tensor>> pending_;
+  ByLayer<std::pair<double, int64_t>> sums_;
 };
 
 }  // namespace
 
-std::map<int, double> student_distances(SamplingRuns& runs, const Students& students, int64_t count) {
-  AttentionBank& bank = runs.transformer().attention();
-  bank.route({});
-  Beside beside(bank, students);
+ByLayer<double> student_distances(RunSequence& runs, const Students& students, int64_t count) {
+  Beside beside(students);
+  runs.set_tap(&beside);
   const int64_t end = runs.run() + count;
   while (runs.run() < end) {
     runs.step();
     beside.collect();
   }
+  runs.set_tap(nullptr);
   return beside.means();
 }
 

@@ -2,15 +2,14 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 
-#include "model/hkr/students.h"
-#include "train/distill/sampling_runs.h"
+#include "model/attention/hkr/students.h"
+#include "train/distill/run_sequence.h"
 
 namespace vkflux {
 
 /// Mean cosine distance (over tokens, heads, steps and passes) of every student beside full attention, at all
 /// queries of `count` whole runs. The transformer uses full attention throughout.
-std::map<int, double> student_distances(SamplingRuns& runs, const Students& students, int64_t count);
+ByLayer<double> student_distances(RunSequence& runs, const Students& students, int64_t count);
 
 }  // namespace vkflux

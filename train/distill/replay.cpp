@@ -83,7 +83,7 @@ uint64_t ReplaySample::nbytes() const {
 ReplayBuffer::ReplayBuffer(int64_t per_layer, uint64_t max_bytes)
     : per_layer_(std::max<int64_t>(1, per_layer)), max_bytes_(max_bytes) {}
 
-void ReplayBuffer::drop_front(int layer) {
+void ReplayBuffer::drop_front(const std::string& layer) {
   const auto found = samples_.find(layer);
   bytes_ -= found->second.front().nbytes();
   found->second.pop_front();
@@ -91,7 +91,7 @@ void ReplayBuffer::drop_front(int layer) {
 }
 
 bool ReplayBuffer::drop_oldest() {
-  int oldest = 0;
+  std::string oldest;
   int64_t created = std::numeric_limits<int64_t>::max();
   for (const auto& [layer, queue] : samples_) {
     if (queue.front().created >= created) continue;
@@ -103,7 +103,7 @@ bool ReplayBuffer::drop_oldest() {
   return true;
 }
 
-void ReplayBuffer::push(int layer, ReplaySample sample) {
+void ReplayBuffer::push(const std::string& layer, ReplaySample sample) {
   const uint64_t incoming = sample.nbytes();
   sample.created = ++created_;
   if (max_bytes_ > 0) {
@@ -119,12 +119,12 @@ void ReplayBuffer::push(int layer, ReplaySample sample) {
   }
 }
 
-size_t ReplayBuffer::size(int layer) const {
+size_t ReplayBuffer::size(const std::string& layer) const {
   const auto found = samples_.find(layer);
   return found == samples_.end() ? 0 : found->second.size();
 }
 
-ReplaySample* ReplayBuffer::find(int layer, int64_t created) {
+ReplaySample* ReplayBuffer::find(const std::string& layer, int64_t created) {
   const auto found = samples_.find(layer);
   if (found == samples_.end()) return nullptr;
   std::deque<ReplaySample>& queue = found->second;
@@ -133,7 +133,7 @@ ReplaySample* ReplayBuffer::find(int layer, int64_t created) {
   return it == queue.end() ? nullptr : &*it;
 }
 
-const ReplaySample& ReplayBuffer::at(int layer, size_t index) const {
+const ReplaySample& ReplayBuffer::at(const std::string& layer, size_t index) const {
   if (index >= size(layer)) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("replay: sample {} of layer {}, which has {}", index, layer, size(layer)));
@@ -141,7 +141,7 @@ const ReplaySample& ReplayBuffer::at(int layer, size_t index) const {
   return samples_.at(layer)[index];
 }
 
-uint64_t ReplayBuffer::clear(int layer) {
+uint64_t ReplayBuffer::clear(const std::string& layer) {
   const uint64_t before = bytes_;
   while (size(layer) > 0) drop_front(layer);
   return before - bytes_;
@@ -152,8 +152,8 @@ void ReplayBuffer::clear() {
   bytes_ = 0;
 }
 
-std::vector<int> ReplayBuffer::layers() const {
-  std::vector<int> out;
+std::vector<std::string> ReplayBuffer::layers() const {
+  std::vector<std::string> out;
   for (const auto& entry : samples_) out.push_back(entry.first);
   return out;
 }
@@ -187,7 +187,7 @@ io::Json ReplayBuffer::save(std::vector<io::TensorData>& tensors) const {
 void ReplayBuffer::restore(const io::SafetensorsFile& file, const io::Json& description) {
   ReplayBuffer read(per_layer_, max_bytes_);
   const int64_t created = io::get<int64_t>(description, "created", kOrigin);
-  std::map<int64_t, std::pair<int, ReplaySample>> in_order;
+  std::map<int64_t, std::pair<std::string, ReplaySample>> in_order;
   for (const io::Json& entry : io::get<std::vector<io::Json>>(description, "samples", kOrigin)) {
     ReplaySample s;
     s.created = io::get<int64_t>(entry, "created", kOrigin);
@@ -205,7 +205,7 @@ void ReplayBuffer::restore(const io::SafetensorsFile& file, const io::Json& desc
     s.sigma = take<double>(entry, "sigma");
     s.cfg_scale = take<double>(entry, "cfg_scale");
     check_shapes(s, file.path());
-    in_order[s.created] = {io::get<int>(entry, "layer", kOrigin), std::move(s)};
+    in_order[s.created] = {io::get<std::string>(entry, "layer", kOrigin), std::move(s)};
   }
   for (auto& [number, placed] : in_order) {
     read.created_ = number - 1;  // push() numbers it as before

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "model/attention/by_layer.h"
 #include "model/io/json.h"
 #include "model/io/safetensors.h"
 
@@ -49,20 +50,20 @@ class ReplayBuffer {
 
   /// Drops the oldest samples of all layers until the new one fits, then the layer's own oldest. A sample
   /// over the whole budget empties the buffer and isn't kept.
-  void push(int layer, ReplaySample sample);
-  size_t size(int layer) const;
+  void push(const std::string& layer, ReplaySample sample);
+  size_t size(const std::string& layer) const;
   /// The sample that push() numbered so, if the layer still has it.
-  ReplaySample* find(int layer, int64_t created);
+  ReplaySample* find(const std::string& layer, int64_t created);
   /// The layer's samples, oldest first; Error invalid_argument past the end.
-  const ReplaySample& at(int layer, size_t index) const;
+  const ReplaySample& at(const std::string& layer, size_t index) const;
   /// Empties one layer and returns the bytes that this freed.
-  uint64_t clear(int layer);
+  uint64_t clear(const std::string& layer);
   void clear();
 
   uint64_t bytes() const { return bytes_; }
   uint64_t max_bytes() const { return max_bytes_; }
   int64_t created() const { return created_; }
-  std::vector<int> layers() const;  // that hold samples, sorted
+  std::vector<std::string> layers() const;  // that hold samples, in order
 
   /// For a checkpoint: tensors "replay.<created>.<field>" and a JSON object that describes them. restore()
   /// replaces the contents, keeps the budget, and refuses (Error format) what doesn't fit together.
@@ -71,12 +72,12 @@ class ReplayBuffer {
 
  private:
   bool drop_oldest();
-  void drop_front(int layer);
+  void drop_front(const std::string& layer);
 
   int64_t per_layer_;
   uint64_t max_bytes_, bytes_ = 0;
   int64_t created_ = 0;
-  std::map<int, std::deque<ReplaySample>> samples_;
+  ByLayer<std::deque<ReplaySample>> samples_;
 };
 
 /// "float16", "bfloat16", "float32"; nothing for another word.

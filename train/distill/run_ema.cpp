@@ -45,13 +45,13 @@ bool RunEma::begin_call(std::optional<double> sigma) {
   return previous && *sigma > kSigmaJump * *previous;
 }
 
-bool RunEma::add_loss(int layer, double loss, Readiness& readiness) {
+bool RunEma::add_loss(const std::string& layer, double loss, Readiness& readiness) {
   pending_[layer].losses.push_back(loss);
   ++readiness.updates;
   return readiness.refresh();
 }
 
-void RunEma::add_similarity(int layer, double cosine_similarity) {
+void RunEma::add_similarity(const std::string& layer, double cosine_similarity) {
   const double distance = 1.0 - cosine_similarity;
   if (std::isfinite(distance)) pending_[layer].distances.push_back(std::clamp(distance, 0.0, 1.0));
 }
@@ -62,7 +62,7 @@ bool RunEma::flush_due() const {
   return total >= kFlushLosses;
 }
 
-std::vector<EmaFlush> RunEma::flush(const std::map<int, Readiness*>& readiness) {
+std::vector<EmaFlush> RunEma::flush(const ByLayer<Readiness*>& readiness) {
   std::vector<EmaFlush> done;
   for (const auto& [layer, pending] : pending_) {
     const auto found = readiness.find(layer);
@@ -77,7 +77,7 @@ std::vector<EmaFlush> RunEma::flush(const std::map<int, Readiness*>& readiness) 
   return done;
 }
 
-size_t RunEma::pending_losses(int layer) const {
+size_t RunEma::pending_losses(const std::string& layer) const {
   const auto found = pending_.find(layer);
   return found == pending_.end() ? 0 : found->second.losses.size();
 }
@@ -105,7 +105,7 @@ void RunEma::restore(const io::Json& state) {
   if (state.is_object() && state.contains("last_sigma") && !state["last_sigma"].is_null())
     read.last_sigma_ = io::get<double>(state, "last_sigma", "run averages");
   for (const io::Json& entry : io::get<std::vector<io::Json>>(state, "pending", "run averages")) {
-    Pending& pending = read.pending_[io::get<int>(entry, "layer", "run averages")];
+    Pending& pending = read.pending_[io::get<std::string>(entry, "layer", "run averages")];
     pending.losses = decode_list(entry, "losses");
     pending.distances = decode_list(entry, "distances");
   }

@@ -4,18 +4,18 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <vector>
 
-#include "model/hkr/readiness.h"
+#include "model/attention/by_layer.h"
+#include "model/attention/hkr/readiness.h"
 #include "model/io/json.h"
 
 namespace vkflux {
 
 /// What one flush did to one layer.
 struct EmaFlush {
-  int layer = 0;
+  std::string layer;
   size_t losses = 0, distances = 0;  // how many were averaged
   bool changed = false;              // readiness
 };
@@ -32,15 +32,15 @@ class RunEma {
   /// levels change nothing.
   bool begin_call(std::optional<double> sigma);
   /// Collects the loss of one update, counts the update and re-evaluates readiness; true when that changed.
-  bool add_loss(int layer, double loss, Readiness& readiness);
+  bool add_loss(const std::string& layer, double loss, Readiness& readiness);
   /// Collects the distance, 1 - similarity clamped to [0, 1]; non-finite ones are dropped.
-  void add_similarity(int layer, double cosine_similarity);
+  void add_similarity(const std::string& layer, double cosine_similarity);
   bool flush_due() const;
   /// Folds everything that is pending into the averages of its layers and re-evaluates their readiness, in
   /// order of the layers. Layers that aren't in `readiness` are dropped.
-  std::vector<EmaFlush> flush(const std::map<int, Readiness*>& readiness);
+  std::vector<EmaFlush> flush(const ByLayer<Readiness*>& readiness);
 
-  size_t pending_losses(int layer) const;
+  size_t pending_losses(const std::string& layer) const;
   std::optional<double> last_sigma() const { return last_sigma_; }
   void clear();
 
@@ -52,7 +52,7 @@ class RunEma {
   struct Pending {
     std::vector<double> losses, distances;
   };
-  std::map<int, Pending> pending_;
+  ByLayer<Pending> pending_;
   std::optional<double> last_sigma_;
 };
 

@@ -26,7 +26,6 @@ void each_field(Settings& s, const F& f) {
   f("training_query_token_cap", s.sizes.query_cap);
   f("query_chunk_size", s.sizes.query_chunk);
   f("key_chunk_size", s.sizes.key_chunk);
-  f("inference_mixed_precision", s.mixed_precision);
   f("learning_rate", s.learning_rate);
   f("alpha_lr_multiplier", s.alpha_lr_multiplier);
   f("phi_lr_multiplier", s.phi_lr_multiplier);
@@ -36,7 +35,6 @@ void each_field(Settings& s, const F& f) {
   f("replay_buffer_size", s.replay_buffer_size);
   f("replay_max_bytes", s.replay_max_bytes);
   f("replay_storage_dtype", s.replay_storage_dtype);
-  f("replay_offload_cpu", s.replay_offload_cpu);
   f("readiness_threshold", s.readiness.threshold);
   f("readiness_min_updates", s.readiness.min_updates);
   f("layer_start", s.layer_start);

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <string>
 
-#include "model/hkr/hkr.h"
-#include "model/hkr/readiness.h"
+#include "model/attention/hkr/hkr.h"
+#include "model/attention/hkr/readiness.h"
 #include "model/io/json.h"
 #include "model/io/safetensors.h"
 #include "train/distill/degrade.h"
@@ -31,7 +31,6 @@ struct DistillSettings {
   double landmark_fraction = 0.08;
   int64_t text_tokens_guess = 77;
   TrainingSizes sizes;  // query cap, chunks, landmark limits: what running out of memory reduces
-  bool mixed_precision = true;
 
   // Optimisation.
   double learning_rate = 1e-4;
@@ -44,7 +43,6 @@ struct DistillSettings {
   int64_t replay_buffer_size = 8;                // samples per layer
   uint64_t replay_max_bytes = 768ull << 20;      // over all layers; 0: unlimited
   std::string replay_storage_dtype = "float16";  // or bfloat16, float32
-  bool replay_offload_cpu = true;
 
   // Which layers, and when they may serve.
   ReadinessCriteria readiness;

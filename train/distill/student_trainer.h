@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "autograd/optim.h"
-#include "model/hkr/hkr.h"
+#include "model/attention/hkr/hkr.h"
 #include "model/io/safetensors.h"
 
 namespace vkflux {

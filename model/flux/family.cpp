@@ -1,0 +1,136 @@
+#include "model/flux/family.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <utility>
+
+#include "model/flux/files.h"
+#include "model/text/tokenizer.h"
+
+namespace vkflux {
+namespace {
+
+bool is_pipeline(std::string_view name) {
+  return name.starts_with("Flux") && !name.starts_with("Flux2");
+}
+
+/// A transformer and its text encoders, from scratch.
+class TrainableFlux1 final : public TrainableModel {
+ public:
+  explicit TrainableFlux1(const ModelSizes& s)
+      : tokenizers_(s.tokenizers),
+        clip_tokenizer_(load_clip_tokenizer(s.tokenizers + "/tokenizer")),
+        t5_tokenizer_(load_t5_tokenizer(s.tokenizers + "/tokenizer_2")),
+        tokens_(s.tokens),
+        transformer_(flux_config(s)),
+        clip_(clip_config(s)),
+        t5_(t5_config(s)) {}
+
+  Backbone& backbone() override { return transformer_; }
+  std::vector<Part> parts() override {
+    return {{"transformer.", parameters(transformer_), flux1_init()},
+            {"text_encoder.", parameters(clip_), clip_init()},
+            {"text_encoder_2.", parameters(t5_), t5_init(t5_.config())}};
+  }
+  Condition encode(const std::vector<std::string>& captions) override {
+    TokenIds clip, t5;
+    for (const std::string& text : captions) {
+      auto [it, fresh] = known_.try_emplace(text);
+      if (fresh) it->second = {clip_tokenizer_->encode(text, tokens_), t5_tokenizer_->encode(text, tokens_)};
+      clip.push_back(it->second.first);
+      t5.push_back(it->second.second);
+    }
+    const Tensor txt = t5_.forward(t5);
+    return {{"txt", txt}, {"y", clip_.forward(clip).pooled}};
+  }
+  std::string fingerprint() const override {
+    const Flux1Config& c = transformer_.config();
+    return fmt::format("hidden {} heads {} depth {} {} tokens {} {}", c.hidden, c.heads, c.depth,
+                       c.depth_single, tokens_, tokens_);
+  }
+  void load(Device& device, const std::string& folder) override {
+    const auto part = [&](const char* name, auto& module, const io::NameTable& names) {
+      const ErrorContext context(folder + "/" + name);
+      const auto file = io::open_tensors(folder + "/" + name);
+      vkflux::load(parameters(module), io::NamedTensors(*file, names), device);
+    };
+    part("transformer", transformer_, io::flux1_names());
+    part("text_encoder", clip_, io::clip_names());
+    part("text_encoder_2", t5_, io::t5_names());
+  }
+  void save(const std::string& folder, const std::string& codec, const SamplingDefaults& defaults) override {
+    SamplingDefaults recommended = defaults;
+    recommended.txt_tokens = tokens_;
+    save_flux1(folder, {transformer_, clip_, t5_, tokenizers_ + "/tokenizer", tokenizers_ + "/tokenizer_2",
+                        codec, Schedule::flux1_schnell(), recommended, io::FileDType::f16});
+  }
+
+ private:
+  static Flux1Config flux_config(const ModelSizes& s) {
+    Flux1Config c;
+    c.in_channels = c.out_channels = 4 * s.latent_channels;
+    c.vec_in_dim = c.context_in_dim = s.text_width;
+    c.hidden = s.hidden;
+    c.mlp_hidden = 4 * s.hidden;
+    c.heads = s.heads;
+    c.head_dim = s.hidden / s.heads;
+    c.depth = s.depth;
+    c.depth_single = s.depth_single;
+    c.axes_dim = default_rope_axes(c.head_dim);
+    return c;
+  }
+  ClipTextConfig clip_config(const ModelSizes& s) const {
+    ClipTextConfig c;
+    c.vocab = clip_tokenizer_->vocab_size();
+    c.positions = s.tokens;
+    c.width = s.text_width;
+    c.layers = s.text_layers;
+    c.heads = s.text_heads;
+    c.mlp = s.text_mlp;
+    c.eos = clip_tokenizer_->eos_id();
+    return c;
+  }
+  T5Config t5_config(const ModelSizes& s) const {
+    T5Config c;
+    c.vocab = t5_tokenizer_->vocab_size();
+    c.width = s.text_width;
+    c.layers = s.text_layers;
+    c.heads = s.text_heads;
+    c.head_dim = s.text_width / s.text_heads;
+    c.mlp = s.text_mlp;
+    return c;
+  }
+
+  std::string tokenizers_;
+  std::shared_ptr<const Tokenizer> clip_tokenizer_, t5_tokenizer_;
+  int tokens_;
+  Flux1 transformer_;
+  ClipText clip_;
+  T5Encoder t5_;
+  std::map<std::string, std::pair<std::vector<int32_t>, std::vector<int32_t>>> known_;  // captions repeat
+};
+
+std::unique_ptr<TrainableModel> create(const ModelSizes& sizes) {
+  return std::make_unique<TrainableFlux1>(sizes);
+}
+
+std::optional<io::Json> describe(const io::TensorSource& file, const io::Json& json) {
+  const io::NamedTensors named(file, io::flux1_names());
+  if (!named.has("img_in.weight") || !named.has("final_layer.linear.weight")) return {};
+  Flux1Config config = infer_flux1_config(shapes_of(named));
+  if (json.is_object() && json.contains("axes_dims_rope")) apply_flux1_json(config, json);
+  return flux1_json(config);
+}
+
+}  // namespace
+
+Family flux1_family() {
+  return {"flux1", "FLUX.1", is_pipeline, open_flux1, create};
+}
+
+ComponentKind flux1_component() {
+  return {"flux.1 transformer", describe};
+}
+
+}  // namespace vkflux

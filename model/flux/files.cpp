@@ -1,0 +1,67 @@
+#include "model/flux/files.h"
+
+#include <filesystem>
+#include <vector>
+
+#include "model/io/file.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+namespace fs = std::filesystem;
+
+void copy_files(const std::string& from, const std::string& to) {
+  std::error_code ec;
+  if (fs::equivalent(from, to, ec)) return;
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(from, ec)) {
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  }
+  if (ec) throw Error(ErrorCode::io, "folder " + from + ": " + ec.message());
+  for (const fs::path& file : files) {
+    io::atomic_write(to + "/" + file.filename().string(), io::read_file(file.string()));
+  }
+}
+
+void write_json(const std::string& path, const io::Json& json) {
+  io::atomic_write(path, json.dump(2) + "\n");
+}
+
+io::Json index(const SamplingDefaults& d) {
+  const auto part = [](const char* library, const char* type) { return io::Json::array({library, type}); };
+  return {{"_class_name", "FluxPipeline"},
+          {"scheduler", part("diffusers", "FlowMatchEulerDiscreteScheduler")},
+          {"text_encoder", part("transformers", "CLIPTextModel")},
+          {"text_encoder_2", part("transformers", "T5EncoderModel")},
+          {"tokenizer", part("transformers", "CLIPTokenizer")},
+          {"tokenizer_2", part("transformers", "T5TokenizerFast")},
+          {"transformer", part("diffusers", "FluxTransformer2DModel")},
+          {"vae", part("diffusers", "AutoencoderKL")},
+          {"vkflux",
+           {{"steps", d.steps},
+            {"cfg", d.cfg},
+            {"guidance", d.guidance},
+            {"size", io::Json::array({d.width, d.height})},
+            {"txt_tokens", d.txt_tokens}}}};
+}
+
+}  // namespace
+
+void save_flux1(const std::string& dir, const Flux1Parts& p) {
+  const Flux1Config& flux = p.transformer.config();
+  save(parameters(p.transformer), dir + "/transformer/diffusion_pytorch_model.safetensors", io::flux1_names(),
+       p.matrices, flux1_row_split(flux));
+  write_json(dir + "/transformer/config.json", flux1_json(flux));
+  save(parameters(p.clip), dir + "/text_encoder/model.safetensors", io::clip_names(), p.matrices);
+  write_json(dir + "/text_encoder/config.json", clip_json(p.clip.config()));
+  save(parameters(p.t5), dir + "/text_encoder_2/model.safetensors", io::t5_names(), p.matrices);
+  write_json(dir + "/text_encoder_2/config.json", t5_json(p.t5.config()));
+  copy_files(p.autoencoder, dir + "/vae");
+  copy_files(p.tokenizer, dir + "/tokenizer");
+  copy_files(p.tokenizer_2, dir + "/tokenizer_2");
+  write_json(dir + "/scheduler/scheduler_config.json", p.schedule.to_json());
+  write_json(dir + "/model_index.json", index(p.defaults));
+}
+
+}  // namespace vkflux

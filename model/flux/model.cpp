@@ -1,0 +1,243 @@
+// A FLUX.1 folder in diffusers' layout as a Model.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <filesystem>
+
+#include "model/flux/files.h"
+#include "model/load.h"
+#include "model/residency.h"
+#include "model/text/tokenizer.h"
+#include "model/vae/codec.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr int64_t kMaxTextTokens = 4096;
+
+io::Json read_config(const std::string& dir, const std::string& part, const char* file = "config.json") {
+  return io::read_json(dir + "/" + part + "/" + file);
+}
+
+bool exists(const std::string& path) {
+  std::error_code ec;
+  return std::filesystem::exists(path, ec);
+}
+
+int64_t positive(const io::Json& json, const char* key, int64_t fallback, const std::string& origin) {
+  const auto v = io::get_or<int64_t>(json, key, fallback, origin);
+  if (v < 1 || v > 1 << 20) throw Error(ErrorCode::format, fmt::format("{}: \"{}\" is {}", origin, key, v));
+  return v;
+}
+
+/// Opens a part's checkpoint and hands its tensors, under our names, to fn.
+template <class F>
+auto with_tensors(const std::string& dir, const char* part, const io::NameTable& table, F fn) {
+  const ErrorContext context(part);
+  const auto file = io::open_tensors(dir + "/" + part);
+  return fn(io::NamedTensors(*file, table));
+}
+
+/// The parts of a folder by what they are loaded as; the places of `kParts`.
+enum Part : size_t { kText, kText2, kTransformer, kVae };
+constexpr std::array<const char*, 4> kParts{"text_encoder", "text_encoder_2", "transformer", "vae"};
+
+class Flux1Model final : public Model {
+ public:
+  Flux1Model(Device& device, const std::string& dir, const ModelOptions& options)
+      : device_(device), dir_(dir), options_(options) {
+    read_index();
+    read_configs();
+    read_tokenizers();
+    check_parts();
+    info_.layout = flux1_layout(flux_);
+    info_.pixels_per_cell = vae_.factor();
+    plan_residency();
+  }
+
+  const ModelInfo& info() const override { return info_; }
+  std::shared_ptr<Backbone> backbone() override { return part(kTransformer, transformer_, flux_); }
+  std::shared_ptr<LatentCodec> codec() override {
+    if (codec_) return codec_;
+    std::shared_ptr<AutoencoderKL> none;
+    auto codec = std::make_shared<AutoencoderCodec>(part(kVae, none, vae_));
+    if (stays_[kVae]) codec_ = codec;
+    return codec;
+  }
+  Condition encode(const std::vector<std::string>& prompts) override {
+    TokenIds clip_ids, t5_ids;
+    for (const std::string& prompt : prompts) {
+      clip_ids.push_back(clip_tokenizer_->encode(prompt, static_cast<int>(clip_config_.positions)));
+      t5_ids.push_back(t5_tokenizer_->encode(prompt, static_cast<int>(info_.defaults.txt_tokens)));
+    }
+    const Tensor y = part(kText, clip_, clip_config_)->forward(clip_ids).pooled;
+    return {{"txt", part(kText2, t5_, t5_config_)->forward(t5_ids)}, {"y", y}};
+  }
+
+ private:
+  /// The part that is held, or a new one with its file's weights, which is held when it stays.
+  template <class Module, class Config>
+  std::shared_ptr<Module> part(Part which, std::shared_ptr<Module>& held, const Config& config) {
+    if (held) return held;
+    auto module = std::make_shared<Module>(config);
+    with_tensors(dir_, kParts[which], names(which), [&](const io::NamedTensors& file) {
+      const std::vector<Param> params = parameters(*module);
+      load(params, file, device_, weights(which), storage(which));
+      const std::string misfit = misfits(storage(which), params, weights(which));
+      if (options_.remark && !misfit.empty()) options_.remark(file.path() + ": " + misfit);
+    });
+    if (stays_[which]) held = module;
+    return module;
+  }
+  io::NameTable names(Part which) const {
+    switch (which) {
+      case kText:
+        return io::clip_names();
+      case kText2:
+        return io::t5_names();
+      case kTransformer:
+        return io::flux1_names();
+      case kVae:
+        break;
+    }
+    return io::vae_names(vae_.levels());
+  }
+  StorageRules storage(Part which) const {
+    if (which == kVae) return {};
+    return which == kText ? clip_storage() : which == kText2 ? t5_storage() : flux1_storage();
+  }
+  DType weights(Part which) const { return which == kVae ? DType::f32 : options_.weights; }
+  void plan_residency() {
+    std::vector<ModelPart> parts;
+    for (const Part p : {kText, kText2, kTransformer, kVae}) {
+      const PartUse use = p == kTransformer ? PartUse::per_step
+                          : p == kVae       ? PartUse::per_picture
+                                            : PartUse::per_prompt;
+      with_tensors(dir_, kParts[p], names(p), [&](const io::NamedTensors& file) {
+        parts.push_back({kParts[p], device_bytes(file, weights(p), storage(p)), use});
+      });
+    }
+    stays_ = parts_that_stay(parts, usable_bytes(device_), options_.keep_parts);
+  }
+  void read_index();
+  void read_configs();
+  void read_tokenizers();
+  void check_parts() const;
+
+  Device& device_;
+  std::string dir_;
+  ModelOptions options_;
+  std::vector<bool> stays_;  // by Part
+  bool has_txt_tokens_ = false;
+  ModelInfo info_;
+  Flux1Config flux_;
+  AutoencoderConfig vae_;
+  ClipTextConfig clip_config_;
+  T5Config t5_config_;
+  std::unique_ptr<Tokenizer> clip_tokenizer_, t5_tokenizer_;
+  std::shared_ptr<Flux1> transformer_;
+  std::shared_ptr<LatentCodec> codec_;
+  std::shared_ptr<ClipText> clip_;
+  std::shared_ptr<T5Encoder> t5_;
+};
+
+void Flux1Model::read_index() {
+  const std::string origin = "model_index.json";
+  const io::Json index = io::read_json(dir_ + "/" + origin);
+  with_tensors(dir_, "transformer", io::flux1_names(),
+               [&](const io::NamedTensors& t) { flux_ = infer_flux1_config(shapes_of(t)); });
+  SamplingDefaults& defaults = info_.defaults;
+  if (!flux_.guidance) {
+    defaults.steps = 4;
+    defaults.txt_tokens = 256;
+  }
+  const auto it = index.find("vkflux");
+  if (it == index.end()) return;
+  defaults.steps = positive(*it, "steps", defaults.steps, origin);
+  defaults.cfg = io::get_or<float>(*it, "cfg", defaults.cfg, origin);
+  defaults.guidance = io::get_or<float>(*it, "guidance", defaults.guidance, origin);
+  if (!std::isfinite(defaults.cfg) || !std::isfinite(defaults.guidance)) {
+    throw Error(ErrorCode::format, origin + ": cfg and guidance must be finite");
+  }
+  has_txt_tokens_ = it->contains("txt_tokens");
+  defaults.txt_tokens = positive(*it, "txt_tokens", defaults.txt_tokens, origin);
+  if (it->contains("size") && (*it)["size"].is_array()) {
+    const auto size = io::get<std::vector<int64_t>>(*it, "size", origin);
+    if (size.size() != 2 || size[0] < 1 || size[1] < 1 || std::max(size[0], size[1]) > 1 << 16) {
+      throw Error(ErrorCode::format, origin + ": \"size\" must be a number or [width, height]");
+    }
+    defaults.width = size[0];
+    defaults.height = size[1];
+  } else {
+    defaults.width = defaults.height = positive(*it, "size", defaults.width, origin);
+  }
+}
+
+void Flux1Model::read_configs() {
+  apply_flux1_json(flux_, read_config(dir_, "transformer"));
+  with_tensors(dir_, "vae", io::vae_names(autoencoder_levels(*io::open_tensors(dir_ + "/vae"))),
+               [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
+  apply_autoencoder_json(vae_, read_config(dir_, "vae"));
+  with_tensors(dir_, "text_encoder", io::clip_names(),
+               [&](const io::NamedTensors& t) { clip_config_ = infer_clip_config(shapes_of(t)); });
+  apply_clip_json(clip_config_, read_config(dir_, "text_encoder"));
+  with_tensors(dir_, "text_encoder_2", io::t5_names(),
+               [&](const io::NamedTensors& t) { t5_config_ = infer_t5_config(shapes_of(t)); });
+  apply_t5_json(t5_config_, read_config(dir_, "text_encoder_2"));
+  info_.schedule = Schedule::from_json(read_config(dir_, "scheduler", "scheduler_config.json"));
+}
+
+void Flux1Model::read_tokenizers() {
+  const std::string first = dir_ + "/tokenizer", second = dir_ + "/tokenizer_2";
+  // Both encoders may share one SentencePiece model.
+  clip_tokenizer_ = exists(first + "/spiece.model") ? load_t5_tokenizer(first) : load_clip_tokenizer(first);
+  t5_tokenizer_ = load_t5_tokenizer(second);
+  const std::string config = second + "/tokenizer_config.json";
+  if (!has_txt_tokens_ && exists(config)) {
+    const auto longest = io::get_or<double>(io::read_json(config), "model_max_length", 512, config);
+    if (longest >= 1) {
+      info_.defaults.txt_tokens =
+          std::min(info_.defaults.txt_tokens, static_cast<int64_t>(std::min(longest, 1e6)));
+    }
+  }
+  if (info_.defaults.txt_tokens > kMaxTextTokens) {
+    throw Error(ErrorCode::format,
+                fmt::format("{} text tokens: at most {}", info_.defaults.txt_tokens, kMaxTextTokens));
+  }
+}
+
+void Flux1Model::check_parts() const {
+  const auto same = [](const char* what, int64_t a, const char* other, int64_t b) {
+    if (a != b) throw Error(ErrorCode::format, fmt::format("{} is {}, but {} is {}", what, a, other, b));
+  };
+  same("the transformer's context width", flux_.context_in_dim, "text_encoder_2's width", t5_config_.width);
+  same("the transformer's vector width", flux_.vec_in_dim, "text_encoder's width", clip_config_.width);
+  same("the transformer's channels", flux_.out_channels, "four times the autoencoder's",
+       4 * vae_.latent_channels);
+  if (flux_.in_channels != flux_.out_channels) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("this transformer reads {} channels per token: it needs a control or mask image, "
+                            "which text to image doesn't give",
+                            flux_.in_channels));
+  }
+  const auto fits = [](const char* name, const Tokenizer& t, int64_t vocab) {
+    if (t.vocab_size() > vocab) {
+      throw Error(ErrorCode::format,
+                  fmt::format("{} has {} tokens, its encoder {}", name, t.vocab_size(), vocab));
+    }
+  };
+  fits("tokenizer", *clip_tokenizer_, clip_config_.vocab);
+  fits("tokenizer_2", *t5_tokenizer_, t5_config_.vocab);
+  same("the tokenizer's end token", clip_tokenizer_->eos_id(), "text_encoder's", clip_config_.eos);
+}
+
+}  // namespace
+
+std::unique_ptr<Model> open_flux1(Device& device, const std::string& folder, const ModelOptions& options) {
+  return std::make_unique<Flux1Model>(device, folder, options);
+}
+
+}  // namespace vkflux

@@ -1,0 +1,252 @@
+#include "model/generate_job.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "autograd/ops.h"
+#include "model/pipeline.h"
+#include "model/sampler/euler.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr int64_t kMaxSide = 16384, kMaxImages = 4096;
+
+double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& total) : total_(total) {}
+  ~Stopwatch() { total_ += seconds() - start_; }
+
+ private:
+  double& total_;
+  double start_ = seconds();
+};
+
+/// [1, 3, height, width] in [-1, 1]
+Tensor upload_image(Device& device, const RgbImage& image, int64_t width, int64_t height) {
+  if (image.width < 1 || image.height < 1 || image.width > kMaxSide || image.height > kMaxSide ||
+      image.rgb.size() != static_cast<size_t>(image.width * image.height * 3)) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("an init image of {} x {} with {} bytes",
+                                                         image.width, image.height, image.rgb.size()));
+  }
+  std::vector<float> host(image.rgb.size());
+  std::transform(image.rgb.begin(), image.rgb.end(), host.begin(),
+                 [](uint8_t v) { return static_cast<float>(v) / 127.5f - 1; });
+  Tensor x = Tensor::from(device, std::span<const float>(host), {1, image.height, image.width, 3});
+  if (image.width != width || image.height != height) x = op::resize_bilinear(x, height, width);
+  return op::nhwc_to_nchw(x);
+}
+
+/// x[B, 3, H, W] in [-1, 1], clamped and rounded.
+std::vector<RgbImage> to_rgb8(const Tensor& x) {
+  const std::vector<float> host = x.to_host();
+  const int64_t height = x.dim(2), width = x.dim(3);
+  const auto plane = static_cast<size_t>(height * width);
+  std::vector<RgbImage> out(static_cast<size_t>(x.dim(0)), {width, height, std::vector<uint8_t>(plane * 3)});
+  for (size_t b = 0; b < out.size(); ++b) {
+    for (size_t i = 0; i < plane; ++i) {
+      for (size_t c = 0; c < 3; ++c) {
+        const float v = host[(b * 3 + c) * plane + i];
+        if (!std::isfinite(v)) {
+          throw Error(ErrorCode::verification_failed,
+                      "the decoded picture isn't finite although its latent is: the autoencoder's weights "
+                      "are damaged");
+        }
+        out[b].rgb[i * 3 + c] = static_cast<uint8_t>(std::lround((std::clamp(v, -1.0f, 1.0f) + 1) * 127.5f));
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+const char* name(JobPhase phase) {
+  switch (phase) {
+    case JobPhase::encode:
+      return "encode";
+    case JobPhase::denoise:
+      return "denoise";
+    case JobPhase::decode:
+      return "decode";
+    case JobPhase::done:
+      return "done";
+  }
+  return "";
+}
+
+GenerateJob::GenerateJob(Pipeline& pipeline, GenerateRequest request)
+    : pipeline_(pipeline), request_(std::move(request)), setup_(sampling_setup(pipeline.info(), request_)) {
+  if (request_.prompts.empty()) throw Error(ErrorCode::invalid_argument, "no prompt was given");
+  images_ = static_cast<int64_t>(request_.prompts.size());
+  if (images_ == 1) images_ = request_.batch;
+  if (images_ < 1 || images_ > kMaxImages) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} pictures: expected 1 to {}", images_, kMaxImages));
+  }
+  const SamplingOptions& o = setup_.options;
+  result_.width = o.width;
+  result_.height = o.height;
+  result_.cfg = o.cfg;
+  result_.guidance = o.guidance;
+  result_.seed = request_.seed;
+  result_.notes = setup_.notes;
+  if (!request_.negative.empty() && result_.cfg == 1) {
+    result_.notes.emplace_back("the negative prompt needs cfg other than 1: it was ignored");
+  }
+  result_.steps = static_cast<int64_t>(o.levels.size()) - 1;
+  if (request_.init) setup_.options.start = image_to_image_start(result_.steps, request_.strength);
+  setup_.options.replay = request_.replay;
+  if (request_.tap) setup_.options.taps = {request_.tap};
+  progress_.steps = result_.steps;
+}
+
+void GenerateJob::check_cancelled() const {
+  if (cancelled_) throw Error(ErrorCode::cancelled, "the picture was cancelled");
+}
+
+bool GenerateJob::step() {
+  check_cancelled();
+  switch (progress_.phase) {
+    case JobPhase::encode: {
+      const Stopwatch watch(progress_.encode_s);
+      begin();
+      progress_.phase = JobPhase::denoise;
+      break;
+    }
+    case JobPhase::denoise: {
+      const Stopwatch watch(progress_.denoise_s);
+      denoise();
+      break;
+    }
+    case JobPhase::decode: {
+      const Stopwatch watch(progress_.decode_s);
+      decode();
+      progress_.phase = JobPhase::done;
+      break;
+    }
+    case JobPhase::done:
+      return false;
+  }
+  result_.timings = progress_;
+  if (callback_) callback_(progress_);
+  return progress_.phase != JobPhase::done;
+}
+
+const GenerateResult& GenerateJob::run() {
+  while (step()) {
+  }
+  return result_;
+}
+
+void GenerateJob::begin() {
+  Device& device = pipeline_.device();
+  // Both sides of the guidance in one pass through the encoders.
+  std::vector<std::string> prompts = request_.prompts;
+  const auto asked = static_cast<int64_t>(prompts.size());
+  if (result_.cfg != 1) prompts.push_back(request_.negative);
+  const Condition all = pipeline_.encode(prompts);
+  std::optional<Condition> negative;
+  if (result_.cfg != 1) negative = all.narrow(asked, 1).repeat(images_);
+  plan_routes();
+  const SamplingOptions& o = setup_.options;
+  Tensor x = initial_noise(device, seeds_from(request_.seed, images_), setup_.latent, request_.noise);
+  if (request_.init) {
+    const Tensor clean = pipeline_.codec()->encode(upload_image(device, *request_.init, o.width, o.height));
+    x = noised(op::expand(clean, x.shape()), x, o.levels[static_cast<size_t>(o.start)]);
+  }
+  progress_.step = o.start;
+  device.stream().sync();
+  backbone_ = pipeline_.backbone();
+  run_ = std::make_unique<SamplingRun>(*backbone_, all.narrow(0, asked).repeat(images_), negative,
+                                       pipeline_.info().layout.geometry.pack(x), o);
+  device.stream().sync();
+}
+
+void GenerateJob::plan_routes() {
+  if (!request_.router) return;
+  const SamplingOptions& o = setup_.options;
+  std::vector<RouteInput> inputs;
+  for (size_t i = 0; i + 1 < o.levels.size(); ++i) inputs.push_back({o.levels[i], o.cfg, o.width, o.height});
+  decisions_ = request_.router->plan(inputs, request_.route_seed.value_or(request_.seed));
+  if (decisions_.size() != inputs.size()) {
+    throw Error(ErrorCode::internal,
+                fmt::format("the router decided {} of {} steps", decisions_.size(), inputs.size()));
+  }
+  for (const RouteDecision& d : decisions_) plans_.push_back(route_plan(d, pipeline_.info().layout));
+}
+
+void GenerateJob::denoise() {
+  Stream& stream = pipeline_.device().stream();
+  if (result_.reports.empty()) step_end_ = seconds();
+  const double flops = stream.counters().flops;
+  run_->step(plans_.empty() ? RoutePlan() : plans_[static_cast<size_t>(run_->step_index())]);
+  report_step(flops);
+  const uint64_t previous = submitted_;
+  submitted_ = stream.submit();
+  if (request_.time_steps) {
+    stream.wait(submitted_);
+    end_of_step();
+  } else if (previous) {
+    stream.wait(previous);  // at most one step ahead of the device, so progress and cancel mean something
+    end_of_step();
+  }
+  progress_.step = run_->step_index();
+  if (!run_->finished()) return;
+  run_->check_finite();
+  if (!request_.time_steps) end_of_step();
+  progress_.phase = JobPhase::decode;
+}
+
+void GenerateJob::report_step(double flops_before) {
+  StepReport r;
+  r.index = run_->step_index() - 1;
+  r.sigma = setup_.options.levels[static_cast<size_t>(r.index)];
+  r.flops = pipeline_.device().stream().counters().flops - flops_before;
+  const AttentionRun& attention = run_->attention();
+  for (const Served& s : attention.served()) {
+    r.attention_flops += attention.passes() * s.flops;
+    r.full_attention_flops += attention.passes() * s.full_flops;
+  }
+  if (!decisions_.empty()) {
+    r.routed = true;
+    r.threshold = decisions_[static_cast<size_t>(r.index)].threshold;
+  }
+  const std::vector<int> layers = pipeline_.info().layout.replaceable();
+  for (size_t l = 0; l < layers.size(); ++l) {
+    const Served& s = attention.served()[static_cast<size_t>(layers[l])];
+    if (s.asked != AttentionKind::full) r.planned.push_back(static_cast<int>(l));
+    if (s.kind != AttentionKind::full) r.student.push_back(static_cast<int>(l));
+    if (!s.refusal.empty()) r.refused.push_back({static_cast<int>(l), s.refusal});
+  }
+  result_.reports.push_back(std::move(r));
+}
+
+void GenerateJob::end_of_step() {
+  const double t = seconds();
+  result_.reports[timed_++].ms = (t - step_end_) * 1e3;
+  step_end_ = t;
+}
+
+void GenerateJob::decode() {
+  result_.latents = pipeline_.info().layout.geometry.unpack(run_->x(), setup_.latent[1], setup_.latent[2]);
+  run_.reset();
+  backbone_.reset();
+  const auto codec = pipeline_.codec();
+  for (int64_t b = 0; b < images_; ++b) {  // one by one: the decoder's activations are large
+    check_cancelled();
+    const Tensor x = codec->decode(op::narrow(result_.latents, 0, b, 1));
+    for (RgbImage& image : to_rgb8(x)) result_.images.push_back(std::move(image));
+  }
+  pipeline_.device().kernels().save();
+}
+
+}  // namespace vkflux

@@ -1,0 +1,126 @@
+// A picture in the making: encode, denoise step by step, decode. Pipeline::generate() makes one.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/family.h"
+#include "model/routing/router.h"
+#include "model/sampler/noise.h"
+
+namespace vkflux {
+
+/// 8-bit R, G, B in rows from the top.
+struct RgbImage {
+  int64_t width = 0, height = 0;
+  std::vector<uint8_t> rgb;
+};
+
+struct GenerateRequest : SamplingRequest {
+  std::vector<std::string> prompts;  // one picture each
+  std::string negative;              // the other side of cfg
+  int64_t batch = 1;                 // pictures of a prompt, when there is one prompt
+  uint64_t seed = 0;                 // of the first picture; the next has seed + 1
+  NoiseMode noise = NoiseMode::counter;
+  std::optional<RgbImage> init;  // image to image: resized to the target size
+  double strength = 0.6;         // of image to image
+  /// Decides which layers use their students (see Pipeline::install_students), step by step; all decisions
+  /// are made before the first step. Null: full attention.
+  std::shared_ptr<Router> router;
+  std::optional<uint64_t> route_seed;  // of the router's draws; default: `seed`
+  /// Wait for the device after every step, so that StepReport::ms is that step's time and nothing else's.
+  bool time_steps = false;
+  bool replay = true;           // see SamplingOptions
+  AttentionTap* tap = nullptr;  // watches the run's attention; not owned
+};
+
+/// A layer that the plan gave to its student and that used full attention.
+struct RefusedLayer {
+  int layer = 0;
+  std::string reason;
+};
+
+/// What one denoising step did.
+struct StepReport {
+  int64_t index = 0;
+  double sigma = 0;
+  double ms = 0;  // from the end of the step before to the end of this one
+  double flops = 0, attention_flops = 0, full_attention_flops = 0;  // counted; the last: had all been full
+  // Only of routed runs; layers are those that may be replaced, counted from 0.
+  bool routed = false;
+  double threshold = 0;
+  std::vector<int> planned, student;  // given to the student, and served by it
+  std::vector<RefusedLayer> refused;
+};
+
+enum class JobPhase { encode, denoise, decode, done };
+const char* name(JobPhase phase);
+
+struct JobProgress {
+  JobPhase phase = JobPhase::encode;
+  int64_t step = 0, steps = 0;  // of denoising
+  double encode_s = 0, denoise_s = 0, decode_s = 0;
+};
+
+struct GenerateResult {
+  std::vector<RgbImage> images;
+  Tensor latents;  // [B, channels, h, w], as the transformer sees them
+  int64_t width = 0, height = 0, steps = 0;
+  float guidance = 0, cfg = 1;  // used; guidance 0: the model has none
+  uint64_t seed = 0;
+  std::vector<std::string> notes;   // what the request asked for and the model can't do
+  std::vector<StepReport> reports;  // of the steps done so far; ms of the last one follows with the next step
+  JobProgress timings;
+};
+
+class Pipeline;
+
+/// One thread calls step(); cancel() may come from any.
+class GenerateJob {
+ public:
+  /// Encodes the prompts, or does one denoising step, or decodes; false when all is done. Error cancelled
+  /// after cancel().
+  bool step();
+  /// All steps.
+  const GenerateResult& run();
+  void cancel() { cancelled_ = true; }
+  /// Called after every step.
+  void on_progress(std::function<void(const JobProgress&)> fn) { callback_ = std::move(fn); }
+  const JobProgress& progress() const { return progress_; }
+  /// Complete when progress().phase is done.
+  const GenerateResult& result() const { return result_; }
+
+ private:
+  friend class Pipeline;
+  GenerateJob(Pipeline& pipeline, GenerateRequest request);
+  void begin();  // encode phase
+  void plan_routes();
+  void report_step(double flops_before);
+  void end_of_step();
+  void denoise();  // one step
+  void decode();
+  void check_cancelled() const;
+
+  Pipeline& pipeline_;
+  GenerateRequest request_;
+  SamplingSetup setup_;
+  int64_t images_ = 1;
+  std::shared_ptr<Backbone> backbone_;
+  std::unique_ptr<SamplingRun> run_;
+  std::vector<RouteDecision> decisions_;  // of every step; empty: not routed
+  std::vector<RoutePlan> plans_;          // what they mean
+  uint64_t submitted_ = 0;
+  size_t timed_ = 0;     // reports whose ms is known
+  double step_end_ = 0;  // when the last timed step ended, in seconds
+  std::atomic<bool> cancelled_{false};
+  std::function<void(const JobProgress&)> callback_;
+  JobProgress progress_;
+  GenerateResult result_;
+};
+
+}  // namespace vkflux

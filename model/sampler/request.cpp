@@ -1,0 +1,46 @@
+#include "model/sampler/request.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr int64_t kMaxSide = 16384;
+
+int64_t whole_tokens(const char* what, int64_t asked, int64_t fallback, int64_t unit) {
+  const int64_t side = (asked ? asked : fallback) / unit * unit;
+  if (side < unit || side > kMaxSide) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} {}: expected {} to {}", what, asked ? asked : fallback, unit, kMaxSide));
+  }
+  return side;
+}
+
+}  // namespace
+
+SamplingSetup sampling_setup(const ModelInfo& m, const SamplingRequest& r) {
+  const SamplingDefaults& d = m.defaults;
+  const int64_t unit = m.pixels_per_token();
+  SamplingSetup out;
+  SamplingOptions& o = out.options;
+  o.width = whole_tokens("width", r.width, d.width, unit);
+  o.height = whole_tokens("height", r.height, d.height, unit);
+  o.rows = o.height / unit;
+  o.columns = o.width / unit;
+  out.latent = {m.layout.geometry.channels, o.height / m.pixels_per_cell, o.width / m.pixels_per_cell};
+  o.cfg = r.cfg.value_or(d.cfg);
+  o.guidance = m.layout.guidance ? r.guidance.value_or(d.guidance) : 0;
+  if (!std::isfinite(o.cfg) || !std::isfinite(o.guidance))
+    throw Error(ErrorCode::invalid_argument, "guidance and cfg must be finite");
+  if (r.guidance && !m.layout.guidance)
+    out.notes.emplace_back("this model has no guidance input: guidance was ignored (cfg works)");
+  o.levels = r.levels.empty() ? m.schedule.levels(r.steps ? r.steps : d.steps, o.rows * o.columns) : r.levels;
+  check_levels(o.levels);
+  return out;
+}
+
+}  // namespace vkflux

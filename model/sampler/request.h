@@ -1,0 +1,50 @@
+// From what somebody asks for to the settings of a run: the one place where a model's defaults, sizes and
+// schedule meet a request.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/sampler/run.h"
+#include "model/sampler/schedule.h"
+
+namespace vkflux {
+
+/// What a model's files recommend, else the published models' values.
+struct SamplingDefaults {
+  int64_t steps = 28, width = 1024, height = 1024;
+  float guidance = 3.5f, cfg = 1;
+  int64_t txt_tokens = 512;  // of the text encoders
+};
+
+/// What sampling needs to know of a model besides its weights.
+struct ModelInfo {
+  BackboneLayout layout;
+  int64_t pixels_per_cell = 8;  // side of the square that a cell of the latent stands for
+  Schedule schedule;
+  SamplingDefaults defaults;
+
+  /// Pixels per token side: width and height are multiples of it.
+  int64_t pixels_per_token() const { return pixels_per_cell * layout.geometry.patch; }
+};
+
+struct SamplingRequest {
+  int64_t width = 0, height = 0;       // pixels, 0: the default; rounded down to whole tokens
+  int64_t steps = 0;                   // 0: the default
+  std::optional<float> guidance, cfg;  // absent: the default
+  std::vector<double> levels;          // noise levels by hand, instead of steps and the model's schedule
+};
+
+/// The settings of a run of one size.
+struct SamplingSetup {
+  SamplingOptions options;
+  Shape latent;                    // [channels, h, w]
+  std::vector<std::string> notes;  // what was asked for and the model can't do
+};
+/// Error invalid_argument for what can't be: sides below a token or over 16384, guidance that isn't finite,
+/// levels that don't fall.
+SamplingSetup sampling_setup(const ModelInfo& model, const SamplingRequest& request);
+
+}  // namespace vkflux

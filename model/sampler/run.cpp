@@ -1,0 +1,138 @@
+#include "model/sampler/run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <string_view>
+#include <utility>
+
+#include "autograd/ops.h"
+#include "model/sampler/euler.h"
+#include "model/sampler/schedule.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr int64_t kTableUnit = 64;  // floats: the least alignment of a tensor, and room for a kind's numbers
+
+bool replay_allowed() {
+  const char* env = std::getenv("VKFLUX_REPLAY");
+  return !env || std::string_view(env) != "0";
+}
+
+}  // namespace
+
+SamplingRun::SamplingRun(Backbone& model, const Condition& positive, const std::optional<Condition>& negative,
+                         Tensor x, SamplingOptions options)
+    : model_(model),
+      x_(std::move(x)),
+      options_(std::move(options)),
+      attention_(x_.device(), model.attention(), options_.taps),
+      step_(options_.start) {
+  check_levels(options_.levels);
+  if (options_.start < 0 || options_.start >= steps()) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("start at step {} of {}", options_.start, steps()));
+  }
+  if (options_.cfg != 1 && !negative) {
+    throw Error(ErrorCode::invalid_argument, "guidance by a second pass (cfg) needs a negative condition");
+  }
+  positive_ = inputs(positive);
+  if (negative && options_.cfg != 1) {
+    negative_ = inputs(*negative);
+    negative_.guidance = positive_.guidance;
+  }
+  make_step_table();
+  if (options_.replay && replay_allowed()) replay_ = std::make_unique<Replay>(model_);
+}
+
+PassInputs SamplingRun::inputs(const Condition& condition) const {
+  PassInputs in;
+  in.x = x_;
+  in.condition = condition;
+  in.tokens.rows = options_.rows;
+  in.tokens.columns = options_.columns;
+  if (model_.layout().guidance) in.guidance = Tensor::full(x_.device(), {x_.dim(0)}, options_.guidance);
+  model_.prepare(in, options_.ids);
+  return in;
+}
+
+StepInfo SamplingRun::info(int64_t step) const {
+  return {static_cast<int>(step),
+          static_cast<int>(steps()),
+          static_cast<float>(options_.levels[static_cast<size_t>(step)]),
+          options_.guidance,
+          options_.cfg,
+          options_.width,
+          options_.height,
+          {}};
+}
+
+// What varies from step to step is on the device before the first one: a step uploads nothing.
+void SamplingRun::make_step_table() {
+  const int64_t batch = x_.dim(0), unit = kTableUnit;
+  for (const AttentionKindRow& row : kAttentionKinds) {
+    const auto n = static_cast<int64_t>(attention_.step_numbers(row.kind, info(0)).size());
+    if (n > unit)
+      throw Error(ErrorCode::internal, fmt::format("{} attention reads {} numbers a step", row.name, n));
+    if (n > 0) numbers_.push_back({row.kind, n});
+  }
+  const int64_t level_at = unit * static_cast<int64_t>(numbers_.size());
+  const int64_t row = level_at + (batch + unit - 1) / unit * unit;
+  std::vector<float> host(static_cast<size_t>(steps() * row));
+  for (int64_t i = 0; i < steps(); ++i) {
+    const StepInfo step = info(i);
+    float* to = host.data() + i * row;
+    for (size_t k = 0; k < numbers_.size(); ++k) {
+      const std::vector<float> values = attention_.step_numbers(numbers_[k].kind, step);
+      std::copy(values.begin(), values.end(), to + static_cast<int64_t>(k) * unit);
+    }
+    std::fill_n(to + level_at, batch, step.sigma);
+  }
+  step_table_ = Tensor::from(x_.device(), std::span<const float>(host), {steps(), row});
+}
+
+Tensor SamplingRun::predict(PassInputs& in) {
+  const int64_t batch = x_.dim(0);
+  const Tensor row = step_table_.slice(0, step_, 1);
+  in.x = x_;
+  in.step = info(step_);
+  int64_t at = 0;
+  for (const Numbers& n : numbers_) {
+    in.step.numbers[static_cast<size_t>(n.kind)] = row.slice(1, at, n.count);
+    at += kTableUnit;
+  }
+  in.t = row.slice(1, at, batch).view({batch});
+  in.attention = &attention_;
+  return replay_ ? replay_->forward(in) : model_.forward(in);
+}
+
+void SamplingRun::step(const RoutePlan& plan) {
+  if (finished()) throw Error(ErrorCode::invalid_argument, "the denoising run is over");
+  const ProfileScope scope(x_.device().profiler(), "step", step_);
+  output_ = attention_.step(plan, [&] {
+    const Tensor positive = predict(positive_);
+    return options_.cfg == 1 ? positive : guide(positive, predict(negative_), options_.cfg);
+  });
+  x_ = euler_step(x_, output_, level(), options_.levels[static_cast<size_t>(step_) + 1]);
+  sums_.push_back(op::mean_all(op::unary(x_, op::Unary::abs)));
+  ++step_;
+}
+
+void SamplingRun::check_finite() const {
+  if (sums_.empty()) return;
+  std::vector<Tensor> rows;
+  for (const Tensor& s : sums_) rows.push_back(op::reshape(s, {1}));
+  const std::vector<float> host = op::concat(rows, 0).to_host();
+  for (size_t i = 0; i < host.size(); ++i) {
+    if (std::isfinite(host[i])) continue;
+    throw Error(ErrorCode::verification_failed,
+                fmt::format("the latent isn't finite after step {} of {}: the weights are damaged, or their "
+                            "16-bit form overflows (load them as f32 to tell)",
+                            options_.start + static_cast<int64_t>(i) + 1, steps()));
+  }
+}
+
+}  // namespace vkflux

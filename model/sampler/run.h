@@ -1,0 +1,79 @@
+// One denoising run of a backbone: Euler steps over given noise levels, with distilled guidance and true
+// classifier-free guidance. Everybody who samples does it through this object.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "model/backbone.h"
+#include "model/sampler/replay.h"
+
+namespace vkflux {
+
+struct SamplingOptions {
+  std::vector<double> levels;     // falling, from 1 to 0
+  int64_t start = 0;              // first step (image to image: the state is at levels[start])
+  float guidance = 3.5f;          // for backbones that take it
+  float cfg = 1;                  // true guidance; 1: one forward pass per step
+  int64_t rows = 0, columns = 0;  // grid of image tokens
+  int64_t width = 0, height = 0;  // of the image in pixels, for attention strategies
+  /// [B, tokens, axes] positions; empty: those of a plain image.
+  std::vector<float> ids;
+  std::vector<AttentionTap*> taps;  // watch the run's attention; not owned
+  /// Record the passes' commands once and replay them (replay.h): the same bits with less work on the host.
+  /// VKFLUX_REPLAY=0 in the environment switches it off, too.
+  bool replay = true;
+};
+
+class SamplingRun {
+ public:
+  /// x[B, rows * columns (+ more), channels] at levels[start]. negative is needed when cfg isn't 1. The run
+  /// uses the strategies that the backbone's bank has now.
+  SamplingRun(Backbone& model, const Condition& positive, const std::optional<Condition>& negative, Tensor x,
+              SamplingOptions options);
+
+  bool finished() const { return step_ + 1 >= static_cast<int64_t>(options_.levels.size()); }
+  int64_t step_index() const { return step_; }
+  int64_t steps() const { return static_cast<int64_t>(options_.levels.size()) - 1; }
+  /// Noise level of the coming step.
+  double level() const { return options_.levels[static_cast<size_t>(step_)]; }
+  /// One Euler step with the attention that the plan asks for (empty: full); recorded, not waited for unless
+  /// the answers of other kinds must be checked.
+  void step(const RoutePlan& plan = {});
+  /// Who served the last step, why, and at what cost.
+  const AttentionRun& attention() const { return attention_; }
+  /// Device memory that recorded passes keep; 0: none are recorded.
+  uint64_t recorded_bytes() const { return replay_ ? replay_->recorded_bytes() : 0; }
+  const SamplingOptions& options() const { return options_; }
+  const Tensor& x() const { return x_; }
+  const Tensor& output() const { return output_; }  // the (guided) prediction of the last step
+  /// Waits, and throws verification_failed naming the first step after which x held a value that isn't
+  /// finite.
+  void check_finite() const;
+
+ private:
+  PassInputs inputs(const Condition& condition) const;
+  StepInfo info(int64_t step) const;
+  void make_step_table();
+  Tensor predict(PassInputs& in);
+
+  Backbone& model_;
+  Tensor x_, output_;
+  SamplingOptions options_;
+  AttentionRun attention_;
+  PassInputs positive_, negative_;
+  struct Numbers {
+    AttentionKind kind;
+    int64_t count;
+  };
+  std::vector<Numbers>
+      numbers_;        // what kinds of attention read of a step, in the order of the table's columns
+  Tensor step_table_;  // [steps, row]: those numbers, then the noise level for each picture
+  std::unique_ptr<Replay> replay_;
+  int64_t step_;
+  std::vector<Tensor> sums_;  // of |x| after each step
+};
+
+}  // namespace vkflux

@@ -1,0 +1,156 @@
+#include "train/distill/run_sequence.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/ops.h"
+#include "model/sampler/noise.h"
+#include "train/rng.h"
+#include "vk/error.h"
+
+namespace vkflux {
+namespace {
+
+constexpr uint32_t kSizeStream = 0x535a;
+constexpr size_t kBlock = 16;                  // prompts that are encoded together
+constexpr uint64_t kKeepBytes = 512ull << 20;  // of encoded prompts
+constexpr const char* kLatent = "sampler.x";
+
+}  // namespace
+
+RunSequence::RunSequence(Pipeline& pipeline, SamplingPlan plan)
+    : pipeline_(pipeline), plan_(std::move(plan)) {
+  const SamplingDefaults& d = pipeline.info().defaults;
+  if (plan_.prompts.empty()) throw Error(ErrorCode::invalid_argument, "no prompt to sample from");
+  if (plan_.sizes.empty()) plan_.sizes = {{d.width, d.height}};
+  if (plan_.steps == 0) plan_.steps = d.steps;
+  plan_.cfg = plan_.cfg.value_or(d.cfg);
+  plan_.guidance = plan_.guidance.value_or(d.guidance);
+  if (!std::isfinite(*plan_.guidance)) throw Error(ErrorCode::invalid_argument, "guidance must be finite");
+  for (auto& [width, height] : plan_.sizes) {
+    const SamplingOptions o = sampling_setup(pipeline.info(), request(width, height)).options;
+    width = o.width;
+    height = o.height;
+  }
+  if (*plan_.cfg != 1) negative_ = pipeline.encode({plan_.negative});
+  backbone_ = pipeline.backbone();
+}
+
+SamplingRequest RunSequence::request(int64_t width, int64_t height) const {
+  SamplingRequest r;
+  r.width = width;
+  r.height = height;
+  r.steps = plan_.steps;
+  r.cfg = plan_.cfg;
+  r.guidance = plan_.guidance;
+  return r;
+}
+
+int64_t RunSequence::most_tokens() const {
+  const int64_t unit = pipeline_.info().pixels_per_token();
+  int64_t most = 0;
+  for (const auto& [width, height] : plan_.sizes) most = std::max(most, width / unit * (height / unit));
+  return most;
+}
+
+SamplingSetup RunSequence::setup(int64_t run) const {
+  Rng rng(plan_.seed, kSizeStream, static_cast<uint32_t>(run));
+  const auto [width, height] = plan_.sizes[rng.below(static_cast<uint32_t>(plan_.sizes.size()))];
+  return sampling_setup(pipeline_.info(), request(width, height));
+}
+
+Tensor RunSequence::noise(int64_t run) const {
+  return pipeline_.info().layout.geometry.pack(
+      initial_noise(pipeline_.device(), seeds_from(plan_.seed + static_cast<uint64_t>(run), 1),
+                    setup(run).latent, NoiseMode::counter));
+}
+
+// Always the same prompts are encoded together, so that a prompt's numbers don't depend on where a run began.
+Condition RunSequence::condition(size_t index) {
+  const size_t block = index / kBlock, first = block * kBlock;
+  auto it = blocks_.find(block);
+  if (it == blocks_.end()) {
+    uint64_t held = 0;
+    for (const auto& [key, c] : blocks_) held += c.bytes();
+    if (held > kKeepBytes) blocks_.clear();
+    const size_t last = std::min(first + kBlock, plan_.prompts.size());
+    it = blocks_
+             .emplace(block, pipeline_.encode({plan_.prompts.begin() + static_cast<ptrdiff_t>(first),
+                                               plan_.prompts.begin() + static_cast<ptrdiff_t>(last)}))
+             .first;
+  }
+  return it->second.narrow(static_cast<int64_t>(index - first), 1).contiguous();
+}
+
+void RunSequence::begin(int64_t run, int64_t step, const Tensor& x) {
+  SamplingOptions o = setup(run).options;
+  o.start = step;
+  if (tap_) o.taps = {tap_};
+  sampling_ = std::make_unique<SamplingRun>(
+      *backbone_, condition(static_cast<size_t>(run) % plan_.prompts.size()), negative_, x, o);
+  run_ = run;
+}
+
+double RunSequence::level() const {
+  return sampling_ ? sampling_->level() : setup(run_).options.levels.front();
+}
+
+void RunSequence::step(const RoutePlan& plan) {
+  if (!sampling_) begin(run_, 0, noise(run_));
+  sampling_->step(plan);
+  ++steps_done_;
+  if (!sampling_->finished()) return;
+  sampling_->check_finite();
+  sampling_.reset();
+  ++run_;
+}
+
+io::Json RunSequence::describe() const {
+  io::Json sizes = io::Json::array();
+  for (const auto& [width, height] : plan_.sizes) sizes.push_back({width, height});
+  return {{"prompts", plan_.prompts}, {"negative", plan_.negative},  {"sizes", std::move(sizes)},
+          {"steps", plan_.steps},     {"guidance", *plan_.guidance}, {"cfg", *plan_.cfg},
+          {"seed", plan_.seed}};
+}
+
+io::Json RunSequence::save(std::vector<io::TensorData>& tensors) const {
+  io::Json state{{"plan", describe()}, {"run", run_}, {"steps_done", steps_done_}, {"step", 0}};
+  if (sampling_) {
+    state["step"] = sampling_->step_index();
+    const Tensor& x = sampling_->x();
+    tensors.push_back(io::tensor_data(kLatent, {x.shape().begin(), x.shape().end()}, x.to_host()));
+  }
+  return state;
+}
+
+void RunSequence::load(const io::SafetensorsFile& file, const io::Json& state) {
+  const auto at = [&](const char* key) {
+    const auto n = io::get<int64_t>(state, key, "sampler");
+    if (n < 0) throw Error(ErrorCode::format, fmt::format("sampler: \"{}\" is {}", key, n));
+    return n;
+  };
+  const int64_t run = at("run"), step = at("step"), done = at("steps_done");
+  const auto plan = io::get<io::Json>(state, "plan", "sampler");
+  const bool same = plan == describe();
+  Tensor x;
+  if (same && step > 0) {
+    if (step >= plan_.steps) throw Error(ErrorCode::format, fmt::format("sampler: step {}", step));
+    const Shape shape = noise(run).shape();
+    const std::vector<float> values = file.read_f32(kLatent);
+    if (!(Shape(file.info(kLatent).shape) == shape)) {
+      throw Error(ErrorCode::format, fmt::format("{} is {}, {} is expected", kLatent,
+                                                 Shape(file.info(kLatent).shape).str(), shape.str()));
+    }
+    x = Tensor::from(pipeline_.device(), std::span<const float>(values), shape);
+  }
+  if (!same) spdlog::warn("prompts, sizes or sampling settings have changed: sampling starts with a new run");
+  sampling_.reset();
+  run_ = same || step == 0 ? run : run + 1;
+  steps_done_ = done;
+  if (x.defined()) begin(run, step, x);
+}
+
+}  // namespace vkflux
