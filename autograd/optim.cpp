@@ -36,7 +36,7 @@ void blend(const Tensor& y, const Tensor& x, bool by_tensor, float keep, float t
   const uint64_t n = units_of(y);
   const double numel = static_cast<double>(y.numel());
   const FlatLaunch l = flat_launch(y.device(), "blend_inplace", y.numel());
-  run(y.device(), {"blend_inplace", l.variant, {l.local, by_tensor ? 1u : 0u}}, {y, x, y},
+  run(y.device(), {spec::BlendInplace{.LOCAL = l.local, .BY_TENSOR = by_tensor}, l.variant}, {y, x, y},
       args::BlendInplaceArgs{static_cast<uint32_t>(n), keep, take}, l.groups,
       {(by_tensor ? 1 : 3) * numel, (by_tensor ? 8 : 12) * numel});
 }
@@ -87,7 +87,8 @@ void adamw(const Tensor& param, const Tensor& grad, const Tensor& m, const Tenso
   const double n = static_cast<double>(param.numel());
   const FlatLaunch l = flat_launch(param.device(), "adamw", param.numel());
   run(param.device(),
-      {"adamw", l.variant, {l.local, grad_scale.defined() ? 1u : 0u, decay_mask.defined() ? 1u : 0u}},
+      {spec::Adamw{.LOCAL = l.local, .HAS_SCALE = grad_scale.defined(), .HAS_MASK = decay_mask.defined()},
+       l.variant},
       {param, grad, m, v, grad_scale.defined() ? grad_scale : grad, decay_mask.defined() ? decay_mask : grad,
        param, m, v},
       a, l.groups, {14 * n, 28 * n});
@@ -116,12 +117,12 @@ Tensor global_norm(const Tensor& grad) {
   const Tensor partial = Tensor::empty(device, {static_cast<int64_t>(ceil_div(units, per_group))}, DType::f32,
                                        MemoryClass::scratch);
   const double n = static_cast<double>(grad.numel());
-  run(device, {"sum_squares", "f32", {shape.lanes, shape.simd, 1, 0}}, {grad, partial},
-      args::SumSquaresArgs{u32(grad.numel()), static_cast<uint32_t>(per_group)},
+  run(device, spec::SumSquares{.LANES = shape.lanes, .SIMD = shape.simd, .VEC4 = 1, .FINISH = 0},
+      {grad, partial}, args::SumSquaresArgs{u32(grad.numel()), static_cast<uint32_t>(per_group)},
       groups_1d(static_cast<uint64_t>(partial.numel())), {2 * n, 4 * n});
-  run(device, {"sum_squares", "f32", {shape.lanes, shape.simd, 1, 1}}, {partial, norm},
-      args::SumSquaresArgs{u32(partial.numel()), static_cast<uint32_t>(units_of(partial))}, {1, 1, 1},
-      {static_cast<double>(partial.numel()), 4.0 * static_cast<double>(partial.numel())});
+  run(device, spec::SumSquares{.LANES = shape.lanes, .SIMD = shape.simd, .VEC4 = 1, .FINISH = 1},
+      {partial, norm}, args::SumSquaresArgs{u32(partial.numel()), static_cast<uint32_t>(units_of(partial))},
+      {1, 1, 1}, {static_cast<double>(partial.numel()), 4.0 * static_cast<double>(partial.numel())});
   return norm;
 }
 
@@ -129,7 +130,7 @@ Tensor clip_scale(const Tensor& norm, float max_norm, const Tensor& loss) {
   expect_one("clip_scale", norm);
   if (loss.defined()) expect_one("clip_scale", loss);
   const Tensor scale = Tensor::empty(norm.device(), {});
-  run(norm.device(), {"clip_scale"}, {norm, loss.defined() ? loss : norm, scale},
+  run(norm.device(), spec::ClipScale{}, {norm, loss.defined() ? loss : norm, scale},
       args::ClipScaleArgs{max_norm}, {1, 1, 1}, {2, 12});
   return scale;
 }

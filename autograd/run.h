@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -16,11 +17,21 @@
 
 namespace vkflux {
 
+/// A kernel to run: spec::Copy{.LOCAL = 256, .RANK = 2, .MODE = 1} names the shader copy.comp and all its
+/// specialisation constants.
 struct KernelId {
+  template <class Spec>
+  requires std::is_same_v<decltype(Spec::kShader), const char* const> KernelId(
+      const Spec& constants, const char* its_variant = "f32", uint32_t subgroup = 0)
+      : shader(Spec::kShader), variant(its_variant), subgroup_size(subgroup) {
+    if constexpr (!std::is_empty_v<Spec>)
+      spec = SpecValues(std::bit_cast<std::array<uint32_t, sizeof(Spec) / 4>>(constants));
+  }
+
   const char* shader;
-  const char* variant = "f32";
-  SpecValues spec = {};
-  uint32_t subgroup_size = 0;  // that the kernel needs, every subgroup full; 0: any
+  const char* variant;
+  SpecValues spec;
+  uint32_t subgroup_size;  // that the kernel needs, every subgroup full; 0: any
 };
 
 /// A tensor of the caller's for the length of a call: lists of tensors copy them.

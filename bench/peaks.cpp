@@ -42,7 +42,7 @@ double PeakProbe::ms_of_flops() {
   const auto invocations = static_cast<double>(lanes_.dim(0));
   return time_ms(device_, [&] {
     // The fixed point 1 keeps every value in the normal range.
-    run(device_, {"peak_flops", "f32", {kLocal}}, {lanes_}, args::PeakFlopsArgs{rounds_, 0.999f, 0.001f},
+    run(device_, spec::PeakFlops{.LOCAL = kLocal}, {lanes_}, args::PeakFlopsArgs{rounds_, 0.999f, 0.001f},
         {u32(lanes_.dim(0) / kLocal)},
         {invocations * kFlopsPerRound * rounds_, static_cast<double>(lanes_.bytes())});
   });

@@ -108,15 +108,6 @@ const SpirvModule* find_spirv(std::string_view shader, std::string_view variant)
   return nullptr;
 }
 
-SpecValues::SpecValues(std::span<const uint32_t> values) {
-  for (uint32_t v : values) push_back(v);
-}
-
-void SpecValues::push_back(uint32_t value) {
-  if (size_ == kMax) throw Error(ErrorCode::internal, fmt::format("over {} specialisation constants", kMax));
-  values_[size_++] = value;
-}
-
 size_t KernelCache::KeyHash::operator()(const Key& k) const {
   const std::hash<std::string_view> hash;
   return hash(k.shader) ^ hash(k.variant) * 3 ^ hash(k.spec.bytes()) * 5 ^ k.subgroup_size;
@@ -217,6 +208,15 @@ Kernel KernelCache::make(const Key& key) {
   k.name = fmt::format("{}:{}", shader, variant);
   k.spec.assign(spec.data(), spec.data() + spec.size());
   k.interface = reflect(k.name, m->words, m->count);
+  const std::string_view names = m->constants;
+  const auto declared = names.empty() ? 0 : std::count(names.begin(), names.end(), ',') + 1;
+  if (spec.size() != declared || k.interface.constants > declared) {
+    throw Error(
+        ErrorCode::internal,
+        fmt::format("kernel {} has the specialisation constants [{}] and uses ids below {}; {} values "
+                    "are given",
+                    k.name, names, k.interface.constants, spec.size()));
+  }
 
   std::vector<VkDescriptorSetLayoutBinding> bindings;
   for (const KernelBinding& b : k.interface.bindings) {

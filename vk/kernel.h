@@ -1,12 +1,13 @@
 // Kernels: a SPIR-V module with its specialisation constants, made into a pipeline on first use.
 //
 // The shader is the only declaration: bindings (storage or texel buffer, read or written), push-constant size
-// and the number of specialisation constants are reflected from the SPIR-V.
+// and the ids of specialisation constants are reflected from the SPIR-V. The constants' names, which
+// compilers strip, are read from the source (cmake/Shaders.cmake) and become fields in C++ (autograd/args.h).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
-#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -31,6 +32,7 @@ struct KernelBinding {
 struct KernelInterface {
   std::vector<KernelBinding> bindings;  // sorted by binding number, which counts from 0 without gaps
   uint32_t push_bytes = 0;
+  uint32_t constants = 0;  // one more than the highest constant_id that the module uses
 };
 
 /// What a driver's compiler says about one program of a pipeline, under the driver's own names
@@ -43,13 +45,14 @@ struct KernelStatistics {
 /// The values of constant_id 0, 1, ...; kept inline, since one is made for every dispatch.
 class SpecValues {
  public:
-  static constexpr size_t kMax = 24;
+  static constexpr size_t kMax = 16;
   SpecValues() = default;
-  SpecValues(std::initializer_list<uint32_t> values) : SpecValues(std::span(values.begin(), values.size())) {}
-  SpecValues(const std::vector<uint32_t>& values) : SpecValues(std::span(values)) {}
-  explicit SpecValues(std::span<const uint32_t> values);
+  template <size_t n>
+  explicit SpecValues(const std::array<uint32_t, n>& values) : size_(n) {
+    static_assert(n <= kMax);
+    std::copy(values.begin(), values.end(), values_.begin());
+  }
 
-  void push_back(uint32_t value);
   uint32_t size() const { return size_; }
   const uint32_t* data() const { return values_.data(); }
   std::string_view bytes() const { return {reinterpret_cast<const char*>(values_.data()), size_ * 4ul}; }

@@ -112,6 +112,10 @@ KernelInterface reflect(std::string_view name, const uint32_t* words, size_t cou
                                            spvc_compiler_get_type_handle(r.compiler, x.base_type_id), &bytes);
     r.out.push_bytes = static_cast<uint32_t>(bytes);
   });
+  const spvc_specialization_constant* constants = nullptr;
+  size_t n = 0;
+  spvc_compiler_get_specialization_constants(r.compiler, &constants, &n);
+  for (size_t i = 0; i < n; ++i) r.out.constants = std::max(r.out.constants, constants[i].constant_id + 1);
   auto& b = r.out.bindings;
   std::sort(b.begin(), b.end(), [](const auto& x, const auto& y) { return x.binding < y.binding; });
   for (uint32_t i = 0; i < b.size(); ++i) {

@@ -12,6 +12,7 @@ struct SpirvModule {
   std::string_view shader;     // "matmul"
   std::string_view variant;    // "simd"
   std::string_view requires_;  // device features it needs, comma separated: "fp16,coopmat"
+  std::string_view constants;  // names of its specialisation constants by id, comma separated: "LOCAL,TX"
   const uint32_t* words;
   size_t count;
 };

@@ -80,7 +80,9 @@ void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
   each_slab(p, 1, false, [&](const AttentionSlab& s) {
     scores_product(p, s, p.q, p.k, p.scale, scores);
     const double n = static_cast<double>(s.count * s.rows * score_stride(p));
-    run(p.device(), {"attention_softmax", simd ? "simd" : "shared", {k.local, k.width, k.flags}},
+    run(p.device(),
+        {spec::AttentionSoftmax{.LOCAL = k.local, .WIDTH = k.width, .FLAGS = k.flags},
+         simd ? "simd" : "shared"},
         {scores, keep.defined() ? keep : scores, p.bias.defined() ? p.bias : scores, scores, lse},
         slab_args(p, s), k.groups(s), {20 * n, 8 * n});
     query_product(p, s, scores, p.v, 1, o);
@@ -90,7 +92,7 @@ void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
 void bias_gradient(const AttentionProblem& p, const AttentionSlab& s, const Tensor& ds, const Tensor& dbias) {
   const uint64_t n4 = static_cast<uint64_t>(p.heads * s.rows * score_stride(p) / 4);
   const double n = static_cast<double>(s.count * s.rows * score_stride(p));
-  run(p.device(), {"attention_dbias", "f32", {256}}, {ds, dbias},
+  run(p.device(), spec::AttentionDbias{.LOCAL = 256}, {ds, dbias},
       args::AttentionDbiasArgs{u32(p.batch), u32(p.heads), u32(s.rows), u32(s.q0), u32(p.nq), u32(p.nk),
                                u32(score_stride(p) / 4)},
       groups_1d(ceil_div(n4, 256)), {n, 4 * n});
@@ -105,7 +107,7 @@ void backward(const AttentionProblem& p, const AttentionGradients& g) {
     scores_product(p, s, p.q, p.k, p.scale, scores);
     scores_product(p, s, g.d_o, p.v, 1, ds);
     const double n = static_cast<double>(s.count * s.rows * score_stride(p));
-    run(p.device(), {"attention_softmax_bwd", "f32", {k.local, k.width, k.flags}},
+    run(p.device(), spec::AttentionSoftmaxBwd{.LOCAL = k.local, .WIDTH = k.width, .FLAGS = k.flags},
         {scores, keep.defined() ? keep : scores, p.bias.defined() ? p.bias : scores, ds, g.lse, delta, scores,
          ds},
         slab_args(p, s), k.groups(s), {20 * n, 16 * n});

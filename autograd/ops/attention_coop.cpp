@@ -48,9 +48,15 @@ void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
   const uint32_t subgroup = coop_subgroup(caps);
   const MatrixShape& s = *shape_for(caps, subgroup, p.d);
   const uint32_t flags = (p.key_mask.defined() ? 1u : 0u) | (p.causal ? 2u : 0u);
-  const SpecValues spec{
-      subgroup * u32(kRows) / s.m, subgroup, s.m, s.n, s.k, u32(p.d / 4), u32(kKeys), flags};
-  run(p.device(), {"flash_attention_coop", "f16", spec, subgroup},
+  const spec::FlashAttentionCoop constants{.LOCAL = subgroup * u32(kRows) / s.m,
+                                           .SG = subgroup,
+                                           .TM = s.m,
+                                           .TN = s.n,
+                                           .TK = s.k,
+                                           .D4 = u32(p.d / 4),
+                                           .BC = u32(kKeys),
+                                           .FLAGS = flags};
+  run(p.device(), {constants, "f16", subgroup},
       {p.q, p.k, p.v, p.key_mask.defined() ? p.key_mask : p.q, o, lse},
       args::FlashAttentionArgs{u32(p.batch * p.heads), u32(p.heads), u32(p.nq), u32(p.nk), u32(p.d / 4),
                                p.scale},

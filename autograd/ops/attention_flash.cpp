@@ -60,9 +60,17 @@ bool fits(const AttentionProblem& p) {
 
 enum Wanted : uint32_t { kWantsDk = 4, kWantsDv = 8 };
 
-KernelId kernel(const char* shader, const Tiling& t, const AttentionProblem& p, uint32_t wanted) {
+// The three kernels have the same constants (shaders/common/flash_attention.glsl).
+template <class Spec>
+Spec kernel(const Tiling& t, const AttentionProblem& p, uint32_t wanted) {
   const uint32_t flags = (p.key_mask.defined() ? 1u : 0u) | (p.causal ? 2u : 0u) | wanted;
-  return {shader, "f32", {t.invocations(), t.tx, t.tm, t.tn, t.vectors(p.d), t.step4, flags}};
+  return {.LOCAL = t.invocations(),
+          .TX = t.tx,
+          .TM = t.tm,
+          .TN = t.tn,
+          .NV = t.vectors(p.d),
+          .BD4 = t.step4,
+          .FLAGS = flags};
 }
 
 args::FlashAttentionArgs arguments(const AttentionProblem& p) {
@@ -80,15 +88,15 @@ const Tensor& mask_or(const AttentionProblem& p, const Tensor& other) {
 
 void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
   const Tiling& t = *forward_tiling(p);
-  run(p.device(), kernel("flash_attention", t, p, 0), {p.q, p.k, p.v, mask_or(p, p.q), o, lse}, arguments(p),
-      groups(p, t, p.nq), attention_cost(p, 2, 2, 2));
+  run(p.device(), kernel<spec::FlashAttention>(t, p, 0), {p.q, p.k, p.v, mask_or(p, p.q), o, lse},
+      arguments(p), groups(p, t, p.nq), attention_cost(p, 2, 2, 2));
 }
 
 void key_pass(const AttentionProblem& p, const AttentionGradients& g, const Tensor& delta, uint32_t wanted) {
   const Tiling& t = *backward_tiling(p);
   const Tensor dk = wanted & kWantsDk ? g.dk : g.dv, dv = wanted & kWantsDv ? g.dv : g.dk;
   const double products = wanted == kWantsDv ? 2 : wanted == kWantsDk ? 3 : 4;
-  run(p.device(), kernel("flash_attention_dkv", t, p, wanted),
+  run(p.device(), kernel<spec::FlashAttentionDkv>(t, p, wanted),
       {p.q, p.k, p.v, g.d_o, mask_or(p, p.q), g.lse, delta, dk, dv}, arguments(p), groups(p, t, p.nk),
       attention_cost(p, products, 2, 4));
 }
@@ -97,7 +105,7 @@ void backward(const AttentionProblem& p, const AttentionGradients& g) {
   const Tensor delta = attention_delta(p, g);
   if (g.dq.defined()) {
     const Tiling& t = *backward_tiling(p);
-    run(p.device(), kernel("flash_attention_dq", t, p, 0),
+    run(p.device(), kernel<spec::FlashAttentionDq>(t, p, 0),
         {p.q, p.k, p.v, g.d_o, mask_or(p, p.q), g.lse, delta, g.dq}, arguments(p), groups(p, t, p.nq),
         attention_cost(p, 3, 3, 2));
   }

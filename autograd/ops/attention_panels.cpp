@@ -74,11 +74,17 @@ GemmMatrix panel_along(const AttentionProblem& p, const AttentionSlab& s, const 
 }
 
 // Kernels of the panel product's tile.
-KernelId kernel(const AttentionProblem& p, const char* shader, const char* variant) {
+KernelId scores_kernel(const AttentionProblem& p, const char* variant) {
   const uint32_t sg = p.device().caps().subgroup_size;
-  return {shader,
-          variant,
-          {sg, u32(kPanelRows) / sg, u32(kPanelColumns) / 4 / sg, p.key_mask.defined() ? 1u : 0u}};
+  return {spec::AttentionPanelScores{.SG = sg,
+                                     .MA = u32(kPanelRows) / sg,
+                                     .NV = u32(kPanelColumns) / 4 / sg,
+                                     .MASKED = p.key_mask.defined()},
+          variant};
+}
+KernelId values_kernel(const AttentionProblem& p) {
+  const uint32_t sg = p.device().caps().subgroup_size;
+  return spec::AttentionPanelValues{.SG = sg, .MA = u32(kPanelRows) / sg, .NV = u32(kPanelColumns) / 4 / sg};
 }
 
 Groups tiles(const AttentionSlab& s, int64_t columns) {
@@ -107,11 +113,10 @@ void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
     const int64_t queries = int64_t{a.q_blocks} * p.device().caps().subgroup_size;
     const Tensor most =
         Tensor::empty(p.device(), {s.count * key_tiles * queries}, DType::f32, MemoryClass::scratch);
-    run(p.device(), kernel(p, "attention_panel_scores", "scores"),
+    run(p.device(), scores_kernel(p, "scores"),
         {q.tensor, k.tensor, keep.defined() ? keep : q.tensor, scores, most}, a, tiles(s, p.nk),
         cost(p, s, 1));
-    run(p.device(), kernel(p, "attention_panel_values", "f32"), {scores, v.tensor, most, o, lse}, a,
-        tiles(s, p.d), cost(p, s, 1));
+    run(p.device(), values_kernel(p), {scores, v.tensor, most, o, lse}, a, tiles(s, p.d), cost(p, s, 1));
   });
 }
 
@@ -137,11 +142,11 @@ void backward(const AttentionProblem& p, const AttentionGradients& g) {
       k_along = panel_along(p, s, slab_keys(p, s, p.k), p.nk);
     }
     const GemmMatrix q = panel_of_queries(p, s, p.q), d_o = panel_of_queries(p, s, g.d_o);
-    run(p.device(), kernel(p, "attention_panel_scores", "probabilities"),
+    run(p.device(), scores_kernel(p, "probabilities"),
         {q.tensor, k.tensor, keep.defined() ? keep : q.tensor, g.lse, p_t}, arguments(p, s, p.scale),
         tiles(s, p.nk), cost(p, s, 1));
-    run(p.device(), kernel(p, "attention_panel_scores", "gradient"),
-        {d_o.tensor, v.tensor, p_t, delta, ds_t, ds}, arguments(p, s, 1), tiles(s, p.nk), cost(p, s, 3));
+    run(p.device(), scores_kernel(p, "gradient"), {d_o.tensor, v.tensor, p_t, delta, ds_t, ds},
+        arguments(p, s, 1), tiles(s, p.nk), cost(p, s, 3));
     const bool more = s.q0 > 0;
     if (g.dv.defined()) {
       const GemmMatrix x = panel_along(p, s, slab_queries(p, s, g.d_o), s.rows);

@@ -36,7 +36,7 @@ Tensor attention_keep(const AttentionProblem& p) {
   if (!p.key_mask.defined()) return {};
   const Tensor keep = Tensor::empty(p.device(), {p.batch, score_stride(p)}, DType::f32, MemoryClass::scratch);
   const uint64_t n4 = static_cast<uint64_t>(keep.numel() / 4);
-  run(p.device(), {"attention_keep", "f32", {256}}, {p.key_mask, keep},
+  run(p.device(), spec::AttentionKeep{.LOCAL = 256}, {p.key_mask, keep},
       args::AttentionKeepArgs{u32(p.batch), u32(p.nk), u32(score_stride(p) / 4)},
       groups_1d(ceil_div(n4, 256)), {0, 5.0 * static_cast<double>(keep.numel())});
   return keep;
@@ -46,7 +46,7 @@ Tensor attention_delta(const AttentionProblem& p, const AttentionGradients& g) {
   const int64_t rows = p.batch * p.heads * p.nq;
   const Tensor delta = Tensor::empty(p.device(), {rows}, DType::f32, MemoryClass::scratch);
   const double n = static_cast<double>(rows * p.d);
-  run(p.device(), {"attention_delta", "f32", {256}}, {g.o, g.d_o, delta},
+  run(p.device(), spec::AttentionDelta{.LOCAL = 256}, {g.o, g.d_o, delta},
       args::AttentionDeltaArgs{u32(rows), u32(p.d / 4)},
       groups_1d(ceil_div(static_cast<uint64_t>(rows), 256)), {2 * n, 8 * n});
   return delta;

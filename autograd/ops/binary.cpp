@@ -37,10 +37,13 @@ Tensor compute(const char* name, Binary kind, const Tensor& a, const Tensor& b) 
     const auto n = static_cast<double>(count);
     const FlatLaunch l = flat_launch(y.device(), "binary", count);
     run(y.device(),
-        {"binary",
-         l.variant,
-         {l.local, static_cast<uint32_t>(kind), static_cast<uint32_t>(loop.rank),
-          static_cast<uint32_t>(a_mode), static_cast<uint32_t>(b_mode), whole ? 1u : 0u}},
+        {spec::Binary{.LOCAL = l.local,
+                      .OP = kind,
+                      .RANK = loop.rank,
+                      .A_MODE = a_mode,
+                      .B_MODE = b_mode,
+                      .WHOLE = whole},
+         l.variant},
         {u, v, flat.slice(0, first, count)}, s, l.groups, {n, 4 * n * (1 + read)});
   });
   return y;
@@ -111,7 +114,7 @@ Tensor affine(const Tensor& x, float scale, float shift) {
   for_pieces(x.device(), x.numel(), 4, [&](int64_t first, int64_t count) {
     const auto n = static_cast<double>(count);
     const FlatLaunch l = flat_launch(x.device(), "affine", count);
-    run(x.device(), {"affine", l.variant, {l.local}},
+    run(x.device(), {spec::Affine{.LOCAL = l.local}, l.variant},
         {from.slice(0, first, count), to.slice(0, first, count)}, args::AffineArgs{u32(count), scale, shift},
         l.groups, {2 * n, 8 * n});
   });
@@ -135,7 +138,7 @@ void accumulate(const Tensor& dst, const Tensor& x) {
       a.count = u32(count);
       const Tensor piece = flat.slice(0, first, count);
       const FlatLaunch l = flat_launch(dst.device(), "accumulate", count);
-      run(dst.device(), {"accumulate", l.variant, {l.local, 1}},
+      run(dst.device(), {spec::Accumulate{.LOCAL = l.local, .RANK = 1}, l.variant},
           {source.slice(0, first, count), piece, piece}, a, l.groups,
           {static_cast<double>(count), 12.0 * static_cast<double>(count)});
     });
@@ -150,15 +153,15 @@ void accumulate(const Tensor& dst, const Tensor& x) {
   a.dst_offset = u32(lead);
   set_divisors(a, divisors(loop, unit));
   set_strides(a.dst_stride, loop.strides[0], unit);
-  const std::vector<uint32_t> spec{kLocal, static_cast<uint32_t>(loop.rank)};
+  const spec::Accumulate constants{.LOCAL = kLocal, .RANK = loop.rank};
   const auto n = static_cast<double>(dst.numel());
   const auto lanes = static_cast<uint64_t>(dst.numel() / unit);
   if (rows) {
-    run(dst.device(), {"accumulate", "row", spec}, {source, target, target}, a,
-        groups_1d(ceil_div(lanes, kLocal)), {n, 12 * n});
+    run(dst.device(), {constants, "row"}, {source, target, target}, a, groups_1d(ceil_div(lanes, kLocal)),
+        {n, 12 * n});
   } else {
-    run(dst.device(), {"accumulate", "element", spec}, {source, target}, a,
-        groups_1d(ceil_div(lanes, kLocal)), {n, 12 * n});
+    run(dst.device(), {constants, "element"}, {source, target}, a, groups_1d(ceil_div(lanes, kLocal)),
+        {n, 12 * n});
   }
 }
 

@@ -17,7 +17,7 @@ void convert(const Tensor& to, const Tensor& from) {
   const bool bf16 = (down ? to : from).dtype() == DType::bf16;
   const Tensor x = from.view(Shape{from.numel()}), y = to.view(Shape{to.numel()});
   for_pieces(from.device(), from.numel(), 4, [&](int64_t first, int64_t count) {
-    run(from.device(), {"cast", down ? "down" : "up", {kLocal, bf16 ? 1u : 0u}},
+    run(from.device(), {spec::Cast{.LOCAL = kLocal, .BF16 = bf16}, down ? "down" : "up"},
         {x.slice(0, first, count), y.slice(0, first, count)}, args::CastArgs{u32(count)},
         groups_1d(ceil_div(static_cast<uint64_t>(count), 8 * kLocal)),
         {static_cast<double>(count), 6.0 * static_cast<double>(count)});

@@ -59,7 +59,7 @@ Tensor pad_channels(const Tensor& x) {
   shape[-1] = c4 * 4;
   const Tensor y = Tensor::empty(x.device(), shape, DType::f32, MemoryClass::scratch);
   const auto n = static_cast<uint64_t>(y.numel()) / 4;
-  run(x.device(), {"conv2d_pad"}, {x, y}, args::Conv2dPadArgs{u32(y.numel() / 4), u32(c), u32(c4)},
+  run(x.device(), spec::Conv2dPad{}, {x, y}, args::Conv2dPadArgs{u32(y.numel() / 4), u32(c), u32(c4)},
       groups_1d(ceil_div(n, 256)), {0, bytes_of({&x, &y})});
   return y;
 }
@@ -74,7 +74,7 @@ Tile simd_tile(const Conv& c) {
   const Row& r =
       *std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& x) { return c.out_c <= x.max_c; });
   const uint32_t sg = c.device->caps().subgroup_size;
-  return {{"conv2d_simd", c.out_c % 4 ? "scalar" : "vec4", {sg, r.pixels, r.channels}},
+  return {{spec::Conv2dSimd{.SG = sg, .MA = r.pixels, .NO = r.channels}, c.out_c % 4 ? "scalar" : "vec4"},
           sg * r.pixels,
           r.channels};
 }
@@ -93,7 +93,8 @@ Tile gpu_tile(const Conv& c) {
                  : c.out_c <= kRows[1].max_c || few ? kRows[1]
                  : wide                             ? kRows[2]
                                                     : kLean;
-  return {{"conv2d_gpu", c.out_c % 4 ? "scalar" : "vec4", {r.tx, r.ty, r.pm, r.po, r.kc}},
+  return {{spec::Conv2dGpu{.TX = r.tx, .TY = r.ty, .PM = r.pm, .PO = r.po, .KC = r.kc},
+           c.out_c % 4 ? "scalar" : "vec4"},
           int64_t{r.ty} * r.pm,
           int64_t{r.tx} * r.po};
 }
@@ -108,7 +109,8 @@ Packed pack(const Conv& c, const Tile& t, const Tensor& weight, const Tensor& bi
   const int64_t blocks = (c.out_c + t.channels - 1) / t.channels, rows = blocks * t.channels;
   const int64_t bias_at = rows * c.taps() * c.in_c4(), n = bias_at + rows / 4;
   const Tensor data = Tensor::empty(*c.device, {n, 4}, DType::f32, MemoryClass::scratch);
-  run(*c.device, {"conv2d_pack", "f32", {format_of(weight), format_of(bias), flip ? 1u : 0u}},
+  run(*c.device,
+      spec::Conv2dPack{.WEIGHT_FORMAT = format_of(weight), .BIAS_FORMAT = format_of(bias), .FLIP = flip},
       {weight, bias.defined() ? bias : weight, data},
       args::Conv2dPackArgs{u32(n), u32(c.out_c), u32(c.in_c), u32(c.in_c4()), u32(c.taps()), u32(t.channels),
                            u32(bias_at), bias.defined() ? 1u : 0u},
@@ -215,7 +217,7 @@ Tensor with_margin(const Tensor& x, const Shape& shape, int64_t first, int64_t t
                    int64_t filled) {
   const Tensor y = Tensor::empty(x.device(), shape, DType::f32, MemoryClass::scratch);
   const FlatLaunch l = flat_launch(x.device(), "conv2d_margin", y.numel(), shape[3]);
-  run(x.device(), {"conv2d_margin", l.variant, {l.local}}, {x, y},
+  run(x.device(), {spec::Conv2dMargin{.LOCAL = l.local}, l.variant}, {x, y},
       args::Conv2dMarginArgs{u32(shape[3] / 4), u32(y.numel() / shape[3]), u32(shape[1]), u32(shape[2]),
                              u32(filled), u32(x.dim(1)), u32(x.dim(2)), u32(first), static_cast<int>(top),
                              static_cast<int>(left)},
@@ -278,18 +280,18 @@ struct WeightTile {
 };
 
 WeightTile weight_tile(const Conv& c) {
-  if (!c.simd) return {{"conv2d_weight_gpu"}, 64, 16, 512, 128};
+  if (!c.simd) return {spec::Conv2dWeightGpu{}, 64, 16, 512, 128};
   const uint32_t sg = c.device->caps().subgroup_size;
   const uint32_t ma = c.out_c > 8 ? 4 : c.out_c > 4 ? 2 : 1;
   const uint32_t nv = ma <= 2 ? 2 : 1;
-  return {{"conv2d_weight_simd", "f32", {sg, ma, nv}}, 4 * ma, sg * nv, 24, 256};
+  return {spec::Conv2dWeightSimd{.SG = sg, .MA = ma, .NV = nv}, 4 * ma, sg * nv, 24, 256};
 }
 
 // Adds up partial[splits][rows][taps C / 4 + 1] texels into dw, and with has_bias the last column into db.
 void reduce_weights(const Conv& c, const Tensor& partial, int64_t splits, const Tensor& dw, const Tensor& db,
                     bool has_bias) {
   const int64_t n = c.out_c * (c.taps() * c.in_c4() + 1);
-  run(*c.device, {"conv2d_weight_reduce"}, {partial, dw, db},
+  run(*c.device, spec::Conv2dWeightReduce{}, {partial, dw, db},
       args::Conv2dWeightReduceArgs{u32(n), u32(c.out_c), u32(partial.dim(1)), u32(c.in_c), u32(c.in_c4()),
                                    u32(c.taps()), u32(splits), has_bias ? 1u : 0u},
       groups_1d(ceil_div(static_cast<uint64_t>(n), 256)), {0, bytes_of({&partial, &dw})});

@@ -12,7 +12,7 @@ Tensor gather(const Tensor& table, const Tensor& ids, const Shape& shape) {
   const ColumnShape s = column_shape(table.device(), 1, count, cols);
   const uint32_t format = table.dtype() == DType::f32 ? 0 : table.dtype() == DType::f16 ? 1 : 2;
   const double n = static_cast<double>(y.numel());
-  run(table.device(), {"gather_rows", "f32", {s.local, s.vec4, format}}, {table, ids, y},
+  run(table.device(), spec::GatherRows{.LOCAL = s.local, .VEC4 = s.vec4, .FORMAT = format}, {table, ids, y},
       args::GatherRowsArgs{u32(count), u32(cols), s.rows_per_group, u32(table.dim(0))}, s.groups,
       {0, n * static_cast<double>(4 + size_of(table.dtype()))});
   return y;
@@ -24,14 +24,14 @@ Tensor scatter(const Tensor& dy, const Tensor& ids, const Shape& table) {
   const int64_t rows = table[0], cols = table[1], count = ids.numel();
   const Tensor chain = Tensor::empty(device, {rows + count}, DType::i32, MemoryClass::scratch);
   const double reads = static_cast<double>(rows) * static_cast<double>(count);
-  run(device, {"scatter_chains", "f32", {kLocal}}, {count > 0 ? ids : chain, chain},
+  run(device, spec::ScatterChains{.LOCAL = kLocal}, {count > 0 ? ids : chain, chain},
       args::ScatterChainsArgs{u32(count), u32(rows)},
       groups_1d(ceil_div(static_cast<uint64_t>(rows), kLocal)),
       {reads, 4.0 * static_cast<double>(rows + 2 * count)});
   const Tensor dx = Tensor::empty(device, table);
   const ColumnShape s = column_shape(device, 1, rows, cols);
   const double n = static_cast<double>(dy.numel());
-  run(device, {"scatter_rows", "f32", {s.local, s.vec4}}, {count > 0 ? dy : dx, chain, dx},
+  run(device, spec::ScatterRows{.LOCAL = s.local, .VEC4 = s.vec4}, {count > 0 ? dy : dx, chain, dx},
       args::ScatterRowsArgs{u32(rows), u32(cols), s.rows_per_group}, s.groups,
       {n, 4 * (n + static_cast<double>(dx.numel()))});
   return dx;

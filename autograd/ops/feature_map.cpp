@@ -22,7 +22,13 @@ Tensor launch(const FeatureMap& f, const Tensor& x, const Tensor& norms, const T
   const double n = static_cast<double>(x.numel());
   // Bindings that the specialised kernel doesn't touch get any tensor of the call.
   const Tensor unused = Tensor::empty(x.device(), {4}, DType::f32, MemoryClass::scratch);
-  run(x.device(), {"feature_map", "f32", {s.lanes, s.simd, s.vec4, f.elu, f.normalise, backward}},
+  run(x.device(),
+      spec::FeatureMap{.LANES = s.lanes,
+                       .SIMD = s.simd,
+                       .VEC4 = s.vec4,
+                       .ELU = f.elu,
+                       .NORM = f.normalise,
+                       .BACKWARD = backward},
       {x, backward && f.normalise ? norms : x, backward ? dy : x, out,
        backward || !f.normalise ? unused : norms},
       args::FeatureMapArgs{u32(rows), u32(cols), f.eps}, groups_1d(static_cast<uint64_t>(rows)),

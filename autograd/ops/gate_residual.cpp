@@ -11,7 +11,12 @@ Tensor scale_columns(const Tensor& x, const RowView& scale, bool add_one, const 
   const ColumnShape s = wide_column_shape(x.device(), "scale_columns", x.dim(0), x.dim(1), x.dim(2));
   const double n = static_cast<double>(x.numel());
   run(x.device(),
-      {"scale_columns", s.variant, {s.local, s.vec4, add_one, shift.tensor.defined(), residual.defined()}},
+      {spec::ScaleColumns{.LOCAL = s.local,
+                          .VEC4 = s.vec4,
+                          .ADD_ONE = add_one,
+                          .HAS_SHIFT = shift.tensor.defined(),
+                          .HAS_RESIDUAL = residual.defined()},
+       s.variant},
       {x, scale.tensor, shift.tensor.defined() ? shift.tensor : x, residual.defined() ? residual : x, y},
       args::ScaleColumnsArgs{u32(x.dim(1)), u32(x.dim(2)), s.rows_per_group, scale.stride, shift.stride},
       s.groups, {2 * n, (residual.defined() ? 12 : 8) * n});

@@ -57,17 +57,17 @@ void apply(const Plan& p, std::initializer_list<TensorRef> bindings, bool backwa
               p.args.batch, 1};
   }
   if (backward) variant += "_bwd";
-  run(device, {"group_norm", variant.c_str(), {local}}, bindings, p.args, groups, cost);
+  run(device, {spec::GroupNorm{.LOCAL = local}, variant.c_str()}, bindings, p.args, groups, cost);
 }
 
 // Coefficients [B, 4, C] of the second pass: see group_norm_finish.comp.
 Tensor statistics(const Plan& p, const Tensor& x, const Tensor& weight, const Tensor& bias) {
   Device& d = x.device();
   const Tensor sums = partial_sums(d, p);
-  run(d, {"group_norm_sums", p.vec4 ? "vec4" : "scalar", {kSumLocal}}, {x, sums}, p.args, sum_groups(p),
-      {3 * p.values, 4 * p.values});
+  run(d, {spec::GroupNormSums{.LOCAL = kSumLocal}, p.vec4 ? "vec4" : "scalar"}, {x, sums}, p.args,
+      sum_groups(p), {3 * p.values, 4 * p.values});
   Tensor coef = Tensor::empty(d, {p.args.batch, 4, p.args.channels});
-  run(d, {"group_norm_finish"}, {sums, weight, bias, x, coef}, p.args,
+  run(d, spec::GroupNormFinish{}, {sums, weight, bias, x, coef}, p.args,
       {static_cast<uint32_t>(ceil_div(p.args.batch * p.args.groups, kFinishLocal)), 1, 1},
       {0, 8.0 * static_cast<double>(sums.numel())});
   return coef;
@@ -77,8 +77,8 @@ void backward(Grads& g, const Plan& p, const Tensor& input, const Tensor& x, con
               const Tensor& bias, const Tensor& coef, const Tensor& dy) {
   Device& d = x.device();
   const Tensor sums = partial_sums(d, p);
-  run(d, {"group_norm_sums", p.vec4 ? "vec4_bwd" : "scalar_bwd", {kSumLocal}}, {x, dy, coef, sums}, p.args,
-      sum_groups(p), {12 * p.values, 8 * p.values});
+  run(d, {spec::GroupNormSums{.LOCAL = kSumLocal}, p.vec4 ? "vec4_bwd" : "scalar_bwd"}, {x, dy, coef, sums},
+      p.args, sum_groups(p), {12 * p.values, 8 * p.values});
   if (g.wants(weight) || g.wants(bias)) {
     const Tensor all = sum(
         sums.view({static_cast<int64_t>(p.args.batch) * p.args.chunks, 2, p.args.channels}), {0});  // [2, C]
@@ -87,7 +87,7 @@ void backward(Grads& g, const Plan& p, const Tensor& input, const Tensor& x, con
   }
   if (!g.wants(input)) return;
   const Tensor factors = Tensor::empty(d, {p.args.batch, 3, p.args.channels});
-  run(d, {"group_norm_finish", "bwd"}, {sums, weight, coef, factors}, p.args,
+  run(d, {spec::GroupNormFinish{}, "bwd"}, {sums, weight, coef, factors}, p.args,
       {static_cast<uint32_t>(ceil_div(p.args.batch * p.args.groups, kFinishLocal)), 1, 1},
       {0, 8.0 * static_cast<double>(sums.numel())});
   const Tensor dx = Tensor::empty(d, x.shape());

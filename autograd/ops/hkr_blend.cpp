@@ -14,7 +14,7 @@ struct Blend {
   RowShape shape;
   args::HkrBlendArgs args;
 
-  uint32_t conditioned() const { return conditioner.defined() ? 1 : 0; }
+  bool conditioned() const { return conditioner.defined(); }
   const Tensor& c_or_any() const { return c.defined() ? c : a; }
   Device& device() const { return k.device(); }
   Groups groups() const { return groups_1d(args.rows); }
@@ -25,7 +25,9 @@ void backward(const Blend& b, const Tensor& gate, const Tensor& dy, Grads& g) {
   Device& device = b.device();
   const Tensor dk = Tensor::empty(device, b.kernel.shape()), dl = Tensor::empty(device, b.land.shape());
   const Tensor parts = Tensor::empty(device, {b.args.rows, 8}, DType::f32, MemoryClass::scratch);
-  run(device, {"hkr_blend_bwd", "f32", {b.shape.lanes, b.shape.simd, b.shape.vec4, b.conditioned()}},
+  run(device,
+      spec::HkrBlendBwd{
+          .LANES = b.shape.lanes, .SIMD = b.shape.simd, .VEC4 = b.shape.vec4, .CONDITIONED = b.conditioned()},
       {b.k, b.l, b.c_or_any(), gate, dy, dk, dl, parts}, b.args, b.groups(),
       {20 * b.numel(), 20 * b.numel()});
   g.add(b.kernel, dk);
@@ -39,7 +41,9 @@ void backward(const Blend& b, const Tensor& gate, const Tensor& dy, Grads& g) {
 // [rows] and its mean over the tokens of each batch and head.
 std::pair<Tensor, Tensor> disagreement(const Blend& b) {
   const Tensor d = Tensor::empty(b.device(), {b.args.rows}, DType::f32, MemoryClass::scratch);
-  run(b.device(), {"hkr_disagreement", "f32", {b.shape.lanes, b.shape.simd, b.shape.vec4, b.conditioned()}},
+  run(b.device(),
+      spec::HkrDisagreement{
+          .LANES = b.shape.lanes, .SIMD = b.shape.simd, .VEC4 = b.shape.vec4, .CONDITIONED = b.conditioned()},
       {b.k, b.l, b.c_or_any(), d}, b.args, b.groups(), {18 * b.numel(), 8 * b.numel()});
   const Tensor mean =
       op::sum_middle(d, b.args.rows / b.args.tokens, b.args.tokens, 1, 1 / static_cast<float>(b.args.tokens));
@@ -71,7 +75,11 @@ op::HkrBlend op::hkr_blend(const Tensor& kernel, const Tensor& land, const Tenso
   Tensor d = b.a, mean = b.a;  // unused unless the gate is adaptive
   if (options.adaptive) std::tie(d, mean) = disagreement(b);
   run(b.device(),
-      {"hkr_blend", "f32", {b.shape.lanes, b.shape.simd, b.shape.vec4, b.conditioned(), options.adaptive}},
+      spec::HkrBlend{.LANES = b.shape.lanes,
+                     .SIMD = b.shape.simd,
+                     .VEC4 = b.shape.vec4,
+                     .CONDITIONED = b.conditioned(),
+                     .ADAPTIVE = options.adaptive},
       {b.k, b.l, b.c_or_any(), b.a, d, mean, out, gate}, b.args, b.groups(), {7 * b.numel(), 12 * b.numel()});
   if (tape) {
     tape->push("hkr_blend", {out}, [b, gate = gate.alias(), id = out.id()](Grads& g) {

@@ -27,7 +27,8 @@ Tensor values_kernel(const Tensor& x, const Tensor& mask, const ValueRows& r, co
   const bool vec4 = r.cols % 4 == 0;
   const int64_t units = backward && !vec4 ? out.numel() : out.numel() / 4;
   const double n = static_cast<double>(out.numel());
-  run(x.device(), {"kernel_values", "f32", {kLocal, vec4, mask.defined(), backward}},
+  run(x.device(),
+      spec::KernelValues{.LOCAL = kLocal, .VEC4 = vec4, .MASKED = mask.defined(), .BACKWARD = backward},
       {x, mask.defined() ? mask : x, out},
       args::KernelValuesArgs{u32(units), u32(r.heads), u32(r.keys), u32(r.start), u32(r.length), u32(r.cols),
                              u32(padded_width(r.cols))},
@@ -75,13 +76,13 @@ op::KernelQuotient op::kernel_quotient(const Tensor& x_in, int64_t cols, float e
   const RowShape s = row_shape(device, "kernel_quotient", cols);
   const args::KernelQuotientArgs a{u32(rows), u32(cols), u32(width), eps};
   const double n = static_cast<double>(y.numel());
-  run(device, {"kernel_quotient", "f32", {s.lanes, s.simd, s.vec4}}, {x, y, den}, a,
+  run(device, spec::KernelQuotient{.LANES = s.lanes, .SIMD = s.simd, .VEC4 = s.vec4}, {x, y, den}, a,
       groups_1d(static_cast<uint64_t>(rows)), {n, 8 * n});
   if (Tape* t = Tape::wants({&x_in})) {
     t->push("kernel_quotient", {y}, [x = x_in.key(), y = y.alias(), den, s, a, n, id = y.id()](Grads& g) {
       if (!g.wants(x)) return;
       const Tensor dx = Tensor::empty(y.device(), x.shape());
-      run(y.device(), {"kernel_quotient_bwd", "f32", {s.lanes, s.simd, s.vec4}},
+      run(y.device(), spec::KernelQuotientBwd{.LANES = s.lanes, .SIMD = s.simd, .VEC4 = s.vec4},
           {y, den, dense(g.of(id)), dx}, a, groups_1d(a.rows), {3 * n, 12 * n});
       g.add(x, dx);
     });
@@ -97,7 +98,7 @@ Tensor op::min_all(const Tensor& x_in) {
   do {
     const auto n = static_cast<uint64_t>(x.numel()), results = ceil_div(n, kPerResult);
     const Tensor y = Tensor::empty(x.device(), {static_cast<int64_t>(results)});
-    run(x.device(), {"minimum", "f32", {kGroup}}, {x, y},
+    run(x.device(), spec::Minimum{.LOCAL = kGroup}, {x, y},
         args::MinimumArgs{static_cast<uint32_t>(n), static_cast<uint32_t>(results), kPerResult},
         groups_1d(ceil_div(results, kGroup)), {static_cast<double>(n), 4.0 * static_cast<double>(n)});
     x = y;

@@ -11,9 +11,9 @@ Tensor launch(const Tensor& x, const Tensor& dy, float eps) {
   const int64_t cols = x.dim(-1), rows = x.numel() / cols;
   const RowShape s = row_shape(x.device(), "l2norm", cols);
   const double n = static_cast<double>(x.numel());
-  run(x.device(), {"l2norm", "f32", {s.lanes, s.simd, s.vec4, dy.defined()}}, {x, dy.defined() ? dy : x, out},
-      args::L2NormArgs{u32(rows), u32(cols), eps}, groups_1d(static_cast<uint64_t>(rows)),
-      {(dy.defined() ? 7 : 3) * n, (dy.defined() ? 12 : 8) * n});
+  run(x.device(), spec::L2norm{.LANES = s.lanes, .SIMD = s.simd, .VEC4 = s.vec4, .BACKWARD = dy.defined()},
+      {x, dy.defined() ? dy : x, out}, args::L2NormArgs{u32(rows), u32(cols), eps},
+      groups_1d(static_cast<uint64_t>(rows)), {(dy.defined() ? 7 : 3) * n, (dy.defined() ? 12 : 8) * n});
   return out;
 }
 

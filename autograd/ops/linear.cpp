@@ -27,7 +27,7 @@ Tensor activation_backward(const Tensor& dy, const Tensor& z, Activation act) {
   const Tensor dz = Tensor::empty(z.device(), z.shape());
   const uint64_t n4 = ceil_div(static_cast<uint64_t>(z.numel()), 4);
   const double n = static_cast<double>(z.numel());
-  run(z.device(), {"linear_act_bwd", "f32", {256, static_cast<uint32_t>(act)}}, {dy, z, dz},
+  run(z.device(), spec::LinearActBwd{.LOCAL = 256, .ACT = act}, {dy, z, dz},
       args::LinearActArgs{static_cast<uint32_t>(n4)}, groups_1d(ceil_div(n4, 256)), {15 * n, 12 * n});
   return dz;
 }
@@ -39,8 +39,8 @@ void sum_parts(const Tensor& x, int64_t rows, int64_t columns, int64_t rows_per_
   const int64_t parts = y.numel() / columns;
   const bool vector = columns % 4 == 0;
   const double n = static_cast<double>(rows * columns);
-  run(x.device(), {"linear_column_sum", "f32", {kLocal, vector ? 1u : 0u, store == Store::add}}, {x, y},
-      args::ColumnSumArgs{u32(rows), u32(columns), u32(rows_per_part)},
+  run(x.device(), spec::LinearColumnSum{.LOCAL = kLocal, .VECTOR = vector, .ADD = store == Store::add},
+      {x, y}, args::ColumnSumArgs{u32(rows), u32(columns), u32(rows_per_part)},
       {static_cast<uint32_t>(ceil_div(static_cast<uint64_t>(columns), kLocal * (vector ? 4 : 1))), u32(parts),
        1},
       {n, 4 * n});

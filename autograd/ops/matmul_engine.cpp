@@ -54,15 +54,19 @@ Tile simd_tile(const Caps& caps, const Gemm& g) {
   // nt, f32: several texels of a row of B at once, since the later ones are still in the nearest cache then.
   const uint32_t wanted = g.form == GemmForm::nt && !format ? (ma == 1 ? 4 : 2) : 1;
   const uint32_t ku = g.k % (4 * wanted) == 0 ? wanted : 1;
-  const uint32_t tail = nn && g.k % 4 != 0;
   const char* nt = b_packed(g)   ? vector_c(g) ? "nt_packed" : "nt_packed_scalar"
                    : vector_c(g) ? "nt"
                                  : "nt_scalar";
   const char* variant = nn ? "nn" : tn ? "tn" : nt;
-  return {{"matmul_simd", variant, {sg, ma, nv, format, flags(g), static_cast<uint32_t>(g.act), tail, ku}},
-          unit * ma,
-          4ll * sg * nv,
-          b_packed(g) ? 256 : 16};
+  const spec::MatmulSimd constants{.SG = sg,
+                                   .MA = ma,
+                                   .NV = nv,
+                                   .B_FORMAT = format,
+                                   .FLAGS = flags(g),
+                                   .ACT = g.act,
+                                   .TAIL = nn && g.k % 4 != 0,
+                                   .KU = ku};
+  return {{constants, variant}, unit * ma, 4ll * sg * nv, b_packed(g) ? 256 : 16};
 }
 
 // Parts of K: more than one when the output has too few tiles for the device and K is long.
@@ -150,7 +154,7 @@ void launch_split(Device& device, const Gemm& g, const Tile& plain_tile, Structu
   launch(device, part, t, s, splits);
   const uint64_t n4 = static_cast<uint64_t>(stride / 4);
   const double count = static_cast<double>(stride * (splits + 1));
-  run(device, {"matmul_reduce", "f32", {256, g.accumulate ? 1u : 0u}},
+  run(device, spec::MatmulReduce{.LOCAL = 256, .ACCUMULATE = g.accumulate},
       {partial, g.accumulate ? g.c.tensor : partial, g.c.tensor},
       args::MatmulReduceArgs{static_cast<uint32_t>(n4), u32(splits), static_cast<uint32_t>(n4)},
       groups_1d(ceil_div(n4, 256)), {count, 4 * count});

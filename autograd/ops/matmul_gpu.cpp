@@ -105,13 +105,16 @@ Tile shared_tile(Device& device, const Gemm& g) {
            t.tx * t.ty <= caps.max_invocations && t.shared_bytes() <= caps.max_shared_memory;
   });
   const SharedTile& t = *row;
-  return {{"matmul",
-           shared_variant(g),
-           {t.tx * t.ty, t.tx, t.tm, t.tn, t.bk, static_cast<uint32_t>(g.form), b_format(g), flags(g),
-            static_cast<uint32_t>(g.act)}},
-          t.rows(),
-          t.columns(),
-          t.bk};
+  const spec::Matmul constants{.LOCAL = t.tx * t.ty,
+                               .TX = t.tx,
+                               .TM = t.tm,
+                               .TN = t.tn,
+                               .BK = t.bk,
+                               .FORM = g.form,
+                               .B_FORMAT = b_format(g),
+                               .FLAGS = flags(g),
+                               .ACT = g.act};
+  return {{constants, shared_variant(g)}, t.rows(), t.columns(), t.bk};
 }
 
 bool few_rows(Device& device, const Gemm& g) {
@@ -134,13 +137,14 @@ Tile row_tile(const Gemm& g) {
   static constexpr std::array kRows{Row{4096, 32, 2}, Row{1024, 32, 1}, Row{0, 128, 1}};
   const Row& r = *std::find_if(kRows.begin(), kRows.end() - 1, [&](const Row& x) { return g.n >= x.min_n; });
   constexpr uint32_t kLocal = 128;
-  return {
-      {"matvec",
-       "f32",
-       {kLocal, r.tx, r.nr, static_cast<uint32_t>(g.m), b_format(g), flags(g), static_cast<uint32_t>(g.act)}},
-      g.m,
-      int64_t{kLocal / r.tx * r.nr},
-      1};
+  const spec::Matvec constants{.LOCAL = kLocal,
+                               .TX = r.tx,
+                               .NR = r.nr,
+                               .M = u32(g.m),
+                               .B_FORMAT = b_format(g),
+                               .FLAGS = flags(g),
+                               .ACT = g.act};
+  return {constants, g.m, int64_t{kLocal / r.tx * r.nr}, 1};
 }
 
 std::optional<Tile> coop_tile(Device& device, const Gemm& g) {
@@ -168,15 +172,20 @@ std::optional<Tile> coop_tile(Device& device, const Gemm& g) {
         local > caps.max_invocations || shared_bytes(tile, *s) > caps.max_shared_memory) {
       continue;
     }
-    return Tile{{"matmul_coop",
-                 variant,
-                 {local, subgroup, s->m, s->n, s->k, tile.rows / tile.down / s->m,
-                  tile.columns / tile.across / s->n, tile.across, tile.bk, static_cast<uint32_t>(g.form),
-                  format, flags(g), static_cast<uint32_t>(g.act)},
-                 subgroup},
-                tile.rows,
-                tile.columns,
-                tile.bk};
+    const spec::MatmulCoop constants{.LOCAL = local,
+                                     .SG = subgroup,
+                                     .TM = s->m,
+                                     .TN = s->n,
+                                     .TK = s->k,
+                                     .CM = tile.rows / tile.down / s->m,
+                                     .CN = tile.columns / tile.across / s->n,
+                                     .ACROSS = tile.across,
+                                     .BK = tile.bk,
+                                     .FORM = g.form,
+                                     .B_FORMAT = format,
+                                     .FLAGS = flags(g),
+                                     .ACT = g.act};
+    return Tile{{constants, variant, subgroup}, tile.rows, tile.columns, tile.bk};
   }
   return std::nullopt;
 }

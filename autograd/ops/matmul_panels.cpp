@@ -21,7 +21,10 @@ GemmMatrix pack(Device& device, const GemmMatrix& x, int64_t batch, int64_t rows
   const int64_t row_groups = by_k ? blocks : (blocks + per_texel - 1) / per_texel;
   const double source =
       static_cast<double>(batch * rows * k * static_cast<int64_t>(size_of(x.tensor.dtype())));
-  run(device, {"matmul_panel", by_k ? "rows" : "columns", {kLocal, u32(sg), each, format}}, {x.tensor, y}, a,
+  run(device,
+      {spec::MatmulPanel{.LOCAL = kLocal, .SG = u32(sg), .EACH = each, .FORMAT = format},
+       by_k ? "rows" : "columns"},
+      {x.tensor, y}, a,
       {static_cast<uint32_t>(ceil_div(steps, kLocal / static_cast<uint64_t>(sg))), u32(row_groups),
        u32(batch)},
       {0, source + static_cast<double>(y.bytes())});
@@ -52,13 +55,15 @@ bool use_panels(Device& device, const Gemm& g) {
 
 Tile panel_tile(const Caps& caps, const Gemm& g) {
   const uint32_t sg = caps.subgroup_size;
-  return {{"matmul_simd",
-           vector_c(g) ? "panel" : "panel_scalar",
-           {sg, static_cast<uint32_t>(kPanelRows) / sg, static_cast<uint32_t>(kPanelColumns) / 4 / sg, 0,
-            flags(g), static_cast<uint32_t>(g.act), 0}},
-          kPanelRows,
-          kPanelColumns,
-          16};
+  const spec::MatmulSimd constants{.SG = sg,
+                                   .MA = u32(kPanelRows) / sg,
+                                   .NV = u32(kPanelColumns) / 4 / sg,
+                                   .B_FORMAT = 0,
+                                   .FLAGS = flags(g),
+                                   .ACT = g.act,
+                                   .TAIL = 0,
+                                   .KU = 1};
+  return {{constants, vector_c(g) ? "panel" : "panel_scalar"}, kPanelRows, kPanelColumns, 16};
 }
 
 GemmMatrix pack_a(Device& device, const Gemm& g) {

@@ -12,10 +12,6 @@ namespace {
 
 constexpr uint32_t kLocal = 256;
 
-uint32_t spec(Inner m) {
-  return static_cast<uint32_t>(m);
-}
-
 // dst: contiguous and whole, of src's shape; both 4-byte.
 void gather_copy(const Tensor& dst, const Tensor& src) {
   Device& device = src.device();
@@ -34,7 +30,8 @@ void gather_copy(const Tensor& dst, const Tensor& src) {
     a.first = u32(first / unit);
     a.count = u32(static_cast<int64_t>(ceil_div(static_cast<uint64_t>(count), static_cast<uint64_t>(unit))));
     const auto groups = groups_1d(ceil_div(static_cast<uint64_t>(count), 4 * kLocal));
-    run(device, {"copy", "f32", {kLocal, static_cast<uint32_t>(loop.rank), whole ? spec(mode) : 3}},
+    run(device,
+        spec::Copy{.LOCAL = kLocal, .RANK = loop.rank, .MODE = whole ? static_cast<uint32_t>(mode) : 3},
         {x, flat.slice(0, first, count)}, a, groups, {0, 8.0 * static_cast<double>(count)});
   });
 }
@@ -55,8 +52,10 @@ void copy_strided(const Tensor& dst, const Tensor& src) {
   set_divisors(a, divisors(loop, unit));
   set_strides(a.src_stride, loop.strides[0], unit);
   set_strides(a.dst_stride, loop.strides[1], unit);
-  run(src.device(), {"copy", rows ? "row" : "element", {kLocal, static_cast<uint32_t>(loop.rank)}}, {x, y}, a,
-      groups_1d(ceil_div(static_cast<uint64_t>(count), kLocal)), {0, 8.0 * static_cast<double>(src.numel())});
+  run(src.device(),
+      {spec::Copy{.LOCAL = kLocal, .RANK = loop.rank, .MODE = Inner::vector}, rows ? "row" : "element"},
+      {x, y}, a, groups_1d(ceil_div(static_cast<uint64_t>(count), kLocal)),
+      {0, 8.0 * static_cast<double>(src.numel())});
 }
 
 namespace {

@@ -55,13 +55,21 @@ void forward(const Joint& j, const Part& p, const Qkv& out) {
   if (p.tokens <= 65535 && use_wide(device, "qk_norm_rope", j.head_dim)) {
     const uint32_t lanes = device.caps().subgroup_size, groups = u32(j.head_dim / 8);
     const uint32_t size = std::min(lanes, std::bit_floor(groups));
-    run(device, {"qk_norm_rope", "wide", {lanes, j.unit, size, j.rope.defined(), (groups + size - 1) / size}},
+    run(device,
+        {spec::QkNormRope{.LOCAL = lanes,
+                          .UNIT = j.unit,
+                          .TEAM = size,
+                          .HAS_ROPE = j.rope.defined(),
+                          .PER = (groups + size - 1) / size},
+         "wide"},
         {p.qkv, p.q_scale, p.k_scale, j.rope.defined() ? j.rope : p.qkv, out.q, out.k, out.v, p.rstd},
         args_of(j, p), {u32(p.tokens), u32(j.batch), 1}, {8 * numel(p), 8 * numel(p)});
     return;
   }
   const Team team = team_of(device, j);
-  run(device, {"qk_norm_rope", "f32", {team.local, j.unit, team.size, j.rope.defined()}},
+  run(device,
+      spec::QkNormRope{
+          .LOCAL = team.local, .UNIT = j.unit, .TEAM = team.size, .HAS_ROPE = j.rope.defined(), .PER = 1},
       {p.qkv, p.q_scale, p.k_scale, j.rope.defined() ? j.rope : p.qkv, out.q, out.k, out.v, p.rstd},
       args_of(j, p), team_groups(j, p, team), {8 * numel(p), 8 * numel(p)});
 }
@@ -70,7 +78,9 @@ Tensor backward_qkv(const Joint& j, const Part& p, const Qkv& d) {
   Device& device = p.qkv.device();
   const Tensor dqkv = Tensor::empty(device, p.qkv.shape());
   const Team team = team_of(device, j);
-  run(device, {"qk_norm_rope_bwd", "f32", {team.local, j.unit, team.size, j.rope.defined()}},
+  run(device,
+      spec::QkNormRopeBwd{
+          .LOCAL = team.local, .UNIT = j.unit, .TEAM = team.size, .HAS_ROPE = j.rope.defined()},
       {p.qkv, p.q_scale, p.k_scale, j.rope.defined() ? j.rope : p.qkv, d.q, d.k, d.v, p.rstd, dqkv},
       args_of(j, p), team_groups(j, p, team), {16 * numel(p), 12 * numel(p)});
   return dqkv;
@@ -88,7 +98,7 @@ std::pair<Tensor, Tensor> backward_scales(const Joint& j, const Part& p, const Q
   const int64_t used = std::max<int64_t>((rows + per_chunk - 1) / per_chunk, 1);
   const Tensor q = Tensor::empty(device, {used, j.head_dim}, DType::f32, MemoryClass::scratch);
   const Tensor k = Tensor::empty(device, {used, j.head_dim}, DType::f32, MemoryClass::scratch);
-  run(device, {"qk_scale_grad", "f32", {local, j.unit, j.rope.defined()}},
+  run(device, spec::QkScaleGrad{.LOCAL = local, .UNIT = j.unit, .HAS_ROPE = j.rope.defined()},
       {p.qkv, j.rope.defined() ? j.rope : p.qkv, d.q, d.k, p.rstd, q, k},
       args::QkScaleGradArgs{u32(j.batch), u32(p.tokens), u32(p.first), u32(j.tokens), u32(j.heads),
                             u32(j.head_dim), j.rope_batch, u32(per_chunk)},
@@ -148,7 +158,7 @@ Tensor rotate(const Tensor& x, const Tensor& table, bool inverse) {
   const uint32_t unit = x.dim(3) % 4 == 0 ? 4 : 2, local = 64;
   const uint32_t units = u32(x.dim(2) * x.dim(3)) / unit;
   const double n = static_cast<double>(x.numel());
-  run(x.device(), {"rope", "f32", {local, unit, inverse}}, {x, table, y},
+  run(x.device(), spec::Rope{.LOCAL = local, .UNIT = unit, .INVERSE = inverse}, {x, table, y},
       args::RopeArgs{units, u32(x.dim(1)), table.dim(0) > 1 ? 1u : 0u},
       {static_cast<uint32_t>(ceil_div(units, local)), u32(x.dim(1)), u32(x.dim(0))}, {3 * n, 12 * n});
   return y;

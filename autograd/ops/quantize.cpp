@@ -30,11 +30,9 @@ void encode(const Tensor& x, const Tensor& y) {
                              : ceil_div(static_cast<uint64_t>(rows) * divided(columns, 256), kLocal / 8);
   const double n = static_cast<double>(x.numel());
   run(x.device(),
-      {"quantize",
-       f8   ? "f8"
-       : q4 ? "q4"
-            : "q8",
-       {kLocal, weight_format(y.dtype())}},
+      {spec::Quantize{.LOCAL = kLocal, .FORMAT = weight_format(y.dtype())}, f8   ? "f8"
+                                                                            : q4 ? "q4"
+                                                                                 : "q8"},
       {x, y}, args::QuantizeArgs{u32(rows), u32(columns), static_cast<uint32_t>(row_texels)},
       groups_1d(groups),
       {(q4   ? 320
@@ -74,14 +72,12 @@ void decode_packed_rows(const Tensor& packed, int64_t row, int64_t rows, const T
   int64_t lead = 0;
   const Tensor bytes = packed.slice(0, row, rows).covering(&lead);
   const bool half = to.dtype() != DType::f32;
-  const uint32_t bf16 = to.dtype() == DType::bf16 ? 1 : 0;
   const double n = static_cast<double>(rows * columns), size = half ? 2 : 4;
   run(packed.device(),
-      {"dequantize",
+      {spec::Dequantize{.LOCAL = kLocal, .FORMAT = weight_format(t), .BF16 = to.dtype() == DType::bf16},
        half               ? "b16"
        : columns % 4 == 0 ? "f32"
-                          : "scalar",
-       {kLocal, weight_format(t), bf16}},
+                          : "scalar"},
       {bytes, to},
       args::DequantizeArgs{u32(columns), static_cast<uint32_t>(row_texels), static_cast<uint32_t>(items),
                            u32(lead / 16)},

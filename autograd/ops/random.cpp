@@ -12,7 +12,7 @@ Tensor draw(Device& device, const Shape& shape, uint64_t seed, uint64_t stream, 
   for_pieces(device, y.numel(), 4, [&](int64_t first, int64_t count) {
     const uint64_t n4 = ceil_div(static_cast<uint64_t>(count), 4);
     const auto n = static_cast<double>(count);
-    run(device, {"random", "f32", {kLocal, normal ? 1u : 0u}}, {flat.slice(0, first, count)},
+    run(device, spec::Random{.LOCAL = kLocal, .NORMAL = normal}, {flat.slice(0, first, count)},
         args::RandomArgs{u32(first / 4), static_cast<uint32_t>(n4), static_cast<uint32_t>(seed),
                          static_cast<uint32_t>(seed >> 32), static_cast<uint32_t>(stream),
                          static_cast<uint32_t>(stream >> 32)},

@@ -27,7 +27,7 @@ Tensor sum_cols(const Tensor& x, int64_t outer, int64_t length, int64_t inner, c
   a.chunks = u32(c.chunks);
   a.scale = scale;
   const auto n = static_cast<double>(outer * length);
-  run(x.device(), {"reduce_cols", vectors ? "f32" : "element", {kLocal}}, {x, y}, a,
+  run(x.device(), {spec::ReduceCols{.LOCAL = kLocal}, vectors ? "f32" : "element"}, {x, y}, a,
       groups_1d(ceil_div(a.count, kLocal)), {n, 4 * n});
   return y;
 }
@@ -36,7 +36,7 @@ Tensor sum_rows(const Tensor& x, int64_t rows, int64_t length, float scale) {
   const Tensor y = Tensor::empty(x.device(), Shape{rows});
   const bool vectors = length % 4 == 0 || rows == 1;
   const auto n = static_cast<double>(rows * length);
-  run(x.device(), {"reduce_rows", "f32", {kLocal, vectors ? 1u : 0u}}, {x, y},
+  run(x.device(), spec::ReduceRows{.LOCAL = kLocal, .VECTORS = vectors}, {x, y},
       args::ReduceRowsArgs{u32(rows), u32(length), scale},
       groups_1d(ceil_div(static_cast<uint64_t>(rows), kLocal)), {n, 4 * n});
   return y;

@@ -20,7 +20,7 @@ Tensor resample(const Tensor& x, const Shape& result, const Shape& input, const 
       per_unit == 4 ? (backward ? "vec4_bwd" : "vec4") : (backward ? "scalar_bwd" : "scalar");
   const args::ResizeArgs a{u32(count),    u32(channels / per_unit), u32(input[1]),
                            u32(input[2]), u32(output[1]),           u32(output[2])};
-  run(x.device(), {"resize_bilinear", variant, {kLocal}}, {x, y}, a,
+  run(x.device(), {spec::ResizeBilinear{.LOCAL = kLocal}, variant}, {x, y}, a,
       groups_1d(ceil_div(static_cast<uint64_t>(count), kLocal)),
       {0, 4.0 * static_cast<double>(x.numel() + y.numel())});
   return y;

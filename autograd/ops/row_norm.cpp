@@ -34,7 +34,13 @@ Tensor backward_x(const RowNorm& norm, const Layout& l, const Tensor& x, const R
   const RowShape s = wide_row_shape(x.device(), norm.op, l.cols);
   const uint32_t has_weight = w.tensor.defined() ? 1 : 0;
   run(x.device(),
-      {"row_norm_bwd", s.variant, {s.lanes, s.simd, s.vec4, norm.center, has_weight, norm.add_one}},
+      {spec::RowNormBwd{.LANES = s.lanes,
+                        .SIMD = s.simd,
+                        .VEC4 = s.vec4,
+                        .CENTER = norm.center,
+                        .HAS_WEIGHT = has_weight,
+                        .ADD_ONE = norm.add_one},
+       s.variant},
       {x, has_weight ? w.tensor : x, dy, stats, dx},
       args::RowNormBwdArgs{u32(l.rows), u32(l.cols), l.rows_per_vector(), w.stride},
       groups_1d(static_cast<uint64_t>(l.rows)), {12 * l.numel(), 12 * l.numel()});
@@ -62,9 +68,14 @@ Tensor row_norm(const RowNorm& norm, const Tensor& x_in, const Tensor& weight, c
   const auto groups = static_cast<uint64_t>(
       s.variant == std::string_view("wide") ? (l.rows + kWideRows - 1) / kWideRows : l.rows);
   run(x.device(),
-      {"row_norm",
-       s.variant,
-       {s.lanes, s.simd, s.vec4, norm.center, weight.defined(), bias.defined(), norm.add_one}},
+      {spec::RowNorm{.LANES = s.lanes,
+                     .SIMD = s.simd,
+                     .VEC4 = s.vec4,
+                     .CENTER = norm.center,
+                     .HAS_WEIGHT = weight.defined(),
+                     .HAS_BIAS = bias.defined(),
+                     .ADD_ONE = norm.add_one},
+       s.variant},
       {x, weight.defined() ? w.tensor : x, bias.defined() ? b.tensor : x, y, stats},
       args::RowNormArgs{u32(l.rows), u32(l.cols), l.rows_per_vector(), w.stride, b.stride, norm.eps},
       groups_1d(groups), {8 * l.numel(), 8 * l.numel()});

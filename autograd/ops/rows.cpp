@@ -111,10 +111,11 @@ ColumnSums column_sums(const Tensor& dy, const Tensor& x, const Tensor& stats, i
   }
   const uint32_t local = local_size(device, units);
   const double n = static_cast<double>(batch) * static_cast<double>(rows) * static_cast<double>(cols);
-  const KernelId kernel{
-      "column_sums",
-      "f32",
-      {local, cols % 4 == 0 ? 1u : 0u, stats.defined() ? 1u : 0u, plain ? 1u : 0u, weighted ? 1u : 0u}};
+  const spec::ColumnSums kernel{.LOCAL = local,
+                                .VEC4 = cols % 4 == 0,
+                                .HAS_STATS = stats.defined(),
+                                .PLAIN = plain,
+                                .WEIGHTED = weighted};
   // Unused bindings get any tensor of the call: the specialised kernel doesn't touch them.
   run(device, kernel,
       {dy, weighted ? x : dy, stats.defined() ? stats : dy, plain ? partial.plain : partial.weighted,

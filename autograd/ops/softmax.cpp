@@ -6,11 +6,12 @@
 namespace vkflux {
 namespace {
 
-void launch(const char* shader, std::initializer_list<TensorRef> bindings, const Tensor& like) {
+template <class Spec>
+void launch(std::initializer_list<TensorRef> bindings, const Tensor& like) {
   const int64_t cols = like.dim(-1), rows = like.numel() / cols;
   const RowShape s = wide_row_shape(like.device(), "softmax", cols);
   const double n = static_cast<double>(like.numel());
-  run(like.device(), {shader, s.variant, {s.lanes, s.simd, s.vec4}}, bindings,
+  run(like.device(), {Spec{.LANES = s.lanes, .SIMD = s.simd, .VEC4 = s.vec4}, s.variant}, bindings,
       args::SoftmaxArgs{u32(rows), u32(cols)}, groups_1d(static_cast<uint64_t>(rows)),
       {5 * n, 4 * n * static_cast<double>(bindings.size())});
 }
@@ -21,11 +22,11 @@ Tensor op::softmax(const Tensor& x) {
   expect("softmax", x.defined() && x.dtype() == DType::f32 && x.rank() >= 1 && x.dim(-1) > 0,
          "needs f32 x[..., C]", {&x});
   const Tensor y = Tensor::empty(x.device(), x.shape());
-  launch("softmax", {dense(x), y}, y);
+  launch<spec::Softmax>({dense(x), y}, y);
   if (Tape* t = Tape::wants({&x})) {
     t->push("softmax", {y}, [x, y, id = y.id()](Grads& g) {
       const Tensor dx = Tensor::empty(y.device(), y.shape());
-      launch("softmax_bwd", {y, dense(g.of(id)), dx}, y);
+      launch<spec::SoftmaxBwd>({y, dense(g.of(id)), dx}, y);
       g.add(x, dx);
     });
   }

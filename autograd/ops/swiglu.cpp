@@ -17,7 +17,8 @@ void launch(const Gated& k, const Tensor& a, const Tensor& b, const Tensor& dy, 
   const ColumnShape s = wide_column_shape(a.device(), "gated", 1, k.rows, k.cols);
   const bool backward = dy.defined();
   const double n = static_cast<double>(k.rows) * static_cast<double>(k.cols);
-  run(a.device(), {"gated", s.variant, {s.local, s.vec4, k.gelu, backward}},
+  run(a.device(),
+      {spec::Gated{.LOCAL = s.local, .VEC4 = s.vec4, .GELU = k.gelu, .BACKWARD = backward}, s.variant},
       {a, b, backward ? dy : a, y, backward ? db : y},
       args::GatedArgs{u32(k.rows), u32(k.cols), s.rows_per_group, u32(k.stride), u32(k.b_offset)}, s.groups,
       {(backward ? 20 : 8) * n, (backward ? 20 : 12) * n});

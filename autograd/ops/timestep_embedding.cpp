@@ -31,14 +31,14 @@ Tensor op::timestep_embedding(const Tensor& s_in, int64_t dim, float max_period,
   const Tensor y = Tensor::empty(device, {s.dim(0), dim});
   const args::TimestepEmbeddingArgs a{u32(dim), time_factor};
   const double n = static_cast<double>(y.numel());
-  run(device, {"timestep_embedding", "f32", {kLocal}}, {s, w, y}, a,
+  run(device, spec::TimestepEmbedding{.LOCAL = kLocal}, {s, w, y}, a,
       {static_cast<uint32_t>(ceil_div(static_cast<uint64_t>(dim / 2 + dim % 2), kLocal)), u32(s.dim(0)), 1},
       {20 * n, 4 * n});
   if (Tape* t = Tape::wants({&s_in})) {
     t->push("timestep_embedding", {y}, [=, id = y.id()](Grads& g) {
       const Tensor ds = Tensor::empty(s.device(), s.shape());
       const RowShape r = row_shape(s.device(), "timestep_embedding", dim);
-      run(s.device(), {"timestep_embedding_bwd", "f32", {r.lanes, r.simd, r.vec4}},
+      run(s.device(), spec::TimestepEmbeddingBwd{.LANES = r.lanes, .SIMD = r.simd, .VEC4 = r.vec4},
           {s, w, dense(g.of(id)), ds}, a, {u32(s.dim(0)), 1, 1}, {24 * n, 4 * n});
       g.add(s_in, ds);
     });

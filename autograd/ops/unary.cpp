@@ -18,7 +18,7 @@ Tensor apply(const Tensor& x, const Tensor& g, uint32_t kind, float p) {
     const uint64_t n4 = ceil_div(static_cast<uint64_t>(count), 4);
     const auto n = static_cast<double>(count);
     const FlatLaunch l = flat_launch(x.device(), "unary", count);
-    run(x.device(), {"unary", l.variant, {l.local, kind, backward ? 1u : 0u}},
+    run(x.device(), {spec::Unary{.LOCAL = l.local, .KIND = kind, .BACKWARD = backward}, l.variant},
         {from.slice(0, first, count), grad.slice(0, first, count), to.slice(0, first, count)},
         args::UnaryArgs{static_cast<uint32_t>(n4), p}, l.groups, {10 * n, (backward ? 12 : 8) * n});
   });

@@ -14,7 +14,7 @@ Tensor resample(const Tensor& x, const Shape& result, int64_t small_width, bool 
   Tensor y = Tensor::empty(x.device(), result);
   const uint64_t count = static_cast<uint64_t>(y.numel() / per_unit);
   const char* variant = vec4 ? (backward ? "vec4_bwd" : "vec4") : (backward ? "scalar_bwd" : "scalar");
-  run(x.device(), {"upsample_nearest2", variant, {kLocal}}, {x, y},
+  run(x.device(), {spec::UpsampleNearest2{.LOCAL = kLocal}, variant}, {x, y},
       args::UpsampleArgs{static_cast<uint32_t>(count), u32(small_width), u32(x.dim(3) / per_unit)},
       groups_1d(ceil_div(count, kLocal)), {0, 4.0 * static_cast<double>(x.numel() + y.numel())});
   return y;

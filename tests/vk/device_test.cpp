@@ -202,7 +202,7 @@ TEST(StreamTest, FillAndCopy) {
 }
 
 void affine(Device& d, const Tensor& y, const Tensor& x, float scale, float shift) {
-  run(d, {"affine", "f32", {64}}, {x, y}, args::AffineArgs{u32(x.numel()), scale, shift},
+  run(d, spec::Affine{.LOCAL = 64}, {x, y}, args::AffineArgs{u32(x.numel()), scale, shift},
       groups_1d(ceil_div(static_cast<uint64_t>(x.numel()), 256)), {0, 0});
 }
 
@@ -251,7 +251,7 @@ TEST(StreamTest, WorkIsSubmittedByEstimatedTime) {
   const Tensor a = Tensor::full(d, Shape{64}, 1), b = Tensor::empty(d, Shape{64});
   const uint64_t before = d.stream().counters().submits;
   for (int i = 0; i < 10; ++i) {
-    run(d, {"affine", "f32", {64}}, {a, b}, args::AffineArgs{64, 1, 0}, groups_1d(1), {1e12, 0});
+    run(d, spec::Affine{.LOCAL = 64}, {a, b}, args::AffineArgs{64, 1, 0}, groups_1d(1), {1e12, 0});
   }
   EXPECT_GE(d.stream().counters().submits, before + 9);
   d.stream().sync();
@@ -271,9 +271,11 @@ TEST(StreamTest, TheCacheOfViewsIsBounded) {
 TEST(StreamTest, WrongBindingsAreCaught) {
   Device& d = device();
   const Tensor x = Tensor::zeros(d, Shape{64});
-  EXPECT_THROW(run(d, {"affine", "f32", {64}}, {x}, args::AffineArgs{64, 1, 0}, groups_1d(1), {}), Error);
-  EXPECT_THROW(run(d, {"affine", "f32", {64}}, {x, x}, uint32_t{1}, groups_1d(1), {}), Error);
-  EXPECT_THROW(run(d, {"affine", "none", {64}}, {x, x}, args::AffineArgs{64, 1, 0}, groups_1d(1), {}), Error);
+  EXPECT_THROW(run(d, spec::Affine{.LOCAL = 64}, {x}, args::AffineArgs{64, 1, 0}, groups_1d(1), {}), Error);
+  EXPECT_THROW(run(d, spec::Affine{.LOCAL = 64}, {x, x}, uint32_t{1}, groups_1d(1), {}), Error);
+  EXPECT_THROW(
+      run(d, {spec::Affine{.LOCAL = 64}, "none"}, {x, x}, args::AffineArgs{64, 1, 0}, groups_1d(1), {}),
+      Error);
   EXPECT_FALSE(d.kernels().available("affine", "none"));
   EXPECT_TRUE(d.kernels().available("affine", "f32"));
 }

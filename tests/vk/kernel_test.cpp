@@ -1,4 +1,4 @@
-// The pipeline cache on disk: written when asked, whole, and never trusted.
+// Specialisation constants, and the pipeline cache on disk: written when asked, whole, and never trusted.
 #include "vk/kernel.h"
 
 #include <gtest/gtest.h>
@@ -8,14 +8,48 @@
 #include <fstream>
 #include <iterator>
 
+#include "autograd/args.h"
 #include "autograd/ops.h"
+#include "tests/harness/expect_error.h"
+#include "tests/harness/gpu.h"
 #include "tests/harness/temp_folder.h"
 #include "vk/device.h"
+#include "vk/spirv.h"
 
 namespace vkflux::test {
 namespace {
 
 namespace fs = std::filesystem;
+
+// A call that leaves a constant out, misspells one or gives a wider number isn't compiled.
+template <class Spec>
+concept TakesAll = requires {
+  Spec{.LOCAL = 64, .RANK = 2, .MODE = true};
+};
+template <class Spec>
+concept TakesSome = requires {
+  Spec{.LOCAL = 64, .RANK = 2};
+};
+template <class Spec>
+concept TakesUnknown = requires {
+  Spec{.LOCAL = 64, .RANK = 2, .MODUS = 1};
+};
+template <class Spec>
+concept TakesWide = requires(int64_t wide) {
+  Spec{.LOCAL = wide, .RANK = 2, .MODE = 1};
+};
+static_assert(TakesAll<spec::Copy> && !TakesSome<spec::Copy> && !TakesUnknown<spec::Copy> &&
+              !TakesWide<spec::Copy>);
+
+TEST(SpecialisationTest, WrongNumbersOfValuesAreRefused) {
+  KernelCache& kernels = device().kernels();
+  const std::vector<std::string> said{"kernel copy:f32", "LOCAL,RANK,MODE", "2 values"};
+  expect_error(ErrorCode::internal, said, [&] {
+    kernels.get("copy", "f32", SpecValues(std::array{64u, 1u}));
+  });
+  const std::array many{64u, 1u, 1u, 1u};
+  expect_error(ErrorCode::internal, {"4 values"}, [&] { kernels.get("copy", "f32", SpecValues(many)); });
+}
 
 class PipelineCacheTest : public ::testing::Test {
  protected:
