@@ -62,16 +62,24 @@ constexpr int64_t kMostVectors = 8, kMostColumns = 1 << 18;  // the latter by wo
 struct CoopTile {
   int64_t max_m, min_tiles;  // as above
   uint32_t rows, columns, down, across, bk;
+  std::optional<DeviceClass> only = {};  // none: for every class
 };
 
 // Best first; the last row takes every product. A part of 64 x 32 needs 64 registers for its sums at 32
-// invocations, and reads (64 + 32) / (64 x 32) factors of shared memory per product.
-constexpr std::array kWideCoop{CoopTile{32, 0, 32, 64, 1, 4, 32}, CoopTile{INT64_MAX, 96, 128, 128, 2, 4, 32},
-                               CoopTile{INT64_MAX, 0, 64, 64, 2, 2, 32}};
+// invocations, and reads (64 + 32) / (64 x 32) factors of shared memory per product. On NVIDIA
+// two workgroups fit a multiprocessor only with at most 128 registers, and shorter steps make them fit.
+constexpr std::array kWideCoop{
+    CoopTile{32, 0, 32, 64, 1, 4, 32}, CoopTile{INT64_MAX, 96, 128, 128, 2, 4, 16, DeviceClass::nvidia},
+    CoopTile{INT64_MAX, 96, 128, 128, 2, 4, 32}, CoopTile{INT64_MAX, 0, 64, 64, 2, 2, 32}};
 // Subgroups of 8 or 16, whose compilers have 128 registers of that width: parts of 16 x 16.
 constexpr std::array kNarrowCoop{CoopTile{16, 0, 16, 64, 2, 4, 16}, CoopTile{INT64_MAX, 0, 64, 64, 4, 4, 16}};
-// Where two workgroups fit a multiprocessor only with at most 128 registers, shorter steps make them fit.
-constexpr uint32_t kShortStep = 16;
+
+// Subgroup sizes to compile for; the last row is for every class that has none of its own.
+struct CoopSubgroup {
+  std::optional<DeviceClass> only;
+  uint32_t size;
+};
+constexpr std::array kCoopSubgroups{CoopSubgroup{DeviceClass::intel, 16}, CoopSubgroup{std::nullopt, 32}};
 
 uint32_t shared_bytes(const CoopTile& t, const MatrixShape& s) {
   const uint32_t pad = 16, by_k = 2 * t.bk + pad;  // bytes of a row; the other order needs no more
@@ -93,8 +101,9 @@ const MatrixShape* fitting(const std::vector<MatrixShape>& shapes, const CoopTil
 
 uint32_t coop_subgroup(const Caps& caps) {
   if (!caps.min_subgroup_size) return caps.subgroup_size;
-  const uint32_t wanted = caps.device_class == DeviceClass::intel ? 16 : 32;
-  return std::clamp(wanted, caps.min_subgroup_size, caps.max_subgroup_size);
+  const auto row = std::find_if(kCoopSubgroups.begin(), kCoopSubgroups.end() - 1,
+                                [&](const CoopSubgroup& r) { return r.only == caps.device_class; });
+  return std::clamp(row->size, caps.min_subgroup_size, caps.max_subgroup_size);
 }
 
 Tile shared_tile(Device& device, const Gemm& g) {
@@ -163,9 +172,8 @@ std::optional<Tile> coop_tile(Device& device, const Gemm& g) {
   const uint32_t subgroup = coop_subgroup(caps);
   const std::span<const CoopTile> tiles =
       subgroup < 32 ? std::span<const CoopTile>(kNarrowCoop) : std::span<const CoopTile>(kWideCoop);
-  for (const CoopTile& t : tiles) {
-    CoopTile tile = t;
-    if (cls == DeviceClass::nvidia && tile.rows == 128) tile.bk = kShortStep;
+  for (const CoopTile& tile : tiles) {
+    if (tile.only && tile.only != cls) continue;
     const MatrixShape* s = fitting(bf16 ? caps.bf16_shapes : caps.f16_shapes, tile);
     const uint32_t local = subgroup * tile.down * tile.across;
     if (!s || g.m > tile.max_m || tile_count(g, tile.rows, tile.columns) < tile.min_tiles ||
