@@ -286,7 +286,7 @@ Device::~Device() {
   kernels_.reset();
   constants_.clear();
   pool_.reset();
-  if (owned_ && device_) vk_.vkDestroyDevice(device_, nullptr);
+  if (owned_ && vk_.vkDestroyDevice) vk_.vkDestroyDevice(device_, nullptr);
   if (messenger_) instance_->vk.vkDestroyDebugUtilsMessengerEXT(instance_->handle, messenger_, nullptr);
 }
 

@@ -21,7 +21,7 @@ namespace vkflux {
   X(vkCreateDebugUtilsMessengerEXT) X(vkDestroyDebugUtilsMessengerEXT) \
   X(vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)
 #define VKFLUX_DEVICE_FUNCTIONS(X) \
-  X(vkDestroyDevice) X(vkGetDeviceQueue) X(vkQueueSubmit) X(vkQueueWaitIdle) \
+  X(vkDestroyDevice) X(vkGetDeviceQueue) X(vkQueueSubmit) \
   X(vkAllocateMemory) X(vkFreeMemory) X(vkMapMemory) X(vkCreateBuffer) X(vkDestroyBuffer) X(vkBindBufferMemory) \
   X(vkGetBufferMemoryRequirements) X(vkCreateBufferView) X(vkDestroyBufferView) \
   X(vkCreateShaderModule) X(vkDestroyShaderModule) X(vkCreateDescriptorSetLayout) X(vkDestroyDescriptorSetLayout) \

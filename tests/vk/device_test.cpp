@@ -3,16 +3,21 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <future>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
+#include <thread>
 
 #include "autograd/ops.h"
 #include "autograd/run.h"
 #include "tests/harness/gpu.h"
 #include "vk/error.h"
+#include "vk/recording.h"
 #include "vk/stream_limits.h"
 
 namespace vkflux::test {
@@ -321,6 +326,7 @@ class Host {
     functions_.vkGetDeviceQueue(device_, 0, 0, &queue_);
   }
   ~Host() {
+    functions_.vkDestroySemaphore(device_, gate_, nullptr);
     functions_.vkDestroyDevice(device_, nullptr);
     vk_.vkDestroyInstance(instance_, nullptr);
     dlclose(library_);
@@ -336,9 +342,51 @@ class Host {
     h.timeline_semaphore = true;
     return h;
   }
-  bool works() { return functions_.vkQueueWaitIdle(queue_) == VK_SUCCESS; }
+  bool works() { return own<PFN_vkQueueWaitIdle>("vkQueueWaitIdle")(queue_) == VK_SUCCESS; }
+
+  /// Submits work that waits until release().
+  void occupy() {
+    VkSemaphoreTypeCreateInfo type{};
+    type.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO;
+    type.semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE;
+    VkSemaphoreCreateInfo info{};
+    info.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO;
+    info.pNext = &type;
+    check(functions_.vkCreateSemaphore(device_, &info, nullptr, &gate_), "vkCreateSemaphore");
+    const uint64_t open = 1, done = 2;
+    VkTimelineSemaphoreSubmitInfo values{};
+    values.sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO;
+    values.waitSemaphoreValueCount = values.signalSemaphoreValueCount = 1;
+    values.pWaitSemaphoreValues = &open;
+    values.pSignalSemaphoreValues = &done;
+    const VkPipelineStageFlags stage = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    VkSubmitInfo submit{};
+    submit.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
+    submit.pNext = &values;
+    submit.waitSemaphoreCount = submit.signalSemaphoreCount = 1;
+    submit.pWaitSemaphores = submit.pSignalSemaphores = &gate_;
+    submit.pWaitDstStageMask = &stage;
+    check(functions_.vkQueueSubmit(queue_, 1, &submit, VK_NULL_HANDLE), "vkQueueSubmit");
+  }
+  bool occupied() {
+    uint64_t value = 0;
+    check(functions_.vkGetSemaphoreCounterValue(device_, gate_, &value), "vkGetSemaphoreCounterValue");
+    return value == 0;
+  }
+  void release() {
+    VkSemaphoreSignalInfo info{};
+    info.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO;
+    info.semaphore = gate_;
+    info.value = 1;
+    check(own<PFN_vkSignalSemaphore>("vkSignalSemaphore")(device_, &info), "vkSignalSemaphore");
+  }
 
  private:
+  template <class F>
+  F own(const char* name) {
+    return reinterpret_cast<F>(vk_.vkGetDeviceProcAddr(device_, name));
+  }
+
   void* library_ = nullptr;
   PFN_vkGetInstanceProcAddr get_ = nullptr;
   VkInstance instance_ = VK_NULL_HANDLE;
@@ -348,6 +396,7 @@ class Host {
   VkDevice device_ = VK_NULL_HANDLE;
   DeviceFunctions functions_;
   VkQueue queue_ = VK_NULL_HANDLE;
+  VkSemaphore gate_ = VK_NULL_HANDLE;
 };
 
 TEST(AdoptTest, RunsOnAHostsDeviceAndLeavesItAlive) {
@@ -371,6 +420,47 @@ TEST(AdoptTest, RunsOnAHostsDeviceAndLeavesItAlive) {
     EXPECT_EQ(locked, unlocked);
     EXPECT_TRUE(host.works());
   }
+}
+
+// Nothing in the table of functions waits for a device or a queue, which may be a host's.
+template <class Functions>
+concept WaitsForDevice = requires(Functions f) {
+  f.vkDeviceWaitIdle;
+};
+template <class Functions>
+concept WaitsForQueue = requires(Functions f) {
+  f.vkQueueWaitIdle;
+};
+static_assert(!WaitsForDevice<DeviceFunctions> && !WaitsForQueue<DeviceFunctions>);
+
+// The host's work, behind ours on the same queue, ends when the host says so: whoever waited for the queue or
+// the device would wait for that.
+TEST(AdoptTest, WaitsForItsOwnWorkAlone) {
+  Host host(true);
+  auto d = Device::adopt(host.describe());
+  check_chain(*d);
+  std::promise<void> destroyed;
+  std::thread rescue([&, over = destroyed.get_future()] {
+    if (over.wait_for(std::chrono::seconds(20)) == std::future_status::timeout) host.release();
+  });
+  {
+    const Tensor x = Tensor::full(*d, Shape{1 << 20}, 1);
+    std::optional<Recording> recording;
+    if (Recording::supported(*d)) recording.emplace(*d);
+    if (recording) {
+      const RecordingScope scope(d->stream(), *recording);
+      affine(*d, x, x, 1, 1);
+    }
+    affine(*d, x, x, 1, 1);
+    d->stream().submit();
+    host.occupy();
+  }
+  d.reset();
+  destroyed.set_value();
+  rescue.join();
+  EXPECT_TRUE(host.occupied()) << "the host's work was waited for";
+  if (host.occupied()) host.release();
+  EXPECT_TRUE(host.works());
 }
 
 TEST(AdoptTest, WhatIsMissingIsNamed) {
