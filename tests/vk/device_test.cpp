@@ -8,7 +8,6 @@
 #include <cstring>
 #include <future>
 #include <numeric>
-#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -17,7 +16,6 @@
 #include "autograd/run.h"
 #include "tests/harness/gpu.h"
 #include "vk/error.h"
-#include "vk/recording.h"
 #include "vk/stream_limits.h"
 
 namespace vkflux::test {
@@ -434,7 +432,8 @@ concept WaitsForQueue = requires(Functions f) {
 static_assert(!WaitsForDevice<DeviceFunctions> && !WaitsForQueue<DeviceFunctions>);
 
 // The host's work, behind ours on the same queue, ends when the host says so: whoever waited for the queue or
-// the device would wait for that.
+// the device would wait for that. (Reading timestamps waits for the device in some drivers, so none are
+// read.)
 TEST(AdoptTest, WaitsForItsOwnWorkAlone) {
   Host host(true);
   auto d = Device::adopt(host.describe());
@@ -445,12 +444,6 @@ TEST(AdoptTest, WaitsForItsOwnWorkAlone) {
   });
   {
     const Tensor x = Tensor::full(*d, Shape{1 << 20}, 1);
-    std::optional<Recording> recording;
-    if (Recording::supported(*d)) recording.emplace(*d);
-    if (recording) {
-      const RecordingScope scope(d->stream(), *recording);
-      affine(*d, x, x, 1, 1);
-    }
     affine(*d, x, x, 1, 1);
     d->stream().submit();
     host.occupy();
