@@ -8,7 +8,7 @@
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
 #include "app/controller_report.h"
-#include "app/controller_session.h"
+#include "app/cli/controller_session.h"
 #include "model/io/file.h"
 #include "model/routing/controller.h"
 #include "train/controller/controller_trainer.h"
