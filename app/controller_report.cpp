@@ -131,7 +131,7 @@ main {{ display: flex; flex-wrap: wrap; gap: 1rem; }} svg {{ background: #fff; b
 <main>
 {2}</main>
 <h2>What was learnt</h2>
-<p>Probability in percent that a single block uses its student, by noise level from the first step (top) to the last.
+<p>Probability in percent that a layer uses its student, by noise level from the first step (top) to the last.
 A dash: its student wasn't ready, so it keeps full attention.</p>
 {3}
 </body></html>

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "autograd/ops.h"
-#include "model/pipeline.h"
 #include "model/sampler/euler.h"
 #include "vk/error.h"
 
@@ -83,8 +82,11 @@ const char* name(JobPhase phase) {
   return "";
 }
 
-GenerateJob::GenerateJob(Pipeline& pipeline, GenerateRequest request)
-    : pipeline_(pipeline), request_(std::move(request)), setup_(sampling_setup(pipeline.info(), request_)) {
+GenerateJob::GenerateJob(Device& device, Model& model, GenerateRequest request)
+    : device_(device),
+      model_(model),
+      request_(std::move(request)),
+      setup_(sampling_setup(model.info(), request_)) {
   if (request_.prompts.empty()) throw Error(ErrorCode::invalid_argument, "no prompt was given");
   images_ = static_cast<int64_t>(request_.prompts.size());
   if (images_ == 1) images_ = request_.batch;
@@ -148,27 +150,26 @@ const GenerateResult& GenerateJob::run() {
 }
 
 void GenerateJob::begin() {
-  Device& device = pipeline_.device();
   // Both sides of the guidance in one pass through the encoders.
   std::vector<std::string> prompts = request_.prompts;
   const auto asked = static_cast<int64_t>(prompts.size());
   if (result_.cfg != 1) prompts.push_back(request_.negative);
-  const Condition all = pipeline_.encode(prompts);
+  const Condition all = model_.encode(prompts);
   std::optional<Condition> negative;
   if (result_.cfg != 1) negative = all.narrow(asked, 1).repeat(images_);
   plan_routes();
   const SamplingOptions& o = setup_.options;
-  Tensor x = initial_noise(device, seeds_from(request_.seed, images_), setup_.latent, request_.noise);
+  Tensor x = initial_noise(device_, seeds_from(request_.seed, images_), setup_.latent, request_.noise);
   if (request_.init) {
-    const Tensor clean = pipeline_.codec()->encode(upload_image(device, *request_.init, o.width, o.height));
+    const Tensor clean = model_.codec()->encode(upload_image(device_, *request_.init, o.width, o.height));
     x = noised(op::expand(clean, x.shape()), x, o.levels[static_cast<size_t>(o.start)]);
   }
   progress_.step = o.start;
-  device.stream().sync();
-  backbone_ = pipeline_.backbone();
+  device_.stream().sync();
+  backbone_ = model_.backbone();
   run_ = std::make_unique<SamplingRun>(*backbone_, all.narrow(0, asked).repeat(images_), negative,
-                                       pipeline_.info().layout.geometry.pack(x), o);
-  device.stream().sync();
+                                       model_.info().layout.geometry.pack(x), o);
+  device_.stream().sync();
 }
 
 void GenerateJob::plan_routes() {
@@ -181,11 +182,11 @@ void GenerateJob::plan_routes() {
     throw Error(ErrorCode::internal,
                 fmt::format("the router decided {} of {} steps", decisions_.size(), inputs.size()));
   }
-  for (const RouteDecision& d : decisions_) plans_.push_back(route_plan(d, pipeline_.info().layout));
+  for (const RouteDecision& d : decisions_) plans_.push_back(route_plan(d, model_.info().layout));
 }
 
 void GenerateJob::denoise() {
-  Stream& stream = pipeline_.device().stream();
+  Stream& stream = device_.stream();
   if (result_.reports.empty()) step_end_ = seconds();
   const double flops = stream.counters().flops;
   run_->step(plans_.empty() ? RoutePlan() : plans_[static_cast<size_t>(run_->step_index())]);
@@ -210,7 +211,7 @@ void GenerateJob::report_step(double flops_before) {
   StepReport r;
   r.index = run_->step_index() - 1;
   r.sigma = setup_.options.levels[static_cast<size_t>(r.index)];
-  r.flops = pipeline_.device().stream().counters().flops - flops_before;
+  r.flops = device_.stream().counters().flops - flops_before;
   const AttentionRun& attention = run_->attention();
   for (const Served& s : attention.served()) {
     r.attention_flops += attention.passes() * s.flops;
@@ -220,7 +221,7 @@ void GenerateJob::report_step(double flops_before) {
     r.routed = true;
     r.threshold = decisions_[static_cast<size_t>(r.index)].threshold;
   }
-  const std::vector<int> layers = pipeline_.info().layout.replaceable();
+  const std::vector<int> layers = model_.info().layout.replaceable();
   for (size_t l = 0; l < layers.size(); ++l) {
     const Served& s = attention.served()[static_cast<size_t>(layers[l])];
     if (s.asked != AttentionKind::full) r.planned.push_back(static_cast<int>(l));
@@ -237,16 +238,16 @@ void GenerateJob::end_of_step() {
 }
 
 void GenerateJob::decode() {
-  result_.latents = pipeline_.info().layout.geometry.unpack(run_->x(), setup_.latent[1], setup_.latent[2]);
+  result_.latents = model_.info().layout.geometry.unpack(run_->x(), setup_.latent[1], setup_.latent[2]);
   run_.reset();
   backbone_.reset();
-  const auto codec = pipeline_.codec();
+  const auto codec = model_.codec();
   for (int64_t b = 0; b < images_; ++b) {  // one by one: the decoder's activations are large
     check_cancelled();
     const Tensor x = codec->decode(op::narrow(result_.latents, 0, b, 1));
     for (RgbImage& image : to_rgb8(x)) result_.images.push_back(std::move(image));
   }
-  pipeline_.device().kernels().save();
+  device_.kernels().save();
 }
 
 }  // namespace vkflux

@@ -78,11 +78,11 @@ struct GenerateResult {
   JobProgress timings;
 };
 
-class Pipeline;
-
 /// One thread calls step(); cancel() may come from any.
 class GenerateJob {
  public:
+  /// The model must outlive the job. Error invalid_argument for requests that can't be.
+  GenerateJob(Device& device, Model& model, GenerateRequest request);
   /// Encodes the prompts, or does one denoising step, or decodes; false when all is done. Error cancelled
   /// after cancel().
   bool step();
@@ -96,8 +96,6 @@ class GenerateJob {
   const GenerateResult& result() const { return result_; }
 
  private:
-  friend class Pipeline;
-  GenerateJob(Pipeline& pipeline, GenerateRequest request);
   void begin();  // encode phase
   void plan_routes();
   void report_step(double flops_before);
@@ -106,7 +104,8 @@ class GenerateJob {
   void decode();
   void check_cancelled() const;
 
-  Pipeline& pipeline_;
+  Device& device_;
+  Model& model_;
   GenerateRequest request_;
   SamplingSetup setup_;
   int64_t images_ = 1;

@@ -21,7 +21,7 @@ std::shared_ptr<Backbone> Pipeline::backbone() {
 }
 
 std::unique_ptr<GenerateJob> Pipeline::generate(GenerateRequest request) {
-  return std::unique_ptr<GenerateJob>(new GenerateJob(*this, std::move(request)));
+  return std::make_unique<GenerateJob>(device_, *this, std::move(request));
 }
 
 }  // namespace vkflux

@@ -15,7 +15,8 @@
 
 namespace vkflux {
 
-class Pipeline {
+/// A model with its students, and the pictures it draws.
+class Pipeline final : public Model {
  public:
   /// A folder of any family in model/families.cpp.
   static std::unique_ptr<Pipeline> load(Device& device, const std::string& dir,
@@ -23,7 +24,7 @@ class Pipeline {
   Pipeline(Device& device, std::unique_ptr<Model> model) : device_(device), model_(std::move(model)) {}
 
   Device& device() const { return device_; }
-  const ModelInfo& info() const { return model_->info(); }
+  const ModelInfo& info() const override { return model_->info(); }
 
   /// Reads the students of this transformer's layers from a file of `vkflux distill`; they serve routed runs
   /// from now on, in place of earlier ones. Errors as in load_students().
@@ -35,10 +36,10 @@ class Pipeline {
   std::unique_ptr<GenerateJob> generate(GenerateRequest request);
 
   /// The parts, loaded now unless they are here; the backbone has the installed students in its bank.
-  std::shared_ptr<Backbone> backbone();
-  std::shared_ptr<LatentCodec> codec() { return model_->codec(); }
+  std::shared_ptr<Backbone> backbone() override;
+  std::shared_ptr<LatentCodec> codec() override { return model_->codec(); }
   /// Loads the text encoders, runs them, lets them go unless parts are kept. -> [prompts, ...]
-  Condition encode(const std::vector<std::string>& prompts) { return model_->encode(prompts); }
+  Condition encode(const std::vector<std::string>& prompts) override { return model_->encode(prompts); }
 
  private:
   Device& device_;

@@ -1,4 +1,4 @@
-// Names of experiments, in the form that experiment trackers accept (specification 11.3).
+// Names of experiments, in the form that experiment trackers accept.
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,4 @@
-// What may go into a metric sink or an experiment's parameters, and when (specification 11).
+// What may go into a metric sink or an experiment's parameters, and when.
 #pragma once
 
 #include <cstdint>

@@ -17,6 +17,7 @@
 #include "autograd/tape.h"
 #include "autograd/tensor.h"
 #include "train/metrics.h"
+#include "train/run_loop.h"
 
 namespace vkflux {
 
@@ -40,26 +41,25 @@ struct Trainable {
 /// Checksum of the values they hold: what a run that starts from other weights must not be resumed with.
 uint32_t checksum(const std::vector<Trainable>& parameters);
 
-class Trainer {
+class Trainer : public Resumable {
  public:
   Trainer(Device& device, TrainOptions options) : device_(device), options_(options) {}
-  virtual ~Trainer() = default;
 
   /// One optimiser step. Metrics are read back every log_every steps and handed to the sinks.
-  void step();
+  void step() override;
+  int64_t done() const override { return step_; }
   int64_t steps_done() const { return step_; }
-  bool finished() const { return step_ >= options_.steps; }
+  bool finished() const override { return step_ >= options_.steps; }
   float learning_rate(int64_t step) const;
   const TrainOptions& options() const { return options_; }
 
-  void add_sink(std::unique_ptr<MetricSink> sink) { sinks_.push_back(std::move(sink)); }
+  void add_sink(std::unique_ptr<MetricSink> sink) override { sinks_.push_back(std::move(sink)); }
   /// The metrics last read back.
   const Metrics& latest() const { return latest_; }
 
-  /// Parameters, moments, EMA and step in one file, written atomically; load() refuses a file made with
-  /// another configuration (the message names both values) and then changes nothing.
-  void save(const std::string& path);
-  void load(const std::string& path);
+  /// Parameters, moments, EMA and step.
+  void save(const std::string& path) override;
+  void load(const std::string& path) override;
 
   /// Runs fn with the EMA weights in place of the trained ones (the trained ones when there is no EMA).
   void with_ema(const std::function<void()>& fn);

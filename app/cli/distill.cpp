@@ -1,10 +1,11 @@
-// vkflux distill: students of a transformer's single blocks, trained while it samples.
+// vkflux distill: students of a transformer's attention, trained while it samples.
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
@@ -14,9 +15,8 @@
 #include "model/attention/hkr/made_for.h"
 #include "model/io/file.h"
 #include "model/pipeline.h"
-#include "train/distill/distiller.h"
+#include "train/distill/distill_run.h"
 #include "train/distill/held_out.h"
-#include "train/distill/run_sequence.h"
 
 namespace vkflux::cli {
 namespace {
@@ -117,30 +117,6 @@ void prepare(Options& o, const ModelInfo& model, const RunSequence& runs, Device
   }
 }
 
-void save_checkpoint(const std::string& path, const Distiller& distiller, const RunSequence& runs,
-                     bool with_replay) {
-  std::vector<io::TensorData> tensors;
-  std::map<std::string, std::string> metadata;
-  distiller.save(tensors, metadata, with_replay);
-  metadata["sampler"] = runs.save(tensors).dump();
-  io::write_safetensors(path, tensors, metadata);
-}
-
-void load_checkpoint(const std::string& path, Distiller& distiller, RunSequence& runs, const Options& o) {
-  const io::SafetensorsFile file(path);
-  const auto sampler = file.metadata().find("sampler");
-  if (sampler == file.metadata().end()) {
-    throw Error(ErrorCode::format, path + ": no checkpoint of vkflux distill (no \"sampler\" metadata)");
-  }
-  const io::Json state = io::parse_json(sampler->second, path);
-  std::set<std::string> mine;
-  if (o.learning_rate->count() > 0) mine.insert("learning_rate");
-  distiller.load(path, mine);
-  const ErrorContext context(path);
-  runs.load(file, state);
-  if (o.reset_criteria) distiller.reset_criteria(o.distill.settings.readiness);
-}
-
 /// Console and log file.
 class Messages {
  public:
@@ -155,32 +131,27 @@ class Messages {
   bool quiet_;
 };
 
-/// kOk when all updates are done; else what the command returns.
-int distil(const Options& o, Distiller& distiller, RunSequence& runs, const std::string& checkpoint,
-           bool* stopped) {
-  const int64_t total = distiller.updates_done() + distiller.totals().remaining;
-  Progress progress("distilling", total, distiller.updates_done());
-  int64_t saved = distiller.updates_done() / o.save_every;
-  while (!distiller.finished()) {
-    runs.step(distiller.begin_step(runs.steps_done(), static_cast<float>(runs.level())));
-    distiller.end_step();
+/// Trains to the end; nothing when it got there, else what the command returns.
+std::optional<int> distil(const Options& o, const RunFolder& folder, Distiller& distiller,
+                          RunSequence& runs) {
+  DistillRun::Options options;
+  options.save_replay = o.save_replay;
+  if (o.learning_rate->count() > 0) options.mine.insert("learning_rate");
+  if (o.reset_criteria) options.criteria = o.distill.settings.readiness;
+  DistillRun run(distiller, runs, options);
+  std::optional<Progress> progress;
+  const auto started = [&] {
     const int64_t done = distiller.updates_done();
-    progress.update(done, fmt::format("ready {}/{}", distiller.students().ready().size(),
-                                      distiller.students().layers.size()));
-    const bool stop = interrupted() || (o.stop_after > 0 && done >= o.stop_after);
-    if (done / o.save_every > saved || stop || distiller.finished()) {
-      save_checkpoint(checkpoint, distiller, runs, o.save_replay);
-      saved = done / o.save_every;
-    }
-    if (stop && !distiller.finished()) {
-      spdlog::warn("stopped after {} updates; the same command resumes", done);
-      *stopped = true;
-      return interrupted() ? kInterrupted : kOk;
-    }
-  }
-  if (distiller.totals().remaining == 0) return kOk;
+    progress.emplace("distilling", done + distiller.totals().remaining, done);
+  };
+  const auto after_step = [&] {
+    progress->update(distiller.updates_done(), fmt::format("ready {}/{}", distiller.students().ready().size(),
+                                                           distiller.students().layers.size()));
+  };
+  const RunLoopOptions loop{folder, o.fresh, o.save_every, o.stop_after, "updates"};
+  if (!run_to_end(run, loop, interrupted, started, after_step)) return interrupted() ? kInterrupted : kOk;
+  if (distiller.totals().remaining == 0) return {};
   spdlog::error("training gave up for lack of memory after {} updates", distiller.updates_done());
-  *stopped = true;
   return kLimit;
 }
 
@@ -278,25 +249,13 @@ int run(const Common& common, Options o) {
   prepare(o, pipeline->info(), runs, *device);
   Distiller distiller(*device, layout, o.distill);
   if (!o.init.empty()) distiller.adopt(load_students(*device, o.init, layout));
-  distiller.attach(runs.backbone().attention());
-  runs.set_tap(&distiller);
   const fs::path out(o.out);
-  const std::string checkpoint = (out / "checkpoint.safetensors").string();
+  const RunFolder folder{o.out};
   std::error_code ignored;
   fs::create_directories(out, ignored);
-  if (!o.fresh && fs::exists(checkpoint)) {
-    load_checkpoint(checkpoint, distiller, runs, o);
-    spdlog::info("resuming after {} updates", distiller.updates_done());
-  }
-  const std::string metrics = (out / "metrics.jsonl").string();
-  distiller.add_sink(jsonl_sink(metrics, distiller.updates_done()));
-  distiller.add_sink(tensorboard_sink((out / "events").string(), distiller.updates_done()));
-  Messages messages((out / "log.txt").string(), o.quiet);
+  Messages messages(folder.file("log.txt"), o.quiet);
   distiller.on_message([&](const std::string& line) { messages(line); });
-  bool stopped = false;
-  const int code = distil(o, distiller, runs, checkpoint, &stopped);
-  if (stopped) return code;
-  distiller.detach();
+  if (const std::optional<int> code = distil(o, folder, distiller, runs)) return *code;
   const Evaluation e = evaluate(o, *pipeline, distiller, plan);
   const io::Json summary = summary_of(o, distiller, e);
   Students students = distiller.described();
@@ -310,6 +269,7 @@ int run(const Common& common, Options o) {
                                                          : io::FileDType::f16;
   save_students((out / "ttr.safetensors").string(), students, dtype);
   io::atomic_write((out / "summary.json").string(), summary.dump(1) + "\n");
+  const std::string metrics = folder.metrics();
   const std::string lines = fs::exists(metrics) ? io::read_file(metrics) : std::string();
   io::atomic_write((out / "report.html").string(), distill_report_html(summary, lines));
   print_summary(common, o, summary);
@@ -350,8 +310,9 @@ void add_student_options(CLI::App* c, Options& o) {
   c->add_option("--landmark-fraction", s.landmark_fraction, "of the image tokens that are landmarks")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));
-  c->add_option("--landmark-min", s.sizes.landmark_min, "image landmarks at least")->capture_default_str();
-  c->add_option("--landmark-max", s.sizes.landmark_max, "image landmarks at most, 0 = no limit")
+  c->add_option("--landmark-min", s.sizes.landmark_min, "fewest landmarks among the image tokens")
+      ->capture_default_str();
+  c->add_option("--landmark-max", s.sizes.landmark_max, "most landmarks among the image tokens, 0 = no limit")
       ->capture_default_str();
   c->add_option("--text-tokens-guess", s.text_tokens_guess,
                 "for hosts that don't state the text tokens (vkflux does)")
@@ -363,8 +324,11 @@ void add_student_options(CLI::App* c, Options& o) {
       ->check(CLI::Range(0.0, 1.0));
   c->add_option("--gamma", s.gamma, "how much the branches' disagreement moves that weight")
       ->capture_default_str();
-  c->add_option("--layer-start", s.layer_start, "first single block, -1 = all")->capture_default_str();
-  c->add_option("--layer-end", s.layer_end, "last single block, -1 = all")->capture_default_str();
+  c->add_option("--layer-start", s.layer_start,
+                "first layer that gets a student (layers that may be replaced count from 0), -1 = all")
+      ->capture_default_str();
+  c->add_option("--layer-end", s.layer_end, "last layer that gets a student, -1 = all")
+      ->capture_default_str();
   c->add_option("--init", o.init, "start from these students (ours, or the reference's tensor names)");
 }
 
@@ -376,34 +340,43 @@ void add_training_options(CLI::App* c, Options& o) {
                 "layers of a step: round-robin (those with the fewest updates) or random")
       ->capture_default_str()
       ->check(CLI::IsMember({"random", "round-robin"}));
-  c->add_option("--min-swap-layers", s.min_swap_layers, "layers trained in a step, at least")
+  c->add_option("--min-swap-layers", s.min_swap_layers, "fewest layers trained per step")
       ->capture_default_str();
-  c->add_option("--max-swap-layers", s.max_swap_layers, "and at most, -1 = all")->capture_default_str();
+  c->add_option("--max-swap-layers", s.max_swap_layers, "most layers trained per step, -1 = all")
+      ->capture_default_str();
   c->add_option("--train-steps-per-call", s.train_steps_per_call, "updates per attention call")
       ->capture_default_str();
   o.learning_rate = c->add_option("--learning-rate", s.learning_rate,
-                                  "of AdamW (the reference's 1e-4 takes about ten times as many updates)")
+                                  "learning rate of AdamW (1e-4 takes about ten times as many updates)")
                         ->capture_default_str();
-  c->add_option("--alpha-lr-multiplier", s.alpha_lr_multiplier, "times it for alpha")->capture_default_str();
-  c->add_option("--phi-lr-multiplier", s.phi_lr_multiplier, "times it for all else")->capture_default_str();
+  c->add_option("--alpha-lr-multiplier", s.alpha_lr_multiplier,
+                "factor on the learning rate of alpha, the landmark branch's weight")
+      ->capture_default_str();
+  c->add_option("--phi-lr-multiplier", s.phi_lr_multiplier,
+                "factor on the learning rate of the feature networks and the conditioner")
+      ->capture_default_str();
   c->add_option("--grad-clip-norm", s.grad_clip_norm, "largest gradient norm of a layer, 0 = off")
       ->capture_default_str();
   c->add_option("--huber-beta", s.huber_beta, "where the Huber loss turns linear")->capture_default_str();
-  c->add_option("--training-query-token-cap", s.sizes.query_cap, "queries of a sample at most")
+  c->add_option("--training-query-token-cap", s.sizes.query_cap, "most queries of a replay sample")
       ->capture_default_str();
   c->add_option("--replay-buffer-size", s.replay_buffer_size, "samples kept per layer")
       ->capture_default_str();
   c->add_option("--replay-max-mb", o.replay_max_mb, "host memory for samples of all layers, 0 = unlimited")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  c->add_option("--replay-storage-dtype", s.replay_storage_dtype, "of samples")
+  c->add_option("--replay-storage-dtype", s.replay_storage_dtype,
+                "number format in which replay samples are stored")
       ->capture_default_str()
       ->check(CLI::IsMember({"float16", "bfloat16", "float32"}));
-  c->add_option("--readiness-threshold", s.readiness.threshold, "cosine distance of a layer that may serve")
+  c->add_option("--readiness-threshold", s.readiness.threshold,
+                "largest cosine distance to full attention of a layer whose student may serve")
       ->capture_default_str();
-  c->add_option("--readiness-min-updates", s.readiness.min_updates, "updates of a layer that may serve")
+  c->add_option("--readiness-min-updates", s.readiness.min_updates,
+                "fewest updates of a layer whose student may serve")
       ->capture_default_str();
-  c->add_flag("--reset-criteria", o.reset_criteria, "put these two in place of a checkpoint's");
+  c->add_flag("--reset-criteria", o.reset_criteria,
+              "use --readiness-threshold and --readiness-min-updates in place of a checkpoint's");
   c->add_flag("--preview,!--no-preview", s.preview, "ready layers already answer while training (default)");
   c->add_flag("--enable-memory-reserve", s.enable_memory_reserve, "take the estimated memory at the start");
 }
@@ -424,7 +397,7 @@ void add_run_options(CLI::App* c, Options& o) {
   c->add_option("--holdout-runs", o.holdout_runs, "pictures of that evaluation")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  c->add_option("--export-dtype", o.export_dtype, "of the matrices in ttr.safetensors")
+  c->add_option("--export-dtype", o.export_dtype, "number format of the matrices in ttr.safetensors")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "f16", "bf16"}));
 }
@@ -436,7 +409,7 @@ void add_distill(CLI::App& app) {
   auto o = std::make_shared<Options>();
   o->distill.settings.learning_rate = kLearningRate;
   CLI::App* c = add_command(
-      app, "distill", "train linear-time students of a transformer's single blocks while sampling with it",
+      app, "distill", "train linear-time students of a transformer's attention layers while sampling with it",
       "vkflux distill --model models/emoji --prompts prompts.txt --landmark-min 2 --out runs/ttr", common,
       [common, o] { return run(*common, *o); });
   add_sampling_options(c, *o);

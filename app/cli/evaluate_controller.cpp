@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "app/cli/cli.h"
-#include "app/controller_session.h"
+#include "app/cli/controller_session.h"
 #include "model/io/file.h"
 #include "model/routing/controller.h"
 

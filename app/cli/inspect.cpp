@@ -85,6 +85,7 @@ Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
   for (const auto& [name, row] : types)
     j["dtypes"][name] = {{"tensors", row[0]}, {"parameters", row[1]}, {"bytes", row[2]}};
   j["metadata"] = file.metadata();
+  if (!file.warnings().empty()) j["warnings"] = file.warnings();
   if (tensors) j["tensors"] = std::move(list);
   return j;
 }
@@ -148,6 +149,9 @@ void print_checkpoint(const Json& j) {
   }
   for (const auto& [key, value] : j["metadata"].items())
     fmt::print("  metadata {}: {}\n", key, shorten(value.get<std::string>()));
+  if (j.contains("warnings")) {
+    for (const Json& warning : j["warnings"]) fmt::print("  warning: {}\n", warning.get<std::string>());
+  }
   if (!j.contains("tensors")) return;
   for (const Json& t : j["tensors"]) {
     fmt::print("  {:<8} {:<24} {}\n", t["dtype"].get<std::string>(), t["shape"].dump(),

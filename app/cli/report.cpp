@@ -193,7 +193,8 @@ void add_report(CLI::App& app) {
       "--controller models/emoji/controller.safetensors --prompts prompts.txt --out report.html",
       common, [common, o] { return run(*common, *o); });
   c->add_option("--model", s.model, "checkpoint folder with model_index.json")->required();
-  c->add_option("--ttr", s.routing.ttr, "students of the single blocks")->required();
+  c->add_option("--ttr", s.routing.ttr, "students of the attention layers (a file of `vkflux distill`)")
+      ->required();
   c->add_option("--controller", s.routing.controller,
                 "what chooses among them; without it only all and none are measured");
   c->add_option("--policy", s.routing.policy, "stochastic or threshold")->capture_default_str();

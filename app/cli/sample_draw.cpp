@@ -23,15 +23,19 @@ RgbImage read_init(const std::string& path) {
 }  // namespace
 
 void add_routing_options(CLI::App& c, RoutingArgs& a) {
-  c.add_option("--ttr", a.ttr, "students of the single blocks (from `vkflux distill`)");
-  c.add_option("--controller", a.controller, "what chooses among them (from `vkflux train-controller`)");
+  c.add_option("--ttr", a.ttr, "students of the attention layers (a file of `vkflux distill`)");
+  c.add_option(
+      "--controller", a.controller,
+      "controller that chooses which layers use their students (a file of `vkflux train-controller`)");
   c.add_option(
       "--quality-speed", a.quality_speed,
       "0 keeps full attention nearly everywhere, 1 is fastest; default 0.5, or 1 without a controller");
   c.add_option("--policy", a.policy, "stochastic (drawn for every step) or threshold")->capture_default_str();
-  c.add_option("--policy-temperature", a.temperature, "of the stochastic policy")->capture_default_str();
+  c.add_option("--policy-temperature", a.temperature, "temperature of the stochastic policy")
+      ->capture_default_str();
   c.add_option("--layers", a.layers,
-               "without a controller: single blocks that use their students, 0,2,3 say");
+               "without a controller: layers that use their students, 0,2,3 say (layers that may be replaced "
+               "count from 0)");
 }
 
 SampleSession::SampleSession(const Common& common, const SampleArgs& args) {

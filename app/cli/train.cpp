@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include <filesystem>
+#include <optional>
 
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
@@ -60,38 +61,25 @@ void add_train_options(CLI::App* c, RunOptions& run, TrainOptions& t) {
       ->capture_default_str();
 }
 
-/// Steps until done or interrupted; resumes from the run folder's checkpoint. `sample` writes pictures of the
-/// current state.
+/// `sample` writes pictures of the current state, `finish` the trained model.
 int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
                const std::function<void(const std::string&)>& sample, const std::function<void()>& finish) {
-  const std::string checkpoint = (fs::path(run.out) / "checkpoint.safetensors").string();
-  if (!run.fresh && fs::exists(checkpoint)) {
-    trainer.load(checkpoint);
-    spdlog::info("resuming at step {}", trainer.steps_done());
-  }
-  trainer.add_sink(jsonl_sink((fs::path(run.out) / "metrics.jsonl").string(), trainer.steps_done()));
-  trainer.add_sink(tensorboard_sink((fs::path(run.out) / "events").string(), trainer.steps_done()));
   const TrainOptions& t = trainer.options();
-  Progress progress("training", t.steps, trainer.steps_done());
-  while (!trainer.finished()) {
-    trainer.step();
+  const RunLoopOptions loop{{run.out}, run.fresh, t.save_every, run.stop_after, "steps"};
+  std::optional<Progress> progress;
+  const auto after_step = [&] {
     const int64_t step = trainer.steps_done();
     std::string note;
     for (const auto& [name, value] : trainer.latest()) {
       if (name == "loss") note = fmt::format("loss {:.4f}", value);
     }
-    progress.update(step, note);
-    const bool stop = interrupted() || step == run.stop_after;
-    if (step % t.save_every == 0 || stop || trainer.finished()) trainer.save(checkpoint);
-    if (t.sample_every && step % t.sample_every == 0 && !trainer.finished()) {
-      trainer.with_ema(
-          [&] { sample((fs::path(run.out) / fmt::format("samples/{:06}.png", step)).string()); });
-    }
-    if (stop && !trainer.finished()) {
-      spdlog::warn("stopped at step {}; the same command resumes", step);
-      return interrupted() ? kInterrupted : kOk;
-    }
-  }
+    progress->update(step, note);
+    if (!t.sample_every || step % t.sample_every != 0 || trainer.finished()) return;
+    trainer.with_ema([&] { sample(loop.folder.file(fmt::format("samples/{:06}.png", step))); });
+  };
+  const auto started = [&] { progress.emplace("training", t.steps, trainer.steps_done()); };
+  if (!run_to_end(trainer, loop, interrupted, started, after_step)) return interrupted() ? kInterrupted : kOk;
+  progress.reset();
   trainer.with_ema([&] {
     sample((fs::path(run.out) / "samples/final.png").string());
     finish();

@@ -3,11 +3,12 @@
 
 #include <cmath>
 #include <filesystem>
+#include <optional>
 
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
 #include "app/controller_report.h"
-#include "app/controller_session.h"
+#include "app/cli/controller_session.h"
 #include "model/io/file.h"
 #include "model/routing/controller.h"
 #include "train/controller/controller_trainer.h"
@@ -116,33 +117,24 @@ void print_result(const Common& common, const Options& o, const ControllerTraine
 int train(const Common& common, const Options& o, ControllerSession& s) {
   ControllerNet net = make_net(*s.device, o, static_cast<int64_t>(s.eligible.size()));
   ControllerTrainer trainer(net, s.pipeline->info().layout, s.eligible, *s.task, o.train);
-  const std::string checkpoint = (fs::path(o.out) / "checkpoint.safetensors").string();
-  if (!o.fresh && fs::exists(checkpoint)) {
-    trainer.load(checkpoint);
-    spdlog::info("resuming at iteration {}", trainer.steps_done());
-  }
-  trainer.add_sink(jsonl_sink((fs::path(o.out) / "metrics.jsonl").string(), trainer.steps_done()));
-  trainer.add_sink(tensorboard_sink((fs::path(o.out) / "events").string(), trainer.steps_done()));
-  const bool anew = !trainer.finished();
-  Progress progress("controller", o.train.iterations, trainer.steps_done());
-  bool warned = false;
-  while (!trainer.finished()) {
-    trainer.step();
-    const int64_t step = trainer.steps_done();
+  const RunLoopOptions loop{{o.out}, o.fresh, o.save_every, o.stop_after, "iterations"};
+  std::optional<Progress> progress;
+  bool anew = false, warned = false;
+  const auto started = [&] {
+    anew = !trainer.finished();
+    progress.emplace("controller", o.train.iterations, trainer.steps_done());
+  };
+  const auto after_step = [&] {
     const NamedValues& m = trainer.latest();
-    progress.update(step, fmt::format("reward {:.4f} (mean {:.4f}) student {:.0f}%", m.at("reward"),
-                                      m.at("reward_baseline"), 100 * m.at("ttr_eligible")));
-    if (!warned && !s.task->refusals().empty()) {
-      spdlog::warn("a student that the plan asked for didn't serve: {}", s.task->refusals().front());
-      warned = true;
-    }
-    const bool stop = interrupted() || step == o.stop_after;
-    if (checkpoint_due(step, o.save_every) || stop || trainer.finished()) trainer.save(checkpoint);
-    if (stop && !trainer.finished()) {
-      spdlog::warn("stopped at iteration {}; the same command resumes", step);
-      return interrupted() ? kInterrupted : kOk;
-    }
-  }
+    progress->update(trainer.steps_done(),
+                     fmt::format("reward {:.4f} (mean {:.4f}) student {:.0f}%", m.at("reward"),
+                                 m.at("reward_baseline"), 100 * m.at("ttr_eligible")));
+    if (warned || s.task->refusals().empty()) return;
+    spdlog::warn("a student that the plan asked for didn't serve: {}", s.task->refusals().front());
+    warned = true;
+  };
+  if (!run_to_end(trainer, loop, interrupted, started, after_step)) return interrupted() ? kInterrupted : kOk;
+  progress.reset();
   if (anew) trainer.complete();
   finish(o, s, net, trainer);
   print_result(common, o, trainer);
@@ -165,11 +157,13 @@ int run(const Common& common, Options o) {
 
 void add_policy_options(CLI::App& c, Options& o) {
   PolicyTrainOptions& p = o.train.policy;
-  c.add_option("--target-ttr-ratio", p.reward.target_ttr_ratio, "wanted share of the students")
+  c.add_option("--target-ttr-ratio", p.reward.target_ttr_ratio, "wanted share of decisions for the student")
       ->capture_default_str();
-  c.add_option("--lambda-eff", p.reward.lambda_eff, "price of missing the target share")
+  c.add_option("--lambda-eff", p.reward.lambda_eff,
+               "weight of the penalty for missing the target share of students")
       ->capture_default_str();
-  c.add_option("--lambda-entropy", p.reward.lambda_entropy, "worth of undecided policies")
+  c.add_option("--lambda-entropy", p.reward.lambda_entropy,
+               "weight of the entropy bonus, which rewards undecided policies")
       ->capture_default_str();
   c.add_flag("--entropy-gradient,!--no-entropy-gradient", p.entropy_gradient,
              "follow the entropy's own gradient, which keeps the policy from settling too early (default);\n"
@@ -193,7 +187,8 @@ void add_policy_options(CLI::App& c, Options& o) {
       ->check(CLI::IsMember({"logistic", "gumbel"}));
   c.add_flag("--whole-run", o.whole_run, "one decision for all steps of a picture instead of one for each");
   c.add_option("--embed-dim", o.net.embed_dim, "width of the controller's embeddings")->capture_default_str();
-  c.add_option("--hidden-dim", o.net.hidden_dim, "width of its hidden layers")->capture_default_str();
+  c.add_option("--hidden-dim", o.net.hidden_dim, "width of the controller's hidden layers")
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -224,7 +219,7 @@ void add_train_controller(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   add_policy_options(*c, *o);
   add_profile_options(*c, o->profile);
-  c->add_option("--seed", o->train.seed, "of the controller's start and of every decision")
+  c->add_option("--seed", o->train.seed, "seed of the controller's initial weights and of every decision")
       ->capture_default_str();
   c->add_flag("--fresh", o->fresh, "start over even when the run folder holds a checkpoint");
   c->add_option("--stop-after", o->stop_after,

@@ -1,4 +1,4 @@
-// How the values of a sweep are spread over its pictures (specification 10.4, 10.5).
+// How the values of a sweep are spread over its pictures.
 #pragma once
 
 #include <cstddef>

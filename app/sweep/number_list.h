@@ -1,4 +1,4 @@
-// Lists of numbers as they are written on a command line or in a workflow (specification 10.3).
+// Lists of numbers as they are written on a command line or in a workflow.
 #pragma once
 
 #include <string>

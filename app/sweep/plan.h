@@ -25,7 +25,7 @@ struct SweepList {
 SweepList parse_sweep(const std::string& text);
 
 enum class SweepMode {
-  clock,         // every list is spread over the pictures of the prompts and seeds (specification 10.4)
+  clock,         // every list is spread over the pictures of the prompts and seeds
   combinations,  // up to four lists, each repeated to the product of their lengths (10.5)
   product        // every combination once, the last list fastest
 };

@@ -1,5 +1,5 @@
-// Seeds of a batch of pictures, reproducible from one base seed in every program that follows the
-// specification (10.1).
+// Seeds of a batch of pictures, reproducible from one base seed in every program that draws them by
+// the same law.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// What a host's options map says about one attention call, for hosts that embed the students behind a generic
-// hook: names are looked up in the map, then in its sub-map "flux2_ttr"; the first usable one wins
-// (specification 3.2 to 3.4, 6.4). Our own pipelines pass these values as they are.
+// The reader of the options maps in golden tables: what such a host's map says about one attention call.
+// Names are looked up in the map, then in its sub-map "flux2_ttr"; the first usable one wins. Our own
+// pipelines have these values in AttentionCall.
 #pragma once
 
 #include <cstdint>

@@ -11,6 +11,7 @@
 #include "model/routing/controller.h"
 #include "train/controller/policy_trainer.h"
 #include "train/controller/reward.h"
+#include "train/run_loop.h"
 #include "vk/error.h"
 
 namespace vkflux::verify {
@@ -465,7 +466,7 @@ void run_ttr_reward_tables(Device&, const nlohmann::json& file, Report& report) 
     }
   }
   for (const auto& row : rows("checkpoint_step"))
-    add("checkpoint_step", checkpoint_due(row.at("step"), row.at("every")),
+    add("checkpoint_step", checkpoint_due(row.at("step").get<int64_t>() - 1, row.at("step"), row.at("every")),
         row.at("result").get<bool>() ? 1 : 0);
 }
 

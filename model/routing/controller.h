@@ -1,5 +1,5 @@
 // The routing controller: a small network that says, for a noise level, guidance and picture size, which
-// single blocks should keep full attention (specification 6.1 and 8).
+// layers should keep full attention.
 //
 // File: safetensors with the tensors of ControllerNet::visit; metadata "format" = "flux2_ttr_controller_v1",
 // "num_layers", "embed_dim", "hidden_dim", and "model" = a JSON object, the transformer it was trained for.

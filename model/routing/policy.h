@@ -1,5 +1,5 @@
 // From a controller's logits to decisions, as pure functions of (logit, options, uniform number).
-// A high logit means full attention, a low one the student (specification 6.2 to 6.5).
+// A high logit means full attention, a low one the student.
 #pragma once
 
 #include <cstdint>

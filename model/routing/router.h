@@ -11,7 +11,7 @@
 namespace vkflux {
 
 /// What a routing decision may depend on, the same in drawing, recomputing and inference: noise level, true
-/// guidance and the picture's size in pixels (specification 15, Q-18).
+/// guidance and the picture's size in pixels.
 struct RouteInput {
   double sigma = 0, cfg = 1;
   int64_t width = 0, height = 0;

@@ -35,7 +35,7 @@ const std::vector<Command>& commands() {
   static const std::vector<Command> list{
       {"distill",
        "distill --prompts " + inputs.prompts +
-           " --updates 30 --save-every 3 --feature-dim 32 "
+           " --updates 120 --save-every 3 --feature-dim 32 "
            "--landmark-min 1 --sampling-steps 3 --quiet",
        {"checkpoint.safetensors", "ttr.safetensors", "metrics.jsonl"}},
       {"train_controller",

@@ -1,12 +1,14 @@
 // Dependencies point one way: vk <- autograd <- model <- train <- app. Everything else may include all of
-// them.
+// them. Within model, train and app no parts include each other in a circle.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <regex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -46,20 +48,98 @@ std::string fault(int from, const std::string& include) {
   return fs::exists(fs::path(VKFLUX_SOURCE_DIR) / path) ? "" : "names a file that isn't there";
 }
 
+/// The headers and sources of a folder, from the root of the repository, in order.
+std::vector<fs::path> sources(const std::string& folder) {
+  std::vector<fs::path> out;
+  const fs::path root(VKFLUX_SOURCE_DIR);
+  for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
+    const std::string extension = entry.path().extension().string();
+    if (extension == ".h" || extension == ".cpp") out.push_back(entry.path().lexically_relative(root));
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+/// The part of the house that a file belongs to: its folder ("model/sampler"), or for a file directly in one
+/// of the big folders its name without the extension ("model/backbone"), which a header shares with its
+/// source.
+std::string part_of(const fs::path& file) {
+  const fs::path folder = file.parent_path();
+  return (folder.has_parent_path() ? folder : folder / file.stem()).generic_string();
+}
+
+/// By part: the parts that it includes, each with the first line that does so.
+using Graph = std::map<std::string, std::map<std::string, std::string>>;
+
+Graph parts_of(const std::string& folder) {
+  Graph graph;
+  for (const fs::path& file : sources(folder)) {
+    const std::string from = part_of(file);
+    auto& reached = graph[from];
+    for (const std::string& include : quoted_includes(fs::path(VKFLUX_SOURCE_DIR) / file)) {
+      const fs::path path(include);
+      if (path.begin()->string() != folder || part_of(path) == from) continue;
+      reached.emplace(part_of(path), file.generic_string() + " includes " + include);
+    }
+  }
+  return graph;
+}
+
+/// Depth first: `open` are the parts on the way to this one, `closed` those known to lead into no circle.
+std::string circle_from(const Graph& graph, const std::string& part, std::vector<std::string>& open,
+                        std::set<std::string>& closed) {
+  if (closed.count(part) > 0) return {};
+  if (const auto first = std::find(open.begin(), open.end(), part); first != open.end()) {
+    std::string out = part;
+    for (auto at = first; at != open.end(); ++at) {
+      const std::string& next = at + 1 == open.end() ? part : *(at + 1);
+      out += " -> " + next + " (" + graph.at(*at).at(next) + ")";
+    }
+    return out;
+  }
+  open.push_back(part);
+  const auto node = graph.find(part);
+  if (node != graph.end()) {
+    for (const auto& [next, line] : node->second) {
+      const std::string found = circle_from(graph, next, open, closed);
+      if (!found.empty()) return found;
+    }
+  }
+  open.pop_back();
+  closed.insert(part);
+  return {};
+}
+
+/// "a -> b (x includes y) -> a (...)"; empty: there is no circle.
+std::string circle_in(const Graph& graph) {
+  std::set<std::string> closed;
+  for (const auto& [part, reached] : graph) {
+    std::vector<std::string> open;
+    const std::string found = circle_from(graph, part, open, closed);
+    if (!found.empty()) return found;
+  }
+  return {};
+}
+
 TEST(IncludeOrder, EveryIncludePointsLeft) {
   size_t files = 0;
   for (size_t i = 0; i < kOrder.size(); ++i) {
-    for (const auto& entry : fs::recursive_directory_iterator(fs::path(VKFLUX_SOURCE_DIR) / kOrder[i])) {
-      const std::string extension = entry.path().extension().string();
-      if (extension != ".h" && extension != ".cpp") continue;
+    for (const fs::path& file : sources(kOrder[i])) {
       ++files;
-      for (const std::string& include : quoted_includes(entry.path())) {
-        EXPECT_EQ(fault(static_cast<int>(i), include), "")
-            << entry.path() << ": #include \"" << include << '"';
+      for (const std::string& include : quoted_includes(fs::path(VKFLUX_SOURCE_DIR) / file)) {
+        EXPECT_EQ(fault(static_cast<int>(i), include), "") << file << ": #include \"" << include << '"';
       }
     }
   }
   EXPECT_GT(files, 50u);
+}
+
+TEST(IncludeOrder, PartsHaveNoCircle) {
+  for (const char* folder : {"model", "train", "app"}) {
+    const Graph graph = parts_of(folder);
+    EXPECT_GT(graph.size(), 5u) << folder;
+    EXPECT_EQ(circle_in(graph), "") << folder;
+  }
 }
 
 TEST(IncludeOrder, FindsFaults) {
@@ -70,6 +150,22 @@ TEST(IncludeOrder, FindsFaults) {
   EXPECT_NE(fault(position("model"), "bench/peak.h"), "");
   EXPECT_NE(fault(position("app"), "cli.h"), "");
   EXPECT_NE(fault(position("app"), "app/cli/absent.h"), "");
+}
+
+TEST(IncludeOrder, FindsCircles) {
+  EXPECT_EQ(part_of("model/sampler/run.h"), "model/sampler");
+  EXPECT_EQ(part_of("model/attention/hkr/hkr.cpp"), "model/attention/hkr");
+  EXPECT_EQ(part_of("model/backbone.h"), "model/backbone");
+  EXPECT_EQ(part_of("model/backbone.cpp"), "model/backbone");
+  // Two ways to the same part, and an edge to a part that includes nothing, are no circle.
+  Graph graph{
+      {"a", {{"b", "1"}, {"c", "2"}}}, {"b", {{"d", "3"}}}, {"c", {{"d", "4"}, {"e", "5"}}}, {"d", {}}};
+  EXPECT_EQ(circle_in(graph), "");
+  graph["d"]["c"] = "6";
+  EXPECT_EQ(circle_in(graph), "d -> c (6) -> d (4)");
+  graph = {{"a", {{"b", "1"}}}, {"b", {{"c", "2"}}}, {"c", {{"a", "3"}}}};
+  EXPECT_EQ(circle_in(graph), "a -> b (1) -> c (2) -> a (3)");
+  EXPECT_EQ(circle_in({}), "");
 }
 
 }  // namespace

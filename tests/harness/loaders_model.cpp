@@ -109,7 +109,7 @@ LoaderCase controller() {
                                   {"model", R"({"family":"flux1","head_dim":16,"single_blocks":3})"}})}};
   c.load = [](const std::string& path) { load_controller(device(), path, kModel); };
   c.repair = repair_safetensors;
-  c.mismatch = "belongs to another transformer";
+  c.mismatch = "belong to another transformer";
   c.rounds = 300;
   return c;
 }

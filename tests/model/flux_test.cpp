@@ -158,7 +158,7 @@ TEST(Flux1, MatchesDiffusersLayoutAndValues) {
   in.t = golden.tensor("in.timesteps");
   in.guidance = golden.tensor("in.guidance");
   const int64_t batch = in.x.dim(0), text = in.condition["txt"].dim(1);
-  const std::vector<float> txt_ids = golden.values("in.txt_ids"), img_ids = golden.values("in.x_ids");
+  const std::vector<float> txt_ids = golden.values("in.txt_ids"), img_ids = golden.values("in.img_ids");
   std::vector<float> ids;
   for (int64_t b = 0; b < batch; ++b) {
     const auto part = [&](const std::vector<float>& v) {

@@ -54,7 +54,8 @@ TEST(Reinforce, TrajectoriesAreWeightedAndSummed) {
   EXPECT_EQ(s.steps_per_trajectory, 3);
   const double temperatures[] = {1, 0.875, 0.75, 0.625, 0.5};
   for (int64_t i = 0; i < 5; ++i) EXPECT_DOUBLE_EQ(gumbel_temperature(1, 0.5, i, 5), temperatures[i]);
-  EXPECT_FALSE(checkpoint_due(0, 10) || checkpoint_due(5, 0));
+  EXPECT_FALSE(checkpoint_due(0, 9, 10) || checkpoint_due(10, 19, 10) || checkpoint_due(0, 5, 0));
+  EXPECT_TRUE(checkpoint_due(9, 10, 10) && checkpoint_due(8, 12, 10));
 }
 
 // The gradients of the three functions by central differences.

@@ -93,7 +93,7 @@ TEST(RunEmaTest, TwentyLossesOverAllLayersAreDue) {
   EXPECT_EQ(ema.flush({{"0", &a}, {"1", &b}}).size(), 2u);
   EXPECT_EQ(a.ema_loss, 1.0);
   EXPECT_EQ(b.ema_loss, 2.0);
-  EXPECT_EQ(ema.pending_losses(0), 0u);
+  EXPECT_EQ(ema.pending_losses("0"), 0u);
 }
 
 TEST(RunEmaTest, RestoredStateGoesOnWithTheSameBits) {

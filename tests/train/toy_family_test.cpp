@@ -1,26 +1,20 @@
-// The seam holds: a family of models that is nothing like FLUX.1 and lives in this file alone is sampled,
-// replayed, distilled, routed and trained by what everybody else uses.
-//
-// The toy has no text encoder: a prompt is a class by its first letter, one token in front of the picture's.
-// It has no double blocks, positions are added to the tokens, a norm lies between its layers, and a latent is
-// the picture a quarter as wide and high, one token a cell.
+// The seam holds: the family of toy_family.h is sampled, replayed, distilled, routed and trained by what
+// everybody else uses, and nothing there knows of it.
+#include "tests/train/toy_family.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <map>
 #include <set>
 
-#include "autograd/ops.h"
-#include "model/hkr/controller.h"
-#include "model/hkr/students.h"
+#include "model/attention/hkr/students.h"
 #include "model/io/file.h"
 #include "model/io/png.h"
-#include "model/layers.h"
-#include "model/load.h"
 #include "model/pipeline.h"
+#include "model/routing/controller.h"
 #include "tests/harness/expect_error.h"
-#include "tests/harness/gpu.h"
 #include "tests/harness/temp_folder.h"
 #include "tests/harness/tiny_pipeline.h"
 #include "train/controller/controller_trainer.h"
@@ -33,211 +27,6 @@ namespace vkflux::test {
 namespace {
 
 constexpr AttentionKind kHkr = AttentionKind::hkr;
-constexpr int64_t kHeads = 2, kHead = 16, kHidden = kHeads * kHead, kClasses = 8, kTimeFeatures = 32,
-                  kCell = 4;
-constexpr float kEps = 1e-6f;
-
-// --- the family
-
-BackboneLayout toy_layout(int64_t heads = kHeads) {
-  BackboneLayout out;
-  out.family = "toy";
-  for (int i = 0; i < 3; ++i) out.layers.push_back({"layers." + std::to_string(i), heads, kHead, i > 0});
-  out.geometry = {3, 1};
-  out.in_channels = 3;
-  return out;
-}
-
-ModelInfo toy_info() {
-  SamplingDefaults d;
-  d.steps = 4;
-  d.width = d.height = 16;
-  return {toy_layout(), kCell, Schedule::flux1_schnell(), d};
-}
-
-/// Of this family's kind of condition: class [B, kClasses], 1 at the first letter's place, nothing for no
-/// prompt.
-Condition toy_condition(const std::vector<std::string>& prompts) {
-  std::vector<float> host(prompts.size() * kClasses, 0.0f);
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    if (!prompts[i].empty()) host[i * kClasses + static_cast<unsigned char>(prompts[i][0]) % kClasses] = 1;
-  }
-  return {{"class", Tensor::from(device(), std::span<const float>(host),
-                                 {static_cast<int64_t>(prompts.size()), kClasses})}};
-}
-
-/// Attention alone, with a norm that the noise level scales and shifts.
-struct ToyLayer {
-  Linear shift{kHidden, kHidden}, scale{kHidden, kHidden}, gate{kHidden, kHidden}, qkv{kHidden, 3 * kHidden},
-      proj{kHidden, kHidden};
-  Tensor q_scale = {}, k_scale = {};
-
-  template <class V>
-  void visit(V& v) {
-    v.child("shift.", shift);
-    v.child("scale.", scale);
-    v.child("gate.", gate);
-    v.child("qkv.", qkv);
-    v.child("proj.", proj);
-    v("query_norm.scale", q_scale, Shape{kHead});
-    v("key_norm.scale", k_scale, Shape{kHead});
-  }
-  Tensor operator()(const Tensor& x, const Tensor& level, const Pass& pass, int layer) const {
-    const Tensor a = op::layer_norm_modulate(x, shift(level), scale(level), kEps);
-    const op::Qkv h = op::qk_norm_rope({{qkv(a), q_scale, k_scale}}, {}, kHeads);
-    const Tensor o = pass.attention.forward({h.q, h.k, h.v, pass.tokens, layer, pass.step});
-    return op::gate_residual(x, gate(level), proj(op::merge_heads(o)), pass.in_place ? x : Tensor());
-  }
-};
-
-class ToyBackbone final : public Backbone {
- public:
-  ToyBackbone() : Backbone(toy_layout()) {}
-
-  template <class V>
-  void visit(V& v) {
-    v.child("class_in.", class_in_);
-    v.child("img_in.", img_in_);
-    v.child("time_in.", time_in_);
-    for (size_t i = 0; i < layers_.size(); ++i) v.child("layers." + std::to_string(i) + ".", layers_[i]);
-    v.child("norm.", norm_);
-    v.child("out.", out_);
-  }
-
-  void prepare(PassInputs& in, std::span<const float> ids) const override {
-    if (!ids.empty()) throw Error(ErrorCode::unsupported, "the toy's positions are those of a plain picture");
-    in.tokens.text = 1;
-    in.tokens.image = in.x.dim(1);
-    // Sinusoids of the row, then of the column; the class has no place.
-    const int64_t tokens = 1 + in.x.dim(1), half = kHidden / 2;
-    std::vector<float> host(static_cast<size_t>(tokens * kHidden), 0.0f);
-    for (int64_t i = 1; i < tokens; ++i) {
-      const std::array<int64_t, 2> place{(i - 1) / in.tokens.columns, (i - 1) % in.tokens.columns};
-      for (int64_t c = 0; c < kHidden; ++c) {
-        const double angle = static_cast<double>(place[static_cast<size_t>(c / half)]) /
-                             std::pow(2.0, static_cast<double>(c % half / 2));
-        host[static_cast<size_t>(i * kHidden + c)] =
-            static_cast<float>(c % 2 ? std::cos(angle) : std::sin(angle));
-      }
-    }
-    in.positions = Tensor::from(in.x.device(), std::span<const float>(host), {1, tokens, kHidden});
-  }
-  const std::vector<PassPart>& parts() const override { return parts_; }
-  void run(size_t part, Pass& pass) override {
-    State& p = static_cast<State&>(pass);
-    const int layer = parts_[part].layer;
-    if (layer < 0) {
-      p.late = op::layer_norm(p.early, norm_.weight, norm_.bias, kEps);
-    } else {
-      Tensor& x = layer == 0 ? p.early : p.late;
-      x = layers_[static_cast<size_t>(layer)](x, p.level, p, layer);
-    }
-    observe(p.trace, parts_[part].name, layer == 0 ? p.early : p.late);
-  }
-  Tensor finish(Pass& pass) override {
-    const State& p = static_cast<const State&>(pass);
-    return out_(op::narrow(p.late, 1, p.tokens.text, p.tokens.image));
-  }
-
- private:
-  struct State final : Pass {
-    Tensor level;        // [B, hidden]
-    Tensor early, late;  // [B, 1 + I, hidden] before and after the norm
-  };
-  static void expect(const char* name, const Tensor& x, const Shape& want) {
-    if (x.defined() && x.shape() == want) return;
-    throw Error(ErrorCode::invalid_argument, std::string("toy input ") + name + " must be " + want.str());
-  }
-  std::unique_ptr<Pass> embed(const PassInputs& in, Trace* /*trace*/) override {
-    const int64_t batch = in.x.dim(0), image = in.x.dim(1);
-    const Tensor letter = in.condition["class"];
-    expect("x", in.x, {batch, image, 3});
-    expect("t", in.t, {batch});
-    expect("class", letter, {batch, kClasses});
-    expect("positions", in.positions, {1, 1 + image, kHidden});
-    auto p = std::make_unique<State>();
-    p->tokens = in.tokens;
-    p->level = op::silu(time_in_(op::timestep_embedding(in.t, kTimeFeatures)));
-    const Tensor front = op::reshape(class_in_(letter), {batch, 1, kHidden});
-    p->early = op::add(op::concat({front, img_in_(in.x)}, 1), in.positions);
-    return p;
-  }
-
-  std::vector<PassPart> parts_{{"layers.0", 0}, {"norm"}, {"layers.1", 1}, {"layers.2", 2}};
-  Linear class_in_{kClasses, kHidden}, img_in_{3, kHidden}, time_in_{kTimeFeatures, kHidden},
-      out_{kHidden, 3};
-  std::array<ToyLayer, 3> layers_;
-  NormAffine norm_{kHidden};
-};
-
-Init toy_init(const Param& p) {
-  const bool scale = p.name.find("norm.") != std::string::npos && !p.name.ends_with("bias");
-  return scale ? Init{Init::Kind::constant, 1} : Init{Init::Kind::normal, 0.2f};
-}
-
-/// A cell is the mean of its pixels, and becomes as many equal ones.
-class ToyCodec final : public LatentCodec {
- public:
-  Tensor encode(const Tensor& x) const override {
-    const int64_t b = x.dim(0), h = x.dim(2) / kCell, w = x.dim(3) / kCell;
-    return op::mean(op::reshape(x, {b, 3, h, kCell, w, kCell}), {3, 5});
-  }
-  Tensor decode(const Tensor& latent) const override {
-    return op::nhwc_to_nchw(op::upsample_nearest2(op::upsample_nearest2(op::nchw_to_nhwc(latent))));
-  }
-};
-
-std::string weights_of(const std::string& folder) {
-  return folder + "/toy.safetensors";
-}
-
-void load_weights(Device& device, ToyBackbone& backbone, const std::string& folder) {
-  const io::Checkpoint file(weights_of(folder));
-  load(parameters(backbone), io::NamedTensors(file, {}), device);
-}
-
-class ToyModel final : public Model {
- public:
-  /// Without a folder: random weights.
-  explicit ToyModel(Device& device, const std::string& folder = "") {
-    if (!folder.empty()) return load_weights(device, *backbone_, folder);
-    const auto params = parameters(*backbone_);
-    allocate(params, device);
-    initialise(params, toy_init, 3);
-  }
-  const ModelInfo& info() const override { return info_; }
-  std::shared_ptr<Backbone> backbone() override { return backbone_; }
-  std::shared_ptr<LatentCodec> codec() override { return std::make_shared<ToyCodec>(); }
-  Condition encode(const std::vector<std::string>& prompts) override { return toy_condition(prompts); }
-
- private:
-  ModelInfo info_ = toy_info();
-  std::shared_ptr<ToyBackbone> backbone_ = std::make_shared<ToyBackbone>();
-};
-
-class TrainableToy final : public TrainableModel {
- public:
-  Backbone& backbone() override { return backbone_; }
-  std::vector<Part> parts() override { return {{"toy.", parameters(backbone_), toy_init}}; }
-  Condition encode(const std::vector<std::string>& captions) override { return toy_condition(captions); }
-  std::string fingerprint() const override { return "toy"; }
-  void load(Device& device, const std::string& folder) override { load_weights(device, backbone_, folder); }
-  void save(const std::string& folder, const std::string&, const SamplingDefaults&) override {
-    vkflux::save(parameters(backbone_), weights_of(folder), {}, io::FileDType::f32);
-  }
-
- private:
-  ToyBackbone backbone_;
-};
-
-const Family kToy{
-    "toy", "Toy", [](std::string_view name) { return name == "ToyPipeline"; },
-    [](Device& device, const std::string& folder, const ModelOptions&) -> std::unique_ptr<Model> {
-      return std::make_unique<ToyModel>(device, folder);
-    },
-    [](const ModelSizes&) -> std::unique_ptr<TrainableModel> { return std::make_unique<TrainableToy>(); }};
-
-// --- what everybody does with a family
 
 std::unique_ptr<Pipeline> pipeline() {
   return std::make_unique<Pipeline>(device(), std::make_unique<ToyModel>(device()));
@@ -311,7 +100,7 @@ TEST(ToyFamily, NamesTheInputThatDoesNotFit) {
   Trace trace;
   EXPECT_EQ(model.backbone()->forward(in, &trace).shape(), in.x.shape());
   for (const PassPart& part : model.backbone()->parts())
-    EXPECT_EQ(trace.at(part.name).shape(), (Shape{2, 7, kHidden})) << part.name;
+    EXPECT_EQ(trace.at(part.name).shape(), (Shape{2, 7, kToyHidden})) << part.name;
   in.condition = toy_condition({"apple"});
   expect_error(ErrorCode::invalid_argument, {"class", "[2, 8]"}, [&] { model.backbone()->forward(in); });
 }
@@ -438,7 +227,7 @@ TEST(ToyFamily, IsDistilled) {
   const auto refused = [&](const BackboneLayout& layout, const std::vector<std::string>& words) {
     expect_error(ErrorCode::invalid_argument, words, [&] { load_students(device(), path, layout); });
   };
-  refused(student_layout(kHeads, kHead, 1, 2), {"toy", "flux1"});
+  refused(student_layout(kToyHeads, kToyHead, 1, 2), {"toy", "flux1"});
   refused(toy_layout(4), {"heads is 2 in the file and 4 in the model"});
   BackboneLayout renamed = toy_layout();
   renamed.layers[2].name = "layers.9";
@@ -487,9 +276,10 @@ TEST(ToyFamily, TrainsAController) {
   o.sampling.steps = 3;
   o.sampling.cfg = 2;
   o.images = o.seeds = 2;
-  const QualityLoss quality;
-  SamplingTask task(*backbone, p->info(), p->codec().get(), p->encode({"apple", "pear"}), p->encode({""}),
-                    quality, o);
+  const QualityLoss quality({{"rmse", 1}, {"cosine", 1}}, RewardOn::images);
+  const auto codec = p->codec();
+  SamplingTask task(*backbone, p->info(), codec.get(), p->encode({"apple", "pear"}), p->encode({""}), quality,
+                    o);
   EXPECT_EQ(task.pictures(), 4);
   ASSERT_EQ(task.inputs().size(), 3u);
   const auto loss = [&](uint8_t student) {
@@ -519,7 +309,7 @@ TEST(ToyFamily, TrainsAController) {
   trainer.save(folder.file("controller"));
   EXPECT_EQ(logits(*load_controller(device(), folder.file("controller"), layout)), logits(net));
   expect_error(ErrorCode::invalid_argument, {"toy", "flux1"}, [&] {
-    load_controller(device(), folder.file("controller"), student_layout(kHeads, kHead, 1, 2));
+    load_controller(device(), folder.file("controller"), student_layout(kToyHeads, kToyHead, 1, 2));
   });
 }
 

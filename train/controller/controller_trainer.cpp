@@ -121,7 +121,7 @@ void ControllerTrainer::complete() {
   for (const auto& sink : sinks_) sink->write(step_, metrics);
 }
 
-void ControllerTrainer::save(const std::string& path) const {
+void ControllerTrainer::save(const std::string& path) {
   std::vector<io::TensorData> tensors;
   std::map<std::string, std::string> metadata;
   append_controller(net_, model_, tensors, metadata);

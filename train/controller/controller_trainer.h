@@ -1,4 +1,4 @@
-// The controller's training loop: draw plans, play them, learn from what they were worth (specification 7.2).
+// The controller's training loop: draw plans, play them, learn from what they were worth.
 //
 // Every draw is a function of (seed, iteration, plan, step, layer), so a checkpoint needs no generator state
 // and a resumed run gives the same bits as one that never stopped.
@@ -12,6 +12,7 @@
 #include "train/controller/policy_trainer.h"
 #include "train/controller/routing_task.h"
 #include "train/metrics.h"
+#include "train/run_loop.h"
 
 namespace vkflux {
 
@@ -26,27 +27,28 @@ struct ControllerTrainOptions {
   int64_t log_every = 10;
 };
 
-class ControllerTrainer {
+class ControllerTrainer : public Resumable {
  public:
   /// Only eligible layers (1) may use their student. net and task must outlive the trainer.
   ControllerTrainer(ControllerNet& net, const BackboneLayout& model, std::vector<uint8_t> eligible,
                     RoutingTask& task, const ControllerTrainOptions& options);
 
   /// One iteration. Metrics of spec 11.2 go to the sinks at the first step, every log_every, and at the last.
-  void step();
+  void step() override;
+  int64_t done() const override { return step_; }
   int64_t steps_done() const { return step_; }
-  bool finished() const { return step_ >= options_.iterations; }
+  bool finished() const override { return step_ >= options_.iterations; }
   /// Tells the sinks that training is complete.
   void complete();
   /// Of the last iteration, without their prefix.
   const NamedValues& latest() const { return latest_; }
   const PolicyTrainer& policy() const { return policy_; }
 
-  void add_sink(std::unique_ptr<MetricSink> sink) { sinks_.push_back(std::move(sink)); }
+  void add_sink(std::unique_ptr<MetricSink> sink) override { sinks_.push_back(std::move(sink)); }
   /// Everything needed to go on, in one file, written atomically.
-  void save(const std::string& path) const;
+  void save(const std::string& path) override;
   /// Refuses a file of another transformer or network (both values are named) and then changes nothing.
-  void load(const std::string& path);
+  void load(const std::string& path) override;
 
  private:
   Trajectory draw(int64_t plan) const;

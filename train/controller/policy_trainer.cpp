@@ -76,8 +76,9 @@ PolicyTrainer::PolicyTrainer(ControllerNet& net, std::vector<uint8_t> eligible,
 
 void PolicyTrainer::set_eligible(std::vector<uint8_t> eligible) {
   if (static_cast<int64_t>(eligible.size()) != net_.config().layers) {
-    throw Error(ErrorCode::invalid_argument, fmt::format("a controller of {} layers for {} single blocks",
-                                                         net_.config().layers, eligible.size()));
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("a controller of {} layers for {} that may be replaced", net_.config().layers,
+                            eligible.size()));
   }
   if (std::count(eligible.begin(), eligible.end(), uint8_t{1}) == 0) {
     throw Error(ErrorCode::invalid_argument,

@@ -142,10 +142,6 @@ double gumbel_temperature(double start, double end, int64_t iteration, int64_t t
                      static_cast<double>(std::max<int64_t>(1, total - 1));
 }
 
-bool checkpoint_due(int64_t step, int64_t every) {
-  return step > 0 && every > 0 && step % every == 0;
-}
-
 PolicyTerm trajectory_term(double logit, bool full, double weight) {
   const double p = logistic(logit);
   const bool clamped = p < kClamp || p > 1 - kClamp;

@@ -1,5 +1,5 @@
 // The arithmetic of the controller's training that needs no device: what a trajectory did, its reward, the
-// baseline, the policy gradient with respect to the logits (specification 7.3, 7.5 to 7.7).
+// baseline, the policy gradient with respect to the logits.
 #pragma once
 
 #include <cstdint>
@@ -88,8 +88,6 @@ class RewardBaseline {
 /// Linear from start to end over `total` iterations. Without effect on hard decisions; kept for the
 /// reference's law.
 double gumbel_temperature(double start, double end, int64_t iteration, int64_t total);
-/// True at every multiple of `every`, never at 0.
-bool checkpoint_due(int64_t step, int64_t every);
 
 /// The part of the log-likelihood that a layer and a step contribute.
 struct PolicyTerm {

@@ -1,4 +1,4 @@
-// What is given up when the device's memory runs out while a layer is trained (specification 4.10).
+// What is given up when the device's memory runs out while a layer is trained.
 #pragma once
 
 #include <cstdint>

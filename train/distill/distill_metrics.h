@@ -1,5 +1,5 @@
 // The figures of online distillation: tables per layer, their summaries, the console snapshot.
-// Names and cadence: specification 4.7 and 11.1.
+// Names and cadence are those of the reference, so that old and new runs compare.
 #pragma once
 
 #include <array>

@@ -1,4 +1,4 @@
-// The reference's estimate of the device memory that one call of a student needs (specification 4.11). It
+// The reference's estimate of the device memory that one call of a student needs. It
 // counts all image tokens as landmarks when their number isn't limited, so it is an upper bound.
 #pragma once
 

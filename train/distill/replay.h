@@ -1,5 +1,5 @@
 // What students are trained on: calls of native attention, kept in host memory under one budget of bytes over
-// all layers (specification 4.3).
+// all layers.
 #pragma once
 
 #include <cstddef>

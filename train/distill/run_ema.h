@@ -1,5 +1,5 @@
 // Averages over sampling runs, which readiness is judged by: losses and cosine distances are only collected
-// during a run; a flush folds their means into each layer's moving averages (specification 4.8, 11.1).
+// during a run; a flush folds their means into each layer's moving averages.
 #pragma once
 
 #include <cstddef>

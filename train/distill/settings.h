@@ -1,5 +1,5 @@
 // All hyper-parameters of online distillation, with the reference's defaults and its clamping of what can't
-// be (specification 4.1, 9.2, 14).
+// be.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +46,7 @@ struct DistillSettings {
 
   // Which layers, and when they may serve.
   ReadinessCriteria readiness;
-  int64_t layer_start = -1, layer_end = -1;           // single blocks, both inclusive; negative: no bound
+  int64_t layer_start = -1, layer_end = -1;           // of the replaceable, both inclusive; negative: no bound
   int64_t min_swap_layers = 1, max_swap_layers = -1;  // trained per step; negative: all
   double max_safe_inference_loss = 0.5;               // 0 or less: no such guard
   bool enable_memory_reserve = false;
@@ -62,7 +62,7 @@ struct DistillSettings {
   /// Options of a layer with these settings.
   HkrOptions hkr_options() const;
 
-  /// Fields under the names of the checkpoint (specification 5).
+  /// Fields under the names of the checkpoint.
   io::Json to_json() const;
   /// Takes the fields that the object has, keeps the others, sanitises. Error format for a wrong type.
   void merge(const io::Json& object, const std::string& origin);

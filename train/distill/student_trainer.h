@@ -1,5 +1,4 @@
 // One update of a student: forward on a replay sample, the two-term loss, backward, clipping, AdamW.
-// Specification 4.4 to 4.7.
 #pragma once
 
 #include <array>

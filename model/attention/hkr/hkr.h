@@ -1,7 +1,7 @@
-// HKR attention ("hybrid kernel regression"), the student that replaces softmax attention in single blocks:
+// HKR attention ("hybrid kernel regression"), the student that replaces softmax attention in single layers:
 // a normalised kernel regression with learnt positive features, corrected by softmax attention over a few
 // landmark keys, blended per token by a bounded gate. Linear in the number of tokens.
-// Source: Flux2TTR v2; chapters 2 and 14 of the specification.
+// Source: Flux2TTR v2.
 #pragma once
 
 #include <algorithm>
@@ -96,7 +96,7 @@ Landmarks landmarks_of(const Tensor& k, const Tensor& key_mask, int64_t conditio
 Tensor landmark_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Landmarks& landmarks,
                           const HkrOptions& options);
 
-/// The student of one single block, shared by all its heads. Differentiable with respect to its parameters
+/// The student of one layer, shared by all its heads. Differentiable with respect to its parameters
 /// and to q, k, v where the tape watches them; the gate's statistics are constants, as in the reference.
 class HkrLayer {
  public:

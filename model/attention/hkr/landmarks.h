@@ -1,5 +1,4 @@
-// Which keys are landmarks and which queries train a student: deterministic, on the host (specification 2.5
-// and 4.3).
+// Which keys are landmarks and which queries train a student: deterministic, on the host.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// When a student may be used: an average of its cosine distance, with hysteresis (specification 4.8, 4.9).
+// When a student may be used: an average of its cosine distance, with hysteresis.
 #pragma once
 
 #include <cstdint>

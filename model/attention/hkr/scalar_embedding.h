@@ -1,4 +1,4 @@
-// Sinusoids of a raw scalar, for sigma, guidance and picture sizes (specification 2.7).
+// Sinusoids of a raw scalar, for sigma, guidance and picture sizes.
 #pragma once
 
 #include <cstdint>

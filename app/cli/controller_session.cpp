@@ -1,4 +1,4 @@
-#include "app/controller_session.h"
+#include "app/cli/controller_session.h"
 
 #include <fmt/format.h>
 

@@ -1,0 +1,56 @@
+// The loop of everything that is trained: resume, steps, checkpoints, interruptions. The commands give it
+// what they train and what they show.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "train/metrics.h"
+
+namespace vkflux {
+
+/// Something that is trained step by step, with a checkpoint from which it goes on with the same bits.
+class Resumable {
+ public:
+  virtual ~Resumable() = default;
+  virtual void step() = 0;
+  /// Steps, updates or iterations; one step() may make several.
+  virtual int64_t done() const = 0;
+  virtual bool finished() const = 0;
+  /// The whole state in one file, written atomically; load() refuses a file made with other settings (the
+  /// message names both values) and then changes nothing.
+  virtual void save(const std::string& path) = 0;
+  virtual void load(const std::string& path) = 0;
+  virtual void add_sink(std::unique_ptr<MetricSink> sink) = 0;
+};
+
+/// The folder of a run and the names in it.
+struct RunFolder {
+  std::string path;
+
+  std::string file(const std::string& name) const { return path + "/" + name; }
+  std::string checkpoint() const { return file("checkpoint.safetensors"); }
+  std::string metrics() const { return file("metrics.jsonl"); }
+};
+
+struct RunLoopOptions {
+  RunFolder folder;
+  bool fresh = false;          // start over even when there is a checkpoint
+  int64_t save_every = 100;    // between checkpoints, in units of done()
+  int64_t stop_after = 0;      // stop there with a checkpoint, as if interrupted; 0: never
+  const char* unit = "steps";  // what done() counts, for people
+};
+
+/// True when a multiple of `every` lies in (before, after]; never with 0.
+bool checkpoint_due(int64_t before, int64_t after, int64_t every);
+
+/// Takes up the folder's checkpoint if there is one, opens metrics.jsonl and events/, and makes steps with a
+/// checkpoint when one is due, at a stop, and at the end. started() is called once before the first step,
+/// after_step() after every one. False: stopped before the end, because interrupted() said so or by
+/// stop_after.
+bool run_to_end(Resumable& work, const RunLoopOptions& options, const std::function<bool()>& interrupted,
+                const std::function<void()>& started, const std::function<void()>& after_step);
+
+}  // namespace vkflux
