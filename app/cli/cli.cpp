@@ -104,18 +104,11 @@ nlohmann::ordered_json settings_of(const CLI::App& command) {
   };
   for (const CLI::Option* option : command.get_options()) {
     std::string name = option->get_single_name();
-    if (name == "help") continue;
     std::replace(name.begin(), name.end(), '-', '_');
     std::vector<std::string> texts = option->results();
     if (texts.empty() && !option->get_default_str().empty()) texts = {option->get_default_str()};
-    nlohmann::ordered_json& entry = out[name];
-    if (option->get_expected_max() == 0) {
-      entry = option->count() > 0;
-    } else if (texts.size() == 1) {
-      entry = value(texts.front());
-    } else {
-      for (const std::string& text : texts) entry.push_back(value(text));
-    }
+    for (const std::string& text : texts) out[name].push_back(value(text));
+    if (texts.size() == 1) out[name] = value(texts.front());
   }
   return out;
 }
