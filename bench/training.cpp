@@ -38,7 +38,7 @@ struct StudentSetup {
     allocate(params, device);
     initialise(params, hkr_init(config_of(s)), 1);
     trainer = std::make_unique<StudentTrainer>(device, layer, StudentOptimizer{});
-    before = trainer->state().param.flat().to_host();
+    before = trainer->optimiser().param().flat().to_host();
     const int64_t n = s.text + s.image;
     sample.q = noise(device, {1, s.heads, s.queries, s.head_dim});
     sample.teacher = noise(device, {1, s.heads, s.queries, s.head_dim}, 1);
@@ -57,10 +57,10 @@ struct StudentSetup {
     if (first_out.defined()) return {};
     first_out = r.out;
     Device& device = r.out.device();
-    first_param = Tensor::zeros(device, trainer->state().param.flat().shape());
-    op::accumulate(first_param, trainer->state().param.flat());
+    first_param = Tensor::zeros(device, trainer->optimiser().param().flat().shape());
+    op::accumulate(first_param, trainer->optimiser().param().flat());
     first_grad = Tensor::zeros(device, first_param.shape());
-    op::accumulate(first_grad, trainer->state().grad.flat());
+    op::accumulate(first_grad, trainer->optimiser().grad().flat());
     const std::vector<float> numbers{static_cast<float>(r.huber), static_cast<float>(r.cosine),
                                      static_cast<float>(r.mse), static_cast<float>(r.grad_norm)};
     first_numbers = Tensor::from(device, std::span<const float>(numbers), {4});
@@ -87,11 +87,11 @@ struct StudentSetup {
     numbers.add(2, mse / n), numbers.add(3, norm);
     const double clip = std::min(1.0, o.grad_clip_norm / (norm + 1e-6));
     Expectation param(1);
-    const AdamWState& state = trainer->state();
-    for (size_t p = 0; p < state.param.size(); ++p) {
-      if (!trainer->names()[p].starts_with("kernel.")) continue;
-      for (const int64_t j : spread(state.param[p].numel(), 16)) {
-        const auto at = static_cast<size_t>(state.param[p].offset() + j);
+    const Arena& values = trainer->optimiser().param();
+    for (size_t p = 0; p < values.size(); ++p) {
+      if (!trainer->optimiser().name(p).starts_with("kernel.")) continue;
+      for (const int64_t j : spread(values[p].numel(), 16)) {
+        const auto at = static_cast<size_t>(values[p].offset() + j);
         const double slope = g[at] * clip, start = before[at];
         param.add(static_cast<int64_t>(at), start * (1 - o.learning_rate * o.adam.weight_decay) -
                                                 o.learning_rate * slope / (std::fabs(slope) + o.adam.eps));

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "autograd/ops.h"
+#include "autograd/tape.h"
 #include "model/sampler/noise.h"
 #include "vk/error.h"
 

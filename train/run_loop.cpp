@@ -4,7 +4,25 @@
 
 #include <filesystem>
 
+#include "model/io/file.h"
+#include "train/metric_values.h"
+
 namespace vkflux {
+
+namespace {
+
+void write_parameters(const RunLoopOptions& o) {
+  io::Json all{{"run", o.folder.name()}};
+  all.update(flatten_parameters("", o.parameters));
+  io::atomic_write(o.folder.file("params.json"), all.dump(1) + "\n");
+}
+
+}  // namespace
+
+std::string RunFolder::name() const {
+  const std::filesystem::path folder = std::filesystem::path(path + "/").lexically_normal().parent_path();
+  return metric_namespace(folder.filename().string());
+}
 
 bool checkpoint_due(int64_t before, int64_t after, int64_t every) {
   return every > 0 && after / every > before / every;
@@ -16,8 +34,9 @@ bool run_to_end(Resumable& work, const RunLoopOptions& o, const std::function<bo
   const std::string checkpoint = o.folder.checkpoint();
   if (!o.fresh && std::filesystem::exists(checkpoint, ignored)) {
     work.load(checkpoint);
-    spdlog::info("resuming after {} {}", work.done(), o.unit);
+    spdlog::info("{}: resuming after {} {}", o.folder.name(), work.done(), o.unit);
   }
+  write_parameters(o);
   const int64_t first = work.done();
   work.add_sink(jsonl_sink(o.folder.metrics(), first));
   work.add_sink(tensorboard_sink(o.folder.file("events"), first));

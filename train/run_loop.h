@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "model/io/json.h"
 #include "train/metrics.h"
 
 namespace vkflux {
@@ -33,23 +34,26 @@ struct RunFolder {
   std::string file(const std::string& name) const { return path + "/" + name; }
   std::string checkpoint() const { return file("checkpoint.safetensors"); }
   std::string metrics() const { return file("metrics.jsonl"); }
+  /// The folder's own name, by which people and tools tell runs apart.
+  std::string name() const;
 };
 
 struct RunLoopOptions {
   RunFolder folder;
-  bool fresh = false;          // start over even when there is a checkpoint
-  int64_t save_every = 100;    // between checkpoints, in units of done()
-  int64_t stop_after = 0;      // stop there with a checkpoint, as if interrupted; 0: never
-  const char* unit = "steps";  // what done() counts, for people
+  bool fresh = false;                        // start over even when there is a checkpoint
+  int64_t save_every = 100;                  // between checkpoints, in units of done()
+  int64_t stop_after = 0;                    // stop there with a checkpoint, as if interrupted; 0: never
+  const char* unit = "steps";                // what done() counts, for people
+  io::Json parameters = io::Json::object();  // what was asked for: flattened into params.json
 };
 
 /// True when a multiple of `every` lies in (before, after]; never with 0.
 bool checkpoint_due(int64_t before, int64_t after, int64_t every);
 
-/// Takes up the folder's checkpoint if there is one, opens metrics.jsonl and events/, and makes steps with a
-/// checkpoint when one is due, at a stop, and at the end. started() is called once before the first step,
-/// after_step() after every one. False: stopped before the end, because interrupted() said so or by
-/// stop_after.
+/// Takes up the folder's checkpoint if there is one, writes params.json, opens metrics.jsonl and events/, and
+/// makes steps with a checkpoint when one is due, at a stop, and at the end. started() is called once before
+/// the first step, after_step() after every one. False: stopped before the end, because interrupted() said so
+/// or by stop_after.
 bool run_to_end(Resumable& work, const RunLoopOptions& options, const std::function<bool()>& interrupted,
                 const std::function<void()>& started, const std::function<void()>& after_step);
 

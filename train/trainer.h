@@ -1,5 +1,5 @@
-// The training loop that every trainer shares: arenas, schedule, accumulation, clipping, AdamW, EMA, metrics,
-// checkpoints. A trainer supplies its parameters and one function, the loss of a micro-batch.
+// A step of training by a loss: schedule, accumulation, averages, metrics, checkpoints. A trainer supplies
+// its parameters and one function, the loss of a micro-batch.
 //
 // Every random choice is a function of (seed, step, index), so a checkpoint needs no generator state and a
 // resumed run gives the same bits as one that never stopped.
@@ -13,10 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "autograd/optim.h"
-#include "autograd/tape.h"
-#include "autograd/tensor.h"
-#include "train/metrics.h"
+#include "train/optimise.h"
 #include "train/run_loop.h"
 
 namespace vkflux {
@@ -32,24 +29,15 @@ struct TrainOptions {
   int64_t log_every = 10, save_every = 100, sample_every = 0;
 };
 
-/// A parameter that is trained: its checkpoint name and where its module keeps the handle.
-struct Trainable {
-  std::string name;
-  Tensor* tensor;
-};
-
-/// Checksum of the values they hold: what a run that starts from other weights must not be resumed with.
-uint32_t checksum(const std::vector<Trainable>& parameters);
-
 class Trainer : public Resumable {
  public:
   Trainer(Device& device, TrainOptions options) : device_(device), options_(options) {}
 
   /// One optimiser step. Metrics are read back every log_every steps and handed to the sinks.
   void step() override;
-  int64_t done() const override { return step_; }
-  int64_t steps_done() const { return step_; }
-  bool finished() const override { return step_ >= options_.steps; }
+  int64_t done() const override { return optimiser_->steps(); }
+  int64_t steps_done() const { return done(); }
+  bool finished() const override { return done() >= options_.steps; }
   float learning_rate(int64_t step) const;
   const TrainOptions& options() const { return options_; }
 
@@ -62,10 +50,10 @@ class Trainer : public Resumable {
   void load(const std::string& path) override;
 
   /// Runs fn with the EMA weights in place of the trained ones (the trained ones when there is no EMA).
-  void with_ema(const std::function<void()>& fn);
+  void with_ema(const std::function<void()>& fn) { optimiser_->with_average(fn); }
 
  protected:
-  /// Moves the parameters into an arena (their values are kept). Called once, by the constructor of the
+  /// Gives the parameters to the optimiser (their values are kept). Called once, by the constructor of the
   /// derived class.
   void adopt(const std::vector<Trainable>& parameters);
   /// The mean loss of one micro-batch, recorded on the current tape; named extra values ([] tensors) may be
@@ -78,16 +66,9 @@ class Trainer : public Resumable {
   TrainOptions options_;
 
  private:
-  struct State {
-    std::unique_ptr<Arena> param, grad, m, v, ema;
-  };
   void flush_metrics();
 
-  State state_;
-  std::vector<std::string> names_;
-  std::vector<Trainable> trainables_;
-  Tensor decay_mask_;
-  int64_t step_ = 0;
+  std::unique_ptr<Optimiser> optimiser_;
   std::vector<std::pair<int64_t, std::map<std::string, Tensor>>> pending_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
   Metrics latest_;

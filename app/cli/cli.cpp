@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -93,6 +94,23 @@ std::pair<int64_t, int64_t> parse_size(const std::string& text) {
                 fmt::format("--size {}: WIDTHxHEIGHT is expected, 64x64 say", text));
   }
   return {w, h};
+}
+
+nlohmann::ordered_json settings_of(const CLI::App& command) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
+  const auto value = [](const std::string& text) {
+    const auto number = nlohmann::ordered_json::parse(text, nullptr, false);
+    return number.is_number() || number.is_boolean() ? number : nlohmann::ordered_json(text);
+  };
+  for (const CLI::Option* option : command.get_options()) {
+    std::string name = option->get_single_name();
+    std::replace(name.begin(), name.end(), '-', '_');
+    std::vector<std::string> texts = option->results();
+    if (texts.empty() && !option->get_default_str().empty()) texts = {option->get_default_str()};
+    for (const std::string& text : texts) out[name].push_back(value(text));
+    if (texts.size() == 1) out[name] = value(texts.front());
+  }
+  return out;
 }
 
 bool interrupted() {

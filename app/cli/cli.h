@@ -40,6 +40,10 @@ std::unique_ptr<Device> open_device(const Common& common);
 /// WIDTHxHEIGHT in pixels; "" is {0, 0}: the model's size. Error invalid_argument for another form.
 std::pair<int64_t, int64_t> parse_size(const std::string& text);
 
+/// What a command was asked for, by the names of its flags (with _ for -), and the defaults that it shows:
+/// for a run's params.json. A flag that neither was given nor shows a default is left out.
+nlohmann::ordered_json settings_of(const CLI::App& command);
+
 /// True once SIGINT or SIGTERM arrived: long work stops at the next step, with its state saved.
 bool interrupted();
 

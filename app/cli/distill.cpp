@@ -38,6 +38,7 @@ struct Options {
   bool fresh = false, save_replay = true, reset_criteria = false, quiet = false;
   DistillOptions distill;
   const CLI::Option* learning_rate = nullptr;
+  const CLI::App* command = nullptr;
 };
 
 SamplingPlan sampling_plan(const Options& o) {
@@ -148,7 +149,7 @@ std::optional<int> distil(const Options& o, const RunFolder& folder, Distiller& 
     progress->update(distiller.updates_done(), fmt::format("ready {}/{}", distiller.students().ready().size(),
                                                            distiller.students().layers.size()));
   };
-  const RunLoopOptions loop{folder, o.fresh, o.save_every, o.stop_after, "updates"};
+  const RunLoopOptions loop{folder, o.fresh, o.save_every, o.stop_after, "updates", settings_of(*o.command)};
   if (!run_to_end(run, loop, interrupted, started, after_step)) return interrupted() ? kInterrupted : kOk;
   if (distiller.totals().remaining == 0) return {};
   spdlog::error("training gave up for lack of memory after {} updates", distiller.updates_done());
@@ -412,6 +413,7 @@ void add_distill(CLI::App& app) {
       app, "distill", "train linear-time students of a transformer's attention layers while sampling with it",
       "vkflux distill --model models/emoji --prompts prompts.txt --landmark-min 2 --out runs/ttr", common,
       [common, o] { return run(*common, *o); });
+  o->command = c;
   add_sampling_options(c, *o);
   add_student_options(c, *o);
   add_training_options(c, *o);

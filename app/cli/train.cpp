@@ -25,9 +25,11 @@ struct RunOptions {
   bool fresh = false;
   int64_t stop_after = 0;
   ProfileArgs profile;
+  const CLI::App* command = nullptr;
 };
 
 void add_train_options(CLI::App* c, RunOptions& run, TrainOptions& t) {
+  run.command = c;
   add_profile_options(*c, run.profile);
   c->add_option("--data", run.data, "data set folder: pictures NAME.png with captions NAME.txt")->required();
   c->add_option("--out", run.out, "run folder: checkpoint, metrics, samples and the exported model")
@@ -65,7 +67,8 @@ void add_train_options(CLI::App* c, RunOptions& run, TrainOptions& t) {
 int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
                const std::function<void(const std::string&)>& sample, const std::function<void()>& finish) {
   const TrainOptions& t = trainer.options();
-  const RunLoopOptions loop{{run.out}, run.fresh, t.save_every, run.stop_after, "steps"};
+  const RunLoopOptions loop{{run.out},      run.fresh, t.save_every,
+                            run.stop_after, "steps",   settings_of(*run.command)};
   std::optional<Progress> progress;
   const auto after_step = [&] {
     const int64_t step = trainer.steps_done();

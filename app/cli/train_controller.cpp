@@ -6,9 +6,9 @@
 #include <optional>
 
 #include "app/cli/cli.h"
+#include "app/cli/controller_session.h"
 #include "app/cli/profile.h"
 #include "app/controller_report.h"
-#include "app/cli/controller_session.h"
 #include "model/io/file.h"
 #include "model/routing/controller.h"
 #include "train/controller/controller_trainer.h"
@@ -26,6 +26,7 @@ struct Options {
   std::string out, noise = "logistic", floor_on = "quality";
   bool fresh = false, whole_run = false;
   int64_t stop_after = 0, save_every = 10;
+  const CLI::App* command = nullptr;
 };
 
 /// What one figure of the flags that can't be is called.
@@ -117,7 +118,8 @@ void print_result(const Common& common, const Options& o, const ControllerTraine
 int train(const Common& common, const Options& o, ControllerSession& s) {
   ControllerNet net = make_net(*s.device, o, static_cast<int64_t>(s.eligible.size()));
   ControllerTrainer trainer(net, s.pipeline->info().layout, s.eligible, *s.task, o.train);
-  const RunLoopOptions loop{{o.out}, o.fresh, o.save_every, o.stop_after, "iterations"};
+  const RunLoopOptions loop{{o.out},      o.fresh,      o.save_every,
+                            o.stop_after, "iterations", settings_of(*o.command)};
   std::optional<Progress> progress;
   bool anew = false, warned = false;
   const auto started = [&] {
@@ -207,6 +209,7 @@ void add_train_controller(CLI::App& app) {
       "vkflux train-controller --model models/emoji --ttr models/emoji/ttr.safetensors \\\n"
       "    --prompts docs/miniature_prompts.txt --out runs/controller",
       common, [common, o] { return run(*common, *o); });
+  o->command = c;
   add_controller_options(*c, o->session);
   c->add_option("--out", o->out, "run folder: checkpoint, metrics, report and controller.safetensors")
       ->required();

@@ -108,7 +108,8 @@ PolicyTrainOptions trainer_options(const nlohmann::json& config) {
 }
 
 void put_gradients(Case& c, const std::string& tag, const PolicyTrainer& trainer) {
-  for (const auto& [name, g] : trainer.gradients()) c.grad(tag + "." + name, g);
+  const Optimiser& o = trainer.optimiser();
+  for (size_t i = 0; i < o.grad().size(); ++i) c.grad(tag + "." + o.name(i), o.grad()[i]);
 }
 
 /// Parameters after `steps` steps: elementwise and on average.
@@ -446,11 +447,6 @@ void run_ttr_reward_tables(Device&, const nlohmann::json& file, Report& report) 
     for (const auto& [name, want] : row.at("result").items()) {
       add("sigma_reward_terms." + name, got.count(name) ? got.at(name) : NAN, table_number(want));
     }
-  }
-  for (const auto& row : rows("gumbel_temperature")) {
-    add("gumbel_temperature",
-        gumbel_temperature(row.at("start"), row.at("end"), row.at("iteration"), row.at("total")),
-        table_number(row.at("result")));
   }
   for (const auto& row : rows("summarize_step_ttr")) {
     std::vector<std::pair<double, double>> steps;

@@ -94,9 +94,10 @@ void record_parameters(Case& c, StudentTrainer& trainer, int64_t step) {
   c.tolerance("out." + prefix + "_stat.", kStatTolerance);
   Check mean{
       fmt::format("{}: mean error of the parameters", prefix), 0, kMeanShare * lr * steps, true, true, ""};
-  for (size_t i = 0; i < trainer.names().size(); ++i) {
-    const std::string& name = trainer.names()[i];
-    const std::vector<float> got = trainer.state().param[i].to_host();
+  const Optimiser& optimiser = trainer.optimiser();
+  for (size_t i = 0; i < optimiser.param().size(); ++i) {
+    const std::string& name = optimiser.name(i);
+    const std::vector<float> got = optimiser.param()[i].to_host();
     for (const char* kind : {".", "_sample."}) {
       const std::string stored = "out." + prefix + kind + name;
       if (!c.file().has(stored) || name == "alpha") continue;
@@ -112,11 +113,9 @@ void record_parameters(Case& c, StudentTrainer& trainer, int64_t step) {
 }
 
 void record_gradients(Case& c, StudentTrainer& trainer, LossWeights& weights) {
-  for (size_t i = 0; i < trainer.names().size(); ++i) {
-    c.grad(trainer.names()[i], trainer.state().grad[i]);
+  for (const Optimiser* o : {&trainer.optimiser(), &weights.optimiser()}) {
+    for (size_t i = 0; i < o->grad().size(); ++i) c.grad(o->name(i), o->grad()[i]);
   }
-  c.grad("log_var_huber", weights.state().grad[0]);
-  c.grad("log_var_cosine", weights.state().grad[1]);
 }
 
 struct Traces {

@@ -52,8 +52,6 @@ TEST(Reinforce, TrajectoriesAreWeightedAndSummed) {
   EXPECT_DOUBLE_EQ(s.ttr_ratio_spread, 0.8);
   EXPECT_DOUBLE_EQ(s.sigma, 0.5);
   EXPECT_EQ(s.steps_per_trajectory, 3);
-  const double temperatures[] = {1, 0.875, 0.75, 0.625, 0.5};
-  for (int64_t i = 0; i < 5; ++i) EXPECT_DOUBLE_EQ(gumbel_temperature(1, 0.5, i, 5), temperatures[i]);
   EXPECT_FALSE(checkpoint_due(0, 9, 10) || checkpoint_due(10, 19, 10) || checkpoint_due(0, 5, 0));
   EXPECT_TRUE(checkpoint_due(9, 10, 10) && checkpoint_due(8, 12, 10));
 }
@@ -272,7 +270,6 @@ TEST(ControllerTrainer, WritesEveryMetricAtItsCadence) {
                            "lambda_entropy",
                            "entropy",
                            "entropy_bonus",
-                           "gumbel_temperature",
                            "sigma",
                            "iteration",
                            "latent_index",

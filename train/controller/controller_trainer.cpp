@@ -3,10 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-
 #include "model/philox.h"
+#include "train/checkpoint.h"
 #include "train/metric_values.h"
 #include "vk/error.h"
 
@@ -20,19 +18,6 @@ uint64_t plan_seed(uint64_t seed, int64_t iteration, int64_t plan) {
       philox4x32({static_cast<uint32_t>(iteration), static_cast<uint32_t>(plan), 0, kPlanStream},
                  {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   return uint64_t{b[0]} << 32 | b[1];
-}
-
-int64_t iterations_of(const io::SafetensorsFile& file) {
-  const auto it = file.metadata().find("iteration");
-  int64_t n = -1;
-  if (it != file.metadata().end()) {
-    const std::string& text = it->second;
-    const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), n);
-    if (fault != std::errc() || end != text.data() + text.size()) n = -1;
-  }
-  if (n < 0)
-    throw Error(ErrorCode::format, "no training checkpoint of a controller: it has no iteration count");
-  return n;
 }
 
 }  // namespace
@@ -102,11 +87,6 @@ void ControllerTrainer::report(const PlayedQuality& quality) {
   latest_["width"] = static_cast<double>(in.width);
   latest_["height"] = static_cast<double>(in.height);
   latest_["sigma_aware_training"] = options_.sigma_aware ? 1 : 0;
-  latest_["gumbel_temperature"] =
-      options_.noise == ActionNoise::gumbel
-          ? gumbel_temperature(options_.temperature_start, options_.temperature_end, step_ - 1,
-                               options_.iterations)
-          : 1;
   if (!should_log(step_, options_.log_every, options_.iterations, true)) return;
   const Metrics metrics = prefixed_metrics(kControllerMetrics, io::Json(latest_));
   for (const auto& sink : sinks_) sink->write(step_, metrics);
@@ -134,7 +114,7 @@ void ControllerTrainer::load(const std::string& path) {
   const ErrorContext context(path);
   check_controller(path, net_.config(), model_);
   const io::SafetensorsFile file(path);
-  const int64_t iterations = iterations_of(file);
+  const int64_t iterations = counter_of(file, "iteration");
   policy_.restore(file);
   step_ = iterations;
 }

@@ -11,7 +11,6 @@
 
 #include "train/controller/policy_trainer.h"
 #include "train/controller/routing_task.h"
-#include "train/metrics.h"
 #include "train/run_loop.h"
 
 namespace vkflux {
@@ -22,7 +21,6 @@ struct ControllerTrainOptions {
   int64_t plans = 1;  // played on the same pictures in an iteration; from 2 on they are each other's baseline
   ActionNoise noise = ActionNoise::logistic;
   bool sigma_aware = true;  // false: one decision, at the first step's sigma, for the whole run
-  double temperature_start = 1, temperature_end = 0.5;  // of the Gumbel noise; reported, never felt
   uint64_t seed = 0;
   int64_t log_every = 10;
 };
@@ -45,9 +43,8 @@ class ControllerTrainer : public Resumable {
   const PolicyTrainer& policy() const { return policy_; }
 
   void add_sink(std::unique_ptr<MetricSink> sink) override { sinks_.push_back(std::move(sink)); }
-  /// Everything needed to go on, in one file, written atomically.
   void save(const std::string& path) override;
-  /// Refuses a file of another transformer or network (both values are named) and then changes nothing.
+  /// Refuses a file of another transformer or network.
   void load(const std::string& path) override;
 
  private:

@@ -8,17 +8,18 @@
 #include <cstdlib>
 #include <optional>
 
-#include "autograd/ops.h"
-#include "autograd/tape.h"
+#include "train/checkpoint.h"
 #include "vk/error.h"
 
 namespace vkflux {
 namespace {
 
-constexpr const char* kMoment1 = "optimizer.m.";
-constexpr const char* kMoment2 = "optimizer.v.";
 // The clamp of a decision that stands for a whole run.
 constexpr double kEntropyClamp = 1e-6;
+
+StateNames moments() {
+  return {{}, "optimizer.m.", "optimizer.v.", {}};
+}
 
 std::string exact(double x) {
   return fmt::format("{:.17g}", x);
@@ -32,17 +33,6 @@ std::optional<double> number(const io::SafetensorsFile& file, const char* key) {
   const double x = std::strtod(it->second.c_str(), &end);
   constexpr double kMost = 1e15;  // a count must fit an integer
   return *end == 0 && std::abs(x) <= kMost ? std::optional(x) : std::nullopt;
-}
-
-std::vector<float> values(const io::SafetensorsFile& file, const std::string& name, const Tensor& like) {
-  std::vector<float> data = file.read_f32(name);
-  if (static_cast<int64_t>(data.size()) != like.numel()) {
-    throw Error(ErrorCode::format,
-                fmt::format("{} has {} values, {} are needed", name, data.size(), like.numel()));
-  }
-  if (!std::all_of(data.begin(), data.end(), [](float x) { return std::isfinite(x); }))
-    throw Error(ErrorCode::format, fmt::format("{} holds values that aren't finite", name));
-  return data;
 }
 
 void add_scaled(NamedValues& into, const NamedValues& values, double scale) {
@@ -61,17 +51,11 @@ NamedValues summary_metrics(const TrajectorySummary& s) {
 
 PolicyTrainer::PolicyTrainer(ControllerNet& net, std::vector<uint8_t> eligible,
                              const PolicyTrainOptions& options)
-    : net_(net), options_(options), baseline_(options.floor, options.floor_on) {
+    : net_(net),
+      options_(options),
+      baseline_(options.floor, options.floor_on),
+      optimiser_(parameters(net).front().tensor->device(), trainables(parameters(net))) {
   set_eligible(std::move(eligible));
-  const std::vector<Param> params = parameters(net_);
-  Device& device = params.front().tensor->device();
-  const auto arena = [&] { return std::make_unique<Arena>(device, layout(params)); };
-  arenas_ = {arena(), arena(), arena(), arena()};
-  for (size_t i = 0; i < params.size(); ++i) {
-    op::accumulate((*arenas_.param)[i], *params[i].tensor);
-    names_.push_back(params[i].name);
-  }
-  place(params, *arenas_.param);
 }
 
 void PolicyTrainer::set_eligible(std::vector<uint8_t> eligible) {
@@ -88,36 +72,19 @@ void PolicyTrainer::set_eligible(std::vector<uint8_t> eligible) {
   eligible_ = std::move(eligible);
 }
 
-std::vector<std::pair<std::string, Tensor>> PolicyTrainer::gradients() const {
-  std::vector<std::pair<std::string, Tensor>> out;
-  for (size_t i = 0; i < names_.size(); ++i) out.emplace_back(names_[i], (*arenas_.grad)[i]);
-  return out;
-}
-
 double PolicyTrainer::descend(std::span<const RouteInput> inputs, const std::vector<float>& seed) {
-  arenas_.grad->flat().fill_zero();
-  Device& device = arenas_.grad->flat().device();
+  Device& device = optimiser_.param().flat().device();
   const ProfileScope whole(device.profiler(), "update");
-  Tape tape;
-  Grads grads;
-  for (size_t i = 0; i < names_.size(); ++i) {
-    tape.watch((*arenas_.param)[i]);
-    grads.collect((*arenas_.param)[i], (*arenas_.grad)[i]);
-  }
-  Tensor logits;
-  {
-    const auto scope = tape.record();
-    logits = net_.forward(inputs);
-  }
-  tape.backward({{logits, Tensor::from(device, std::span<const float>(seed), logits.shape())}}, grads);
-  const Tensor norm = global_norm(arenas_.grad->flat());
-  const AdamWOptions adam{options_.lr, 0.9, 0.999, 1e-8, options_.weight_decay};
-  adamw(arenas_.param->flat(), arenas_.grad->flat(), arenas_.m->flat(), arenas_.v->flat(), adam, ++updates_,
-        options_.clip > 0 ? clip_scale(norm, static_cast<float>(options_.clip)) : Tensor());
+  const Tensor norm = gradients({&optimiser_}, 1, [&](int64_t) {
+    const Tensor logits = net_.forward(inputs);
+    return Seeded{logits, Tensor::from(device, std::span<const float>(seed), logits.shape())};
+  });
+  optimiser_.apply({options_.lr, 0.9, 0.999, 1e-8, options_.weight_decay},
+                   gradient_scale(norm, options_.clip));
   const double value = norm.item();
   if (!std::isfinite(value)) {
     throw Error(ErrorCode::verification_failed,
-                fmt::format("the controller's gradient became {} in update {}", value, updates_));
+                fmt::format("the controller's gradient became {} in update {}", value, optimiser_.steps()));
   }
   return value;
 }
@@ -299,15 +266,8 @@ NamedValues PolicyTrainer::update_whole_run(const RouteInput& input, const Route
 
 void PolicyTrainer::append(std::vector<io::TensorData>& tensors,
                            std::map<std::string, std::string>& metadata) const {
-  for (size_t i = 0; i < names_.size(); ++i) {
-    for (const auto& [prefix, arena] :
-         {std::pair{kMoment1, arenas_.m.get()}, std::pair{kMoment2, arenas_.v.get()}}) {
-      const Tensor& t = (*arena)[i];
-      tensors.push_back(
-          io::tensor_data(prefix + names_[i], {t.shape().begin(), t.shape().end()}, t.to_host()));
-    }
-  }
-  metadata["optimizer.step"] = std::to_string(updates_);
+  append_state(optimiser_, moments(), tensors);
+  metadata["optimizer.step"] = std::to_string(optimiser_.steps());
   metadata["learning_rate"] = exact(options_.lr);
   metadata["reward_baseline"] = exact(baseline_.value());
   metadata["reward_count"] = std::to_string(baseline_.count());
@@ -331,32 +291,24 @@ void PolicyTrainer::warn_differences(const io::SafetensorsFile& file) const {
 }
 
 void PolicyTrainer::restore(const io::SafetensorsFile& file) {
-  const size_t n = names_.size();
-  std::vector<std::vector<float>> param, m, v;
-  for (size_t i = 0; i < n; ++i) param.push_back(values(file, names_[i], (*arenas_.param)[i]));
+  PendingValues parameters, state;
+  parameters.take(file, optimiser_, {"", {}, {}, {}});
   const std::optional<double> step = number(file, "optimizer.step");
   bool usable = step && *step >= 1;
   try {
-    for (size_t i = 0; usable && i < n; ++i) {
-      m.push_back(values(file, kMoment1 + names_[i], (*arenas_.m)[i]));
-      v.push_back(values(file, kMoment2 + names_[i], (*arenas_.v)[i]));
-    }
+    if (usable) state.take(file, optimiser_, moments());
   } catch (const Error& e) {
     if (e.code() != ErrorCode::format) throw;
     spdlog::warn("{}", e.what());
     usable = false;
   }
   warn_differences(file);
-  for (size_t i = 0; i < n; ++i) {
-    (*arenas_.param)[i].copy_from_host(std::span<const float>(param[i]));
-    if (!usable) continue;
-    (*arenas_.m)[i].copy_from_host(std::span<const float>(m[i]));
-    (*arenas_.v)[i].copy_from_host(std::span<const float>(v[i]));
-  }
-  updates_ = usable ? static_cast<int64_t>(*step) : 0;
-  if (!usable) {
-    arenas_.m->flat().fill_zero();
-    arenas_.v->flat().fill_zero();
+  parameters.apply();
+  if (usable) {
+    state.apply();
+    optimiser_.set_steps(static_cast<int64_t>(*step));
+  } else {
+    optimiser_.restart();
     spdlog::warn("the checkpoint has no usable optimiser state: it starts afresh");
   }
   const std::optional<double> value = number(file, "reward_baseline"), count = number(file, "reward_count");

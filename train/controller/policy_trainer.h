@@ -3,15 +3,14 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "autograd/optim.h"
 #include "model/routing/controller.h"
 #include "train/controller/reinforce.h"
+#include "train/optimise.h"
 
 namespace vkflux {
 
@@ -38,8 +37,8 @@ using NamedValues = std::map<std::string, double>;
 
 class PolicyTrainer {
  public:
-  /// Moves the controller's parameters into an arena (values kept). eligible[l] = 1: layer l's decisions are
-  /// trained. Error invalid_argument when none is, or their number isn't the controller's.
+  /// Gives the controller's parameters to the optimiser (values kept). eligible[l] = 1: layer l's decisions
+  /// are trained. Error invalid_argument when none is, or their number isn't the controller's.
   PolicyTrainer(ControllerNet& net, std::vector<uint8_t> eligible, const PolicyTrainOptions& options);
 
   /// One step from trajectories played with the current parameters. With one, its advantage is over the
@@ -53,9 +52,8 @@ class PolicyTrainer {
   const std::vector<uint8_t>& eligible() const { return eligible_; }
   const PolicyTrainOptions& options() const { return options_; }
   const RewardBaseline& baseline() const { return baseline_; }
-  int64_t updates() const { return updates_; }
-  /// Of the last update, before clipping; by parameter name.
-  std::vector<std::pair<std::string, Tensor>> gradients() const;
+  /// Its gradients are those of the last update, before clipping.
+  const Optimiser& optimiser() const { return optimiser_; }
 
   /// Optimiser state ("optimizer.m.NAME", "optimizer.v.NAME") and baseline, beside append_controller().
   void append(std::vector<io::TensorData>& tensors, std::map<std::string, std::string>& metadata) const;
@@ -65,9 +63,6 @@ class PolicyTrainer {
   void restore(const io::SafetensorsFile& file);
 
  private:
-  struct Arenas {
-    std::unique_ptr<Arena> param, grad, m, v;
-  };
   struct Judged {
     TrajectoryShares shares;
     double entropy = 0;
@@ -88,9 +83,7 @@ class PolicyTrainer {
   std::vector<uint8_t> eligible_;
   PolicyTrainOptions options_;
   RewardBaseline baseline_;
-  std::vector<std::string> names_;
-  Arenas arenas_;
-  int64_t updates_ = 0;
+  Optimiser optimiser_;
 };
 
 }  // namespace vkflux

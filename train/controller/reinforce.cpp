@@ -137,11 +137,6 @@ void RewardBaseline::restore(double value, int64_t count, double mean_quality) {
   mean_quality_ = mean_quality;
 }
 
-double gumbel_temperature(double start, double end, int64_t iteration, int64_t total) {
-  return start + (end - start) * static_cast<double>(iteration) /
-                     static_cast<double>(std::max<int64_t>(1, total - 1));
-}
-
 PolicyTerm trajectory_term(double logit, bool full, double weight) {
   const double p = logistic(logit);
   const bool clamped = p < kClamp || p > 1 - kClamp;

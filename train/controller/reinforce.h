@@ -85,10 +85,6 @@ class RewardBaseline {
   int64_t count_ = 0;
 };
 
-/// Linear from start to end over `total` iterations. Without effect on hard decisions; kept for the
-/// reference's law.
-double gumbel_temperature(double start, double end, int64_t iteration, int64_t total);
-
 /// The part of the log-likelihood that a layer and a step contribute.
 struct PolicyTerm {
   double value = 0;     // weight * ln P(decision)

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "autograd/ops.h"
+#include "train/checkpoint.h"
 #include "train/distill/distiller.h"
 #include "vk/error.h"
 
@@ -15,35 +16,19 @@ namespace {
 
 constexpr const char* kOrigin = "metadata \"ttr\"";
 
-std::string moment_name(const std::string& layer, const char* moment, const std::string& param) {
-  return fmt::format("optimizer.{}.{}.{}", layer_key(layer), moment, param);
+/// The moments of a layer's parameters; the parameters themselves are written with the students.
+StateNames state_names(const std::string& layer) {
+  const std::string key = layer_key(layer);
+  return {{}, fmt::format("optimizer.{}.exp_avg.", key), fmt::format("optimizer.{}.exp_avg_sq.", key), {}};
 }
 
-io::TensorData host_copy(const std::string& name, const Tensor& t) {
-  return io::tensor_data(name, {t.shape().begin(), t.shape().end()}, t.to_host());
+/// Calls fn(name, tensor) for the state of the loss weights, which are few enough to be one tensor each.
+template <class F>
+void each_loss_weight(const Optimiser& o, const F& fn) {
+  fn("optimizer.loss_weights.param", o.param().flat());
+  fn("optimizer.loss_weights.exp_avg", o.m().flat());
+  fn("optimizer.loss_weights.exp_avg_sq", o.v().flat());
 }
-
-/// Values that are read and checked now and copied to their tensors when nothing can fail any more.
-class Pending {
- public:
-  void take(const io::SafetensorsFile& file, const std::string& name, const Tensor& to) {
-    std::vector<float> values = file.read_f32(name);
-    if (static_cast<int64_t>(values.size()) != to.numel()) {
-      throw Error(ErrorCode::format,
-                  fmt::format("{} has {} values, {} are needed", name, values.size(), to.numel()));
-    }
-    for (float x : values) {
-      if (!std::isfinite(x)) throw Error(ErrorCode::format, fmt::format("{} isn't finite", name));
-    }
-    values_.emplace_back(to, std::move(values));
-  }
-  void apply() const {
-    for (const auto& [tensor, values] : values_) tensor.copy_from_host(std::span<const float>(values));
-  }
-
- private:
-  std::vector<std::pair<Tensor, std::vector<float>>> values_;
-};
 
 int64_t counter(const io::Json& object, const char* key) {
   const auto n = io::get<int64_t>(object, key, kOrigin);
@@ -52,11 +37,7 @@ int64_t counter(const io::Json& object, const char* key) {
 }
 
 void same(const char* what, int64_t file, int64_t run) {
-  if (file == run) return;
-  throw Error(ErrorCode::invalid_argument,
-              fmt::format("the file's students have another shape: {} is {} in the file and {} in this run; "
-                          "use that value, or start a new run in another folder",
-                          what, file, run));
+  expect_same_setting(what, std::to_string(file), std::to_string(run));
 }
 
 /// Settings that a continued run may state anew.
@@ -82,7 +63,7 @@ DistillSettings merged(const DistillSettings& run, const io::Json& file, const s
 
 /// A checkpoint, read and checked.
 struct Distiller::Loaded {
-  Pending pending;
+  PendingValues pending;
   DistillOptions options;
   ReplayBuffer replay{1, 0};
   RunEma ema;
@@ -99,10 +80,7 @@ void Distiller::check_same(const Students& s) const {
   same("the feature networks' number of layers", s.config.layers, students_.config.layers);
   same("the number of students", static_cast<int64_t>(s.layers.size()), static_cast<int64_t>(layers_.size()));
   for (auto a = s.layers.begin(), b = students_.layers.begin(); a != s.layers.end(); ++a, ++b) {
-    if (a->first != b->first) {
-      throw Error(ErrorCode::invalid_argument,
-                  fmt::format("the file has a student of {}, this run one of {}", a->first, b->first));
-    }
+    expect_same_setting("a student's layer", a->first, b->first);
   }
 }
 
@@ -112,7 +90,7 @@ void Distiller::adopt(const Students& students) {
     const Student& from = *students.layers.at(name);
     std::vector<Param> params = parameters(*from.layer);
     for (size_t i = 0; i < params.size(); ++i) {
-      const Tensor& to = layer.trainer->state().param[i];
+      const Tensor& to = layer.trainer->optimiser().param()[i];
       to.fill_zero();
       op::accumulate(to, *params[i].tensor);
     }
@@ -138,7 +116,7 @@ io::Json Distiller::state() const {
           {"seed", options_.seed},
           {"schedule", options_.schedule == LayerSchedule::random ? "random" : "round-robin"},
           {"optimizer_steps", std::move(steps)},
-          {"loss_weight_steps", weights_.steps()},
+          {"loss_weight_steps", weights_.optimiser().steps()},
           {"run_ema", ema_.to_json()},
           {"metrics", metrics_.to_json()}};
 }
@@ -148,17 +126,10 @@ void Distiller::save(std::vector<io::TensorData>& tensors, std::map<std::string,
   if (!issued_.empty() || !fresh_.empty())
     throw Error(ErrorCode::internal, "a distiller is saved between steps: after end_step()");
   for (const auto& [name, layer] : layers_) {
-    const AdamWState& s = layer.trainer->state();
-    const std::vector<std::string>& names = layer.trainer->names();
-    for (size_t i = 0; i < names.size(); ++i) {
-      tensors.push_back(host_copy(moment_name(name, "exp_avg", names[i]), s.m[i]));
-      tensors.push_back(host_copy(moment_name(name, "exp_avg_sq", names[i]), s.v[i]));
-    }
+    append_state(layer.trainer->optimiser(), state_names(name), tensors);
   }
-  const AdamWState& w = weights_.state();
-  tensors.push_back(host_copy("optimizer.loss_weights.param", w.param.flat()));
-  tensors.push_back(host_copy("optimizer.loss_weights.exp_avg", w.m.flat()));
-  tensors.push_back(host_copy("optimizer.loss_weights.exp_avg_sq", w.v.flat()));
+  each_loss_weight(weights_.optimiser(),
+                   [&](const std::string& name, const Tensor& t) { tensors.push_back(host_copy(name, t)); });
   Students all = described();
   io::Json& mine = all.fields["distiller"] = state();
   if (with_replay) mine["replay"] = replay_.save(tensors);
@@ -174,22 +145,17 @@ Distiller::Loaded Distiller::read(const std::string& path, const std::set<std::s
   const auto state = io::get<io::Json>(fields, "distiller", kOrigin);
   const auto steps = io::get<io::Json>(state, "optimizer_steps", kOrigin);
   for (const auto& [name, layer] : layers_) {
-    const AdamWState& s = layer.trainer->state();
-    const std::vector<std::string>& names = layer.trainer->names();
-    for (size_t i = 0; i < names.size(); ++i) {
-      in.pending.take(file, fmt::format("layers.{}.{}", layer_key(name), names[i]), s.param[i]);
-      in.pending.take(file, moment_name(name, "exp_avg", names[i]), s.m[i]);
-      in.pending.take(file, moment_name(name, "exp_avg_sq", names[i]), s.v[i]);
-    }
+    StateNames names = state_names(name);
+    names.param = fmt::format("layers.{}.", layer_key(name));
+    in.pending.take(file, layer.trainer->optimiser(), names);
     auto& own = in.steps[name];
     own = io::get<std::array<int64_t, StudentTrainer::kGroups>>(steps, layer_key(name), kOrigin);
     for (int64_t n : own) {
       if (n < 0) throw Error(ErrorCode::format, fmt::format("{} optimiser steps", n));
     }
   }
-  in.pending.take(file, "optimizer.loss_weights.param", weights_.state().param.flat());
-  in.pending.take(file, "optimizer.loss_weights.exp_avg", weights_.state().m.flat());
-  in.pending.take(file, "optimizer.loss_weights.exp_avg_sq", weights_.state().v.flat());
+  each_loss_weight(weights_.optimiser(),
+                   [&](const std::string& name, const Tensor& t) { in.pending.take(file, name, t); });
   in.ema.restore(io::get<io::Json>(state, "run_ema", kOrigin));
   in.metrics.from_json(io::get<io::Json>(state, "metrics", kOrigin));
   in.done = counter(state, "updates_done");
@@ -226,7 +192,7 @@ void Distiller::load(const std::string& path, const std::set<std::string>& mine)
   const int64_t total = options_.settings.steps;
   options_ = in.options;
   in.pending.apply();
-  weights_.set_steps(in.weight_steps);
+  weights_.optimiser().set_steps(in.weight_steps);
   for (auto& [name, layer] : layers_) {
     layer.trainer->set_steps(in.steps.at(name));
     layer.trainer->options() = optimizer();

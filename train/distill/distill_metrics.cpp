@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 
+#include "train/metric_values.h"
 #include "train/quantile.h"
 #include "vk/error.h"
 
@@ -29,6 +30,12 @@ size_t index_of(const char* metric) {
 io::Json to_array(const LayerValues& values) {
   io::Json out = io::Json::array();
   for (double x : values) out.push_back(std::isfinite(x) ? io::Json(x) : io::Json(nullptr));
+  return out;
+}
+
+io::Json named(const std::string& prefix, const LayerValues& values) {
+  io::Json out = io::Json::object();
+  for (size_t i = 0; i < values.size(); ++i) out[prefix + kLayerMetrics[i]] = values[i];
   return out;
 }
 
@@ -93,22 +100,15 @@ std::vector<double> DistillMetrics::column(const char* metric) const {
 Metrics DistillMetrics::report(const std::string& layer, const Students& students,
                                const DistillTotals& totals) const {
   Metrics out;
-  for (const auto& [name, values] : latest_) {
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (!std::isfinite(values[i])) continue;
-      out.emplace_back(fmt::format("flux2ttr/{}/{}", layer_key(name), kLayerMetrics[i]), values[i]);
-    }
-  }
-  if (const auto it = averages_.find(layer); it != averages_.end()) {
-    for (size_t i = 0; i < kLayerMetrics.size(); ++i) {
-      if (!std::isfinite(it->second.values[i])) continue;
-      out.emplace_back(fmt::format("flux2ttr/{}/avg_{}", layer_key(layer), kLayerMetrics[i]),
-                       it->second.values[i]);
-    }
-  }
-  const auto global = [&](const std::string& name, double value) {
-    out.emplace_back("flux2ttr/global/" + name, value);
+  const auto add = [&](const std::string& part, const io::Json& values) {
+    const Metrics more = prefixed_metrics("flux2ttr/" + part, values);
+    out.insert(out.end(), more.begin(), more.end());
   };
+  for (const auto& [name, values] : latest_) add(layer_key(name), named("", values));
+  if (const auto it = averages_.find(layer); it != averages_.end())
+    add(layer_key(layer), named("avg_", it->second.values));
+  io::Json all = io::Json::object();
+  const auto global = [&](const std::string& name, double value) { all[name] = value; };
   const auto tracked = static_cast<double>(latest_.size());
   double ready = 0;
   for (const auto& [name, values] : latest_) ready += students.layers.at(name)->readiness.ready;
@@ -129,6 +129,7 @@ Metrics DistillMetrics::report(const std::string& layer, const Students& student
   const ParetoScore p = pareto(students);
   global("pareto_frontier", p.score);
   global("pareto_worst_ema_cosine_dist", p.worst);
+  add("global", all);
   return out;
 }
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "train/checkpoint.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -32,11 +33,10 @@ void DistillRun::save(const std::string& path) {
 
 void DistillRun::load(const std::string& path) {
   const io::SafetensorsFile file(path);
-  const auto sampler = file.metadata().find("sampler");
-  if (sampler == file.metadata().end()) {
+  const std::string sampler = metadata_of(file, "sampler");
+  if (sampler.empty())
     throw Error(ErrorCode::format, path + ": no checkpoint of vkflux distill (no \"sampler\" metadata)");
-  }
-  const io::Json state = io::parse_json(sampler->second, path);
+  const io::Json state = io::parse_json(sampler, path);
   distiller_.load(path, options_.mine);
   const ErrorContext context(path);
   runs_.load(file, state);

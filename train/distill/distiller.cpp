@@ -12,6 +12,7 @@
 #include "autograd/ops.h"
 #include "model/attention/hkr/landmarks.h"
 #include "model/attention/hkr/made_for.h"
+#include "train/metric_values.h"
 #include "train/rng.h"
 #include "vk/error.h"
 
@@ -368,8 +369,7 @@ void Distiller::count(const Issued& issued, const UpdateResult& result) {
   ema_.add_similarity(layer, result.cosine);
   if (ema_.flush_due() || remaining_ == 0) flush();
   if (remaining_ == 0) enabled_ = false;
-  const bool log = done_ % options_.settings.log_every == 0 || remaining_ == 0;
-  if (log && !sinks_.empty()) {
+  if (!sinks_.empty() && should_log(done_, options_.settings.log_every, done_ + remaining_, false)) {
     const Metrics report = metrics_.report(layer, students_, totals());
     for (const auto& sink : sinks_) sink->write(done_, report);
   }

@@ -1,16 +1,11 @@
 #include "train/distill/student_trainer.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <span>
 
 #include "autograd/ops.h"
 #include "autograd/tape.h"
-#include "vk/error.h"
 
 namespace vkflux {
 namespace {
@@ -22,6 +17,12 @@ enum Group : size_t { kAlpha, kFeatures, kConditioner };
 Group group_of(const std::string& name) {
   if (name == "alpha") return kAlpha;
   return name.starts_with("conditioner.") ? kConditioner : kFeatures;
+}
+
+std::vector<size_t> groups(const std::vector<Param>& params) {
+  std::vector<size_t> out;
+  for (const Param& p : params) out.push_back(group_of(p.name));
+  return out;
 }
 
 /// term / (2 e^w) + w / 2
@@ -36,38 +37,29 @@ using Numbers = std::array<float, 9>;
 
 }  // namespace
 
-AdamWState::AdamWState(Device& device, const std::vector<std::pair<std::string, Shape>>& layout)
-    : param(device, layout), grad(device, layout), m(device, layout), v(device, layout) {}
-
 LossWeights::LossWeights(Device& device, float huber, float cosine)
-    : state_(device, {{"log_var_huber", {}}, {"log_var_cosine", {}}}) {
-  state_.param[0].copy_from_host(std::span<const float>(&huber, 1));
-  state_.param[1].copy_from_host(std::span<const float>(&cosine, 1));
-}
-
-void LossWeights::step(const AdamWOptions& options, const Tensor& scale) {
-  adamw(state_.param.flat(), state_.grad.flat(), state_.m.flat(), state_.v.flat(), options, ++steps_, scale);
-}
+    : huber_(Tensor::full(device, {}, huber)),
+      cosine_(Tensor::full(device, {}, cosine)),
+      optimiser_(device, {{"log_var_huber", &huber_}, {"log_var_cosine", &cosine_}}) {}
 
 StudentTrainer::StudentTrainer(Device& device, HkrLayer& layer, const StudentOptimizer& options)
-    : layer_(layer), options_(options), state_(device, layout(parameters(layer))) {
-  const std::vector<Param> params = parameters(layer);
-  size_t reached = 0;
-  for (size_t i = 0; i < params.size(); ++i) {
-    names_.push_back(params[i].name);
-    const size_t g = group_of(params[i].name);
-    if (g < reached) {
-      throw Error(ErrorCode::internal, fmt::format("{} is out of its optimiser group", params[i].name));
-    }
-    for (; reached < g; ++reached) starts_[reached + 1] = state_.param[i].offset();
-    op::accumulate(state_.param[i], *params[i].tensor);
-  }
-  starts_[kGroups] = state_.param.flat().numel();
-  place(params, state_.param);
+    : layer_(layer),
+      options_(options),
+      optimiser_(device, trainables(parameters(layer)), {false, false, groups(parameters(layer))}) {}
+
+std::array<int64_t, StudentTrainer::kGroups> StudentTrainer::steps() const {
+  return {optimiser_.steps(kAlpha), optimiser_.steps(kFeatures), optimiser_.steps(kConditioner)};
 }
 
-Tensor StudentTrainer::group(const Arena& arena, size_t g) const {
-  return arena.flat().slice(0, starts_[g], starts_[g + 1] - starts_[g]);
+void StudentTrainer::set_steps(const std::array<int64_t, kGroups>& steps) {
+  for (size_t g = 0; g < kGroups; ++g) optimiser_.set_steps(steps[g], g);
+}
+
+template <class F>
+void StudentTrainer::each_group(bool conditioned, const F& fn) {
+  for (size_t g = 0; g < kGroups; ++g) {
+    if (g != kConditioner || conditioned) fn(g);
+  }
 }
 
 StudentTrainer::Terms StudentTrainer::forward(const TeacherSample& s, const LossWeights& weights) const {
@@ -91,40 +83,27 @@ StudentTrainer::Terms StudentTrainer::forward(const TeacherSample& s, const Loss
 PendingUpdate StudentTrainer::begin(const TeacherSample& sample, LossWeights& weights) {
   Profiler& profiler = sample.q.device().profiler();
   const ProfileScope whole(profiler, "update");
-  state_.grad.flat().fill_zero();
-  weights.state().grad.flat().fill_zero();
-  Tape tape;
-  Grads grads;
-  const auto watch = [&](AdamWState& s) {
-    for (size_t i = 0; i < s.param.size(); ++i) {
-      tape.watch(s.param[i]);
-      grads.collect(s.param[i], s.grad[i]);
-    }
-  };
-  watch(state_);
-  watch(weights.state());
   Terms terms;
-  {
-    const ProfileScope part(profiler, "forward");
-    const auto scope = tape.record();
+  const Tensor norm = gradients({&optimiser_, &weights.optimiser()}, 1, [&](int64_t) {
     terms = forward(sample, weights);
-  }
-  {
-    const ProfileScope part(profiler, "backward");
-    tape.backward({{terms.loss, Tensor()}}, grads);
-  }
+    return Seeded{terms.loss, {}};
+  });
   const ProfileScope part(profiler, "optimiser");
   const auto untaped = Tape::pause();
-  const Tensor norm = global_norm(state_.grad.flat());
   const Tensor power = op::mean_all(op::unary(sample.teacher, op::Unary::square)),
                mse = op::mse(terms.out, sample.teacher);
-  const Tensor gate = clip_scale(norm, std::numeric_limits<float>::max(), terms.loss);
-  const double clip = options_.grad_clip_norm;
   PendingUpdate pending{{}, terms.out, sample.sigma && std::isfinite(*sample.sigma)};
-  apply(clip > 0 ? clip_scale(norm, static_cast<float>(clip), terms.loss) : gate, pending.conditioned);
+  const Tensor scale = gradient_scale(norm, options_.grad_clip_norm, terms.loss);
+  each_group(pending.conditioned, [&](size_t g) {
+    AdamWOptions adam;
+    adam.lr =
+        options_.learning_rate * (g == kAlpha ? options_.alpha_lr_multiplier : options_.phi_lr_multiplier);
+    optimiser_.apply(adam, scale, g);
+  });
+  // What weighs the losses of all layers isn't clipped with one layer's gradients.
   AdamWOptions adam = options_.adam;
   adam.lr = options_.learning_rate;
-  weights.step(adam, gate);
+  weights.optimiser().apply(adam, gradient_scale(norm, 0, terms.loss));
   std::vector<Tensor> numbers;
   for (const Tensor& x : {terms.loss, terms.huber, terms.cosine, mse, power, norm, layer_.alpha,
                           weights.huber(), weights.cosine()}) {
@@ -135,7 +114,7 @@ PendingUpdate StudentTrainer::begin(const TeacherSample& sample, LossWeights& we
 }
 
 UpdateResult StudentTrainer::finish(const PendingUpdate& pending, LossWeights& weights) {
-  Device& device = state_.param.flat().device();
+  Device& device = optimiser_.param().flat().device();
   Numbers n{};
   device.stream().finish(pending.numbers, std::as_writable_bytes(std::span(n)));
   UpdateResult r;
@@ -151,22 +130,11 @@ UpdateResult StudentTrainer::finish(const PendingUpdate& pending, LossWeights& w
   r.out = pending.out;
   r.applied = std::isfinite(r.loss) && std::isfinite(r.grad_norm);
   if (!r.applied) {
-    for (size_t g = 0; g < kGroups; ++g) steps_[g] -= g != kConditioner || pending.conditioned;
-    weights.set_steps(weights.steps() - 1);
+    each_group(pending.conditioned, [&](size_t g) { optimiser_.take_back(g); });
+    weights.optimiser().take_back();
   }
   device.kernels().save();
   return r;
-}
-
-void StudentTrainer::apply(const Tensor& scale, bool conditioned) {
-  for (size_t g = 0; g < kGroups; ++g) {
-    if (g == kConditioner && !conditioned) continue;
-    AdamWOptions adam;
-    adam.lr =
-        options_.learning_rate * (g == kAlpha ? options_.alpha_lr_multiplier : options_.phi_lr_multiplier);
-    adamw(group(state_.param, g), group(state_.grad, g), group(state_.m, g), group(state_.v, g), adam,
-          ++steps_[g], scale);
-  }
 }
 
 }  // namespace vkflux

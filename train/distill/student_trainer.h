@@ -3,15 +3,11 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
-#include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
-#include "autograd/optim.h"
 #include "model/attention/hkr/hkr.h"
-#include "model/io/safetensors.h"
+#include "train/optimise.h"
 
 namespace vkflux {
 
@@ -31,28 +27,18 @@ struct StudentOptimizer {
   AdamWOptions adam;  // its lr isn't used
 };
 
-/// Arenas of one AdamW: parameters, gradients and both moments in one layout.
-struct AdamWState {
-  AdamWState(Device& device, const std::vector<std::pair<std::string, Shape>>& layout);
-  Arena param, grad, m, v;
-};
-
-/// The log-variances that weigh the two loss terms, common to all layers, with their own AdamW.
+/// The log-variances that weigh the two loss terms, common to all layers.
 class LossWeights {
  public:
   explicit LossWeights(Device& device, float huber = 0, float cosine = -1);
-  const Tensor& huber() const { return state_.param[0]; }   // []
-  const Tensor& cosine() const { return state_.param[1]; }  // []
-  AdamWState& state() { return state_; }
-  const AdamWState& state() const { return state_; }
-  int64_t steps() const { return steps_; }
-  void set_steps(int64_t steps) { steps_ = steps; }
-  /// One step with the gradients in state().grad; scale: adamw's.
-  void step(const AdamWOptions& options, const Tensor& scale);
+  const Tensor& huber() const { return huber_; }    // []
+  const Tensor& cosine() const { return cosine_; }  // []
+  Optimiser& optimiser() { return optimiser_; }
+  const Optimiser& optimiser() const { return optimiser_; }
 
  private:
-  AdamWState state_;
-  int64_t steps_ = 0;
+  Tensor huber_, cosine_;
+  Optimiser optimiser_;
 };
 
 struct UpdateResult {
@@ -83,13 +69,12 @@ class StudentTrainer {
     return finish(begin(sample, weights), weights);
   }
 
-  /// Parameter names in the order of the arenas: HkrLayer::visit().
-  const std::vector<std::string>& names() const { return names_; }
-  AdamWState& state() { return state_; }
-  /// Steps of each group: alpha, the feature networks, the conditioner (which stands still without a sigma).
+  /// Parameters in the order of HkrLayer::visit().
+  Optimiser& optimiser() { return optimiser_; }
+  /// Alpha, the feature networks, the conditioner (which stands still without a sigma).
   static constexpr size_t kGroups = 3;
-  const std::array<int64_t, kGroups>& steps() const { return steps_; }
-  void set_steps(const std::array<int64_t, kGroups>& steps) { steps_ = steps; }
+  std::array<int64_t, kGroups> steps() const;
+  void set_steps(const std::array<int64_t, kGroups>& steps);
   StudentOptimizer& options() { return options_; }
 
  private:
@@ -97,15 +82,13 @@ class StudentTrainer {
     Tensor loss, huber, cosine, out;
   };
   Terms forward(const TeacherSample& sample, const LossWeights& weights) const;
-  void apply(const Tensor& scale, bool conditioned);
-  Tensor group(const Arena& arena, size_t g) const;
+  /// Calls fn(group) for those that take part.
+  template <class F>
+  void each_group(bool conditioned, const F& fn);
 
   HkrLayer& layer_;
   StudentOptimizer options_;
-  std::vector<std::string> names_;
-  AdamWState state_;
-  std::array<int64_t, kGroups + 1> starts_{};  // first element of each group in the arena, and its end
-  std::array<int64_t, kGroups> steps_{};
+  Optimiser optimiser_;
 };
 
 }  // namespace vkflux
