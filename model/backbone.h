@@ -26,18 +26,12 @@ struct LatentGeometry {
   Tensor unpack(const Tensor& tokens, int64_t h, int64_t w) const;
 };
 
-/// What the output means.
-enum class Prediction { velocity };  // noise - clean, flow matching
-
 /// What is known of a transformer before its weights are here, and what files made for it name.
 struct BackboneLayout {
   std::string family;  // "flux1"
   std::vector<AttentionLayer> layers;
   LatentGeometry geometry;
-  int64_t in_channels =
-      64;                 // of a token: more than the latent's where a control or mask image is read as well
   bool guidance = false;  // takes distilled guidance
-  Prediction prediction = Prediction::velocity;
 
   /// Places of the layers that strategies may replace: what routing decides about, numbered from 0 in this
   /// order.
@@ -107,7 +101,7 @@ class Backbone {
   /// Error invalid_argument names the input whose shape doesn't fit.
   std::unique_ptr<Pass> begin(const PassInputs& in, bool in_place = false, Trace* trace = nullptr);
   virtual void run(size_t part, Pass& pass) = 0;
-  /// [B, tokens, channels of the latent].
+  /// The velocity, noise - clean: [B, tokens, channels of a token of the latent].
   virtual Tensor finish(Pass& pass) = 0;
 
   Tensor forward(const PassInputs& in, Trace* trace = nullptr);

@@ -105,10 +105,10 @@ std::string full_key(const Shot& s) {
 }
 
 /// Flat: one row of the table.
-Json row_of(const std::string& path, const Drawn& d, const SampleArgs& args, int64_t single_blocks) {
+Json row_of(const std::string& path, const Drawn& d, const SampleArgs& args, int64_t layers) {
   Json row{{"file", path}};
   row.update(settings_json(d, args));
-  const RunSummary s = summarise(d.run.reports, single_blocks);
+  const RunSummary s = summarise(d.run.reports, layers);
   row["step_ms"] = s.median_step_ms;
   row["denoise_s"] = d.run.timings.denoise_s;
   row["flops"] = s.flops;

@@ -89,7 +89,8 @@ class AttentionTap {
   virtual ~AttentionTap() = default;
   /// Before the call is served.
   virtual void begin(const AttentionCall& /*call*/) {}
-  /// True: full attention's answer is computed even where another kind serves, and taught() gets it first.
+  /// True: full attention's answer is computed even where another kind serves, and taught() gets it first,
+  /// once a step even when the step has to be made again.
   virtual bool wants_full(const AttentionCall& /*call*/) { return false; }
   virtual void taught(const AttentionCall& /*call*/, const Tensor& /*full*/) {}
   virtual void observe(const AttentionCall& /*call*/, const Served& /*served*/, const Tensor& /*out*/) {}

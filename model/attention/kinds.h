@@ -14,19 +14,15 @@ enum class AttentionKind : uint8_t { full, hkr };
 
 struct AttentionKindRow {
   AttentionKind kind;
-  std::string_view name;   // in reports, traces and JSON
-  std::string_view title;  // for people
+  std::string_view name;  // in reports, traces and messages
 };
 
 /// In the order of the enumeration. Every layer has the first one.
 inline constexpr std::array<AttentionKindRow, 2> kAttentionKinds{
-    {{AttentionKind::full, "full", "full attention"}, {AttentionKind::hkr, "hkr", "HKR student"}}};
+    {{AttentionKind::full, "full"}, {AttentionKind::hkr, "hkr"}}};
 
-constexpr const AttentionKindRow& row_of(AttentionKind kind) {
-  return kAttentionKinds[static_cast<size_t>(kind)];
-}
 constexpr std::string_view name(AttentionKind kind) {
-  return row_of(kind).name;
+  return kAttentionKinds[static_cast<size_t>(kind)].name;
 }
 
 /// The kind that each layer of a backbone should use in one step, by the layers' order; layers past its end

@@ -89,7 +89,7 @@ Tensor AttentionRun::serve(const AttentionCall& call, AttentionKind kind) {
   }
   Tensor full;
   for (AttentionTap* tap : taps_) {
-    if (!tap->wants_full(call)) continue;
+    if (again_ || !tap->wants_full(call)) continue;
     const auto untaped = Tape::pause();
     if (!full.defined()) full = full_.forward(call);
     tap->taught(call, full);
@@ -126,7 +126,7 @@ Tensor AttentionRun::step(const RoutePlan& plan, const std::function<Tensor()>& 
                 fmt::format("a plan for {} layers of {}", plan.size(), layers_.size()));
   }
   plan_ = plan;
-  for (;;) {
+  for (again_ = false;; again_ = true) {
     passes_ = 0;
     unsettled_.clear();
     const Tensor out = passes();

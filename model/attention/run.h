@@ -75,7 +75,8 @@ class AttentionRun {
   std::vector<Served> served_;
   std::map<int, std::string> barred_;  // layer -> why
   int passes_ = 0;
-  Tensor checks_;  // [layers, slot]: sums of strategies' answers of a step, in each row's first element
+  bool again_ = false;  // the step is being made again, so taps have been taught
+  Tensor checks_;       // [layers, slot]: sums of strategies' answers of a step, in each row's first element
   std::vector<int> unsettled_;  // layers that strategies served in this step
 };
 

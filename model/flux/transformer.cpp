@@ -29,7 +29,6 @@ BackboneLayout flux1_layout(const Flux1Config& c) {
   for (int64_t i = 0; i < c.depth_single; ++i)
     out.layers.push_back({fmt::format("single_blocks.{}", i), c.heads, c.head_dim, true});
   out.geometry = {c.out_channels / 4, 2};
-  out.in_channels = c.in_channels;
   out.guidance = c.guidance;
   return out;
 }

@@ -46,7 +46,6 @@ class SamplingRun {
   const AttentionRun& attention() const { return attention_; }
   /// Device memory that recorded passes keep; 0: none are recorded.
   uint64_t recorded_bytes() const { return replay_ ? replay_->recorded_bytes() : 0; }
-  const SamplingOptions& options() const { return options_; }
   const Tensor& x() const { return x_; }
   const Tensor& output() const { return output_; }  // the (guided) prediction of the last step
   /// Waits, and throws verification_failed naming the first step after which x held a value that isn't

@@ -330,6 +330,13 @@ class CountingTap : public AttentionTap {
   std::vector<int> layers;
 };
 
+class Pupil : public AttentionTap {
+ public:
+  bool wants_full(const AttentionCall&) override { return true; }
+  void taught(const AttentionCall&, const Tensor&) override { ++lessons; }
+  int lessons = 0;
+};
+
 class SteeredAttention : public Attention {
  public:
   Tensor forward(const AttentionCall& call) override {
@@ -388,8 +395,10 @@ TEST_F(AttentionSeam, FailsClosedToFullAttentionAndSaysWhy) {
   student->reason.clear();
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     student->value = bad;
-    AttentionRun run(device(), model_.attention());
+    Pupil pupil;
+    AttentionRun run(device(), model_.attention(), {&pupil});
     EXPECT_EQ(step(run, plan), full_) << "the step was made again";
+    EXPECT_EQ(pupil.lessons, 3) << "once for each layer";
     EXPECT_NE(run.served()[2].refusal.find("finite"), std::string::npos);
     student->value = 0;
     EXPECT_EQ(step(run, plan), full_) << "barred for the rest of the run";

@@ -30,7 +30,6 @@ inline BackboneLayout toy_layout(int64_t heads = kToyHeads) {
   out.family = "toy";
   for (int i = 0; i < 3; ++i) out.layers.push_back({"layers." + std::to_string(i), heads, kToyHead, i > 0});
   out.geometry = {3, 1};
-  out.in_channels = 3;
   return out;
 }
 

@@ -106,7 +106,8 @@ TEST(ToyFamily, NamesTheInputThatDoesNotFit) {
 }
 
 TEST(ToyFamily, IsReplayedBitForBit) {
-  if (!Recording::supported(device())) GTEST_SKIP() << "this driver has no push descriptors";
+  // Drivers without push descriptors get eager passes with the same bits.
+  const bool recorded = Recording::supported(device());
   ToyModel model(device());
   const auto backbone = model.backbone();
   install(random_students(backbone->layout(), true), backbone->attention());
@@ -146,8 +147,8 @@ TEST(ToyFamily, IsReplayedBitForBit) {
     const uint64_t before = device().stream().counters().replays;
     step(*run, 0xff);
     // begin, layers.0, norm, layers.1, layers.2, finish
-    EXPECT_EQ(device().stream().counters().replays - before, cfg == 1 ? 6u : 12u);
-    EXPECT_GT(run->recorded_bytes(), 0u);
+    EXPECT_EQ(device().stream().counters().replays - before, !recorded ? 0u : cfg == 1 ? 6u : 12u);
+    EXPECT_EQ(run->recorded_bytes() > 0, recorded);
   }
 }
 

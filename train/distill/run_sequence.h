@@ -40,9 +40,6 @@ class RunSequence {
   /// Steps made in all runs together: what swap sets are numbered by.
   int64_t steps_done() const { return steps_done_; }
   int64_t run() const { return run_; }
-  /// No run is under way.
-  bool between_runs() const { return sampling_ == nullptr; }
-  int64_t steps_per_run() const { return plan_.steps; }
   const SamplingPlan& plan() const { return plan_; }
   Backbone& backbone() { return *backbone_; }
   /// Image tokens of the largest size.
