@@ -185,11 +185,11 @@ void run_ttr_layer(Case& c) {
                  c.in(tag + ".k"),
                  c.in(tag + ".v"),
                  mask_of(c, tag + ".key_mask"),
-                 optional_field<int64_t>(sub, "conditioning_token_count"),
-                 optional_field<int64_t>(sub, "text_token_count"),
-                 optional_field<float>(sub, "sigma"),
-                 optional_field<float>(sub, "cfg_scale")};
-    const int64_t t = conditioning_tokens(call.k.dim(2), call.conditioning, call.text, o.landmarks);
+                 {optional_field<int64_t>(sub, "conditioning_token_count"),
+                  optional_field<int64_t>(sub, "text_token_count"), optional_field<double>(sub, "sigma"),
+                  optional_field<double>(sub, "cfg_scale")}};
+    const int64_t t =
+        conditioning_tokens(call.k.dim(2), call.context.conditioning, call.context.text, o.landmarks);
     out_landmarks(c, tag, landmark_indices(call.k, call.key_mask, t, o.landmarks));
     HkrResult r;
     {

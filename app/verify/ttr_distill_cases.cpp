@@ -61,10 +61,8 @@ TeacherSample sample_of(Case& c, size_t i, const DistillSettings& settings) {
   s.v_full = stored("v");
   s.teacher_sub = stored("teacher");
   if (c.has_in(name + "key_mask")) s.key_mask = c.in(name + "key_mask").to_host_bytes();
-  s.text_token_count = optional_field<int64_t>(j, "text");
-  s.conditioning_token_count = optional_field<int64_t>(j, "cond");
-  s.sigma = optional_field<double>(j, "sigma");
-  s.cfg_scale = optional_field<double>(j, "cfg");
+  s.context = {optional_field<int64_t>(j, "cond"), optional_field<int64_t>(j, "text"),
+               optional_field<double>(j, "sigma"), optional_field<double>(j, "cfg")};
   return upload(c.device(), s);
 }
 

@@ -54,12 +54,19 @@ struct HkrFeatures {
   Tensor operator()(const Tensor& x, const HkrOptions& options) const;
 };
 
+/// What a student is told about a call besides its tensors; samples keep it as it was.
+struct HkrContext {
+  std::optional<int64_t> conditioning, text;  // tokens in front: conditioning wins, then text, then the guess
+  std::optional<double> sigma, cfg;           // sigma absent or not finite: no conditioner; cfg likewise: 1
+
+  bool conditioned() const;
+};
+
 struct HkrCall {
   Tensor q, k, v;   // [B, H, Nq, D], [B, H, Nk, D]: after QK norm and RoPE
   Tensor key_mask;  // u8 [B, Nk], 1 = keep; undefined: all. A row without any keeps key 0
-  std::optional<int64_t> conditioning, text;  // tokens in front: conditioning wins, then text, then the guess
-  std::optional<float> sigma, cfg;            // sigma absent or not finite: no conditioner; cfg likewise: 1
-  Tensor scalars = {};                        // hkr_scalars() of them, [1, 64]; undefined: made here
+  HkrContext context = {};
+  Tensor scalars = {};  // hkr_scalars() of the context, [1, 64]; undefined: made here
 };
 
 /// The conditioner's input: embeddings of sigma and cfg, 32 numbers each.

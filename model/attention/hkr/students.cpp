@@ -350,16 +350,9 @@ void save_students(const std::string& path, const Students& students, io::FileDT
 }
 
 Tensor HkrAttention::forward(const AttentionCall& call) {
-  HkrCall c;
-  c.q = call.q;
-  c.k = call.k;
-  c.v = call.v;
-  c.key_mask = call.tokens.key_mask;
-  c.conditioning = call.tokens.text;
-  c.sigma = call.step.sigma;
-  c.cfg = call.step.cfg_scale;
-  c.scalars = call.step.numbers[static_cast<size_t>(AttentionKind::hkr)];
-  return student_->layer->forward(c).out;
+  const HkrContext context{call.tokens.text, {}, call.step.sigma, call.step.cfg_scale};
+  const Tensor& scalars = call.step.numbers[static_cast<size_t>(AttentionKind::hkr)];
+  return student_->layer->forward({call.q, call.k, call.v, call.tokens.key_mask, context, scalars}).out;
 }
 
 std::string HkrAttention::refusal(const AttentionShape& shape) const {
