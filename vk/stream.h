@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -41,6 +43,12 @@ struct Binding {
 struct Download {
   BufferPtr staging;
   uint64_t size = 0, value = 0;  // value: of the timeline, when it is done
+};
+
+/// When the device ran a batch of work: by its timestamps, or by the host's clock from handing it over to
+/// seeing it done where it has none. Only differences mean something.
+struct BatchTime {
+  double begin_ms = 0, end_ms = 0;
 };
 
 /// What a stream did since it was made. A steady step uploads nothing and downloads nothing but what its
@@ -83,6 +91,10 @@ class Stream {
   uint64_t submit();
   void wait(uint64_t value);
   void sync() { wait(submit()); }
+  /// The time of the batch with that timeline value, which may be the coming one (next_value()) or the last;
+  /// it is filled in when the batch is waited for, by whomever.
+  std::shared_ptr<const BatchTime> time_of(uint64_t value);
+  uint64_t next_value() const { return next_value_; }
   /// Waits for what was handed to the queue, and for nothing else that the device does, before objects that
   /// it uses are destroyed. A lost device ends it at once.
   void drain() noexcept;
@@ -106,7 +118,7 @@ class Stream {
     uint32_t descriptor_sets = 0;
     VkQueryPool queries = VK_NULL_HANDLE;
     uint64_t value = 0;
-    double estimated_ms = 0;
+    double estimated_ms = 0, submitted_ms = 0;
     std::vector<Timed> timed;
     std::vector<BufferPtr> keep;
   };
@@ -136,6 +148,8 @@ class Stream {
   Device& device_;
   VkSemaphore timeline_ = VK_NULL_HANDLE;
   uint64_t next_value_ = 1, done_ = 0;
+  std::map<uint64_t, std::shared_ptr<BatchTime>> watched_;
+  BatchTime last_time_;  // of the last retired batch
   std::deque<Batch> in_flight_;
   std::vector<Batch> idle_;
   Batch current_;

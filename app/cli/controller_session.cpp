@@ -108,7 +108,7 @@ ControllerSession::ControllerSession(const cli::Common& common, const Controller
   pipeline->install_students(args.ttr);
   backbone = pipeline->backbone();
   const Students& students = *pipeline->students();
-  eligible = layer_flags(students.ready(), students.model.replaceable().size());
+  eligible = layer_flags(students.serving(), students.model.replaceable().size());
   if (eligible_layers() == 0) {
     throw Error(
         ErrorCode::invalid_argument,

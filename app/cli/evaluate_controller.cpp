@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   ControllerSessionArgs session;
-  std::string controller, policy = "stochastic", out;
+  std::string controller, policy = "ranked", out;
   std::vector<double> speeds{0.25, 0.5, 0.75}, shares{0, 0.25, 0.5, 0.75, 1};
   double temperature = 1;
   int64_t repeats = 2;
@@ -88,10 +88,7 @@ nlohmann::ordered_json evaluate(const ControllerSession& s, const std::shared_pt
   int64_t done = 0;
   nlohmann::ordered_json learnt = nlohmann::ordered_json::array(), random = learnt;
   for (const double speed : o.speeds) {
-    PolicyOptions policy;
-    policy.kind = parse_policy(o.policy);
-    policy.threshold = quality_threshold(speed);
-    policy.temperature = o.temperature;
+    const PolicyOptions policy = policy_at(parse_policy(o.policy), speed, o.temperature);
     ControllerRouter router(net, policy, s.eligible);
     const Played ours = play(s, router, o, progress, done);
     const double share = statistics(ours.share).mean;
@@ -99,7 +96,6 @@ nlohmann::ordered_json evaluate(const ControllerSession& s, const std::shared_pt
     const Played theirs = play(s, chance, o, progress, done);
     const Statistics d = difference(ours, theirs);
     learnt.push_back({{"quality_speed", speed},
-                      {"threshold", policy.threshold},
                       {"controller", json_of(ours)},
                       {"random", json_of(theirs)},
                       {"difference", {{"mean", d.mean}, {"standard_error", d.error}}}});
@@ -173,9 +169,8 @@ void add_evaluate_controller(CLI::App& app) {
   c->add_option("--quality-speed", o->speeds, "settings of the knob, 0 (full attention) to 1 (fastest)")
       ->capture_default_str();
   c->add_option("--shares", o->shares, "student shares of further random routings")->capture_default_str();
-  c->add_option("--policy", o->policy, "stochastic or threshold")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"stochastic", "threshold"}));
+  c->add_option("--policy", o->policy, "ranked, stochastic or threshold (see vkflux sample --help)")
+      ->capture_default_str();
   c->add_option("--policy-temperature", o->temperature, "of the stochastic policy")
       ->capture_default_str()
       ->check(CLI::Range(1e-3, 10.0));

@@ -197,7 +197,8 @@ void add_report(CLI::App& app) {
       ->required();
   c->add_option("--controller", s.routing.controller,
                 "what chooses among them; without it only all and none are measured");
-  c->add_option("--policy", s.routing.policy, "stochastic or threshold")->capture_default_str();
+  c->add_option("--policy", s.routing.policy, "ranked, stochastic or threshold (see vkflux sample --help)")
+      ->capture_default_str();
   c->add_option("--policy-temperature", s.routing.temperature, "of the stochastic policy")
       ->capture_default_str();
   c->add_option("--prompt", s.prompts, "text; repeat it for several pictures");

@@ -51,6 +51,8 @@ Plan make_plan(const SampleSession& session, const SampleArgs& args) {
     const std::string& name = plan.lists.back().name;
     if (needs_routing(name) && !session.routing)
       throw Error(ErrorCode::invalid_argument, fmt::format("--sweep {} needs --ttr", name));
+    if (name == "policy-temperature" && parse_policy(args.routing.policy) != PolicyKind::stochastic)
+      throw Error(ErrorCode::invalid_argument, "--sweep policy-temperature needs --policy stochastic");
     if (name == "strength" && args.init.empty())
       throw Error(ErrorCode::invalid_argument, "--sweep strength needs a picture to start from: give --init");
     if (name == "seed" && !args.seeds.empty())

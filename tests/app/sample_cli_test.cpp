@@ -1,4 +1,5 @@
 // `vkflux sample` with students: routing, comparing, tracing, sweeping.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -84,6 +85,25 @@ TEST_F(SampleCli, UnreadyStudentsChangeNothing) {
   EXPECT_NE(r.out.find("threshold 0.900"), std::string::npos) << r.out;
   EXPECT_NE(r.out.find("student none (0 of 3)"), std::string::npos) << r.out;
   EXPECT_NE(r.out.find("refused"), std::string::npos) << r.out;
+}
+
+TEST_F(SampleCli, TheKnobIsTheShareOfTheStudents) {
+  const std::string routed = "--ttr " + students(true) + " --controller " + controller();
+  for (int k = 0; k <= 4; ++k) {  // 3 steps of 3 layers
+    const std::string flags =
+        fmt::format("{} --quality-speed {} --out {}", routed, k / 4.0, path("knob.png"));
+    const Result r = vkflux(sample(flags + " --json"), "2>&1 >/dev/null");
+    const auto planned = std::lround(9 * k / 4.0);
+    EXPECT_NE(r.out.find(fmt::format("to serve {} of 9 attention calls", planned)), std::string::npos)
+        << r.out;
+    int64_t served = 0;
+    const Json report = json(sample(flags));
+    for (const Json& step : report.at("steps")) served += static_cast<int64_t>(step.at("student").size());
+    EXPECT_EQ(served, planned);
+  }
+  EXPECT_EQ(vkflux(sample(routed + " --policy-temperature 2")).code, kUsage);
+  EXPECT_EQ(vkflux(sample(routed + " --sweep policy-temperature=1,2")).code, kUsage);
+  EXPECT_EQ(vkflux(sample("--ttr " + students(true) + " --policy threshold")).code, kUsage);
 }
 
 TEST_F(SampleCli, ComparesWithFullAttention) {
