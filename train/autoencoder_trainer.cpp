@@ -10,6 +10,7 @@
 #include "autograd/ops.h"
 #include "autograd/tape.h"
 #include "vk/error.h"
+#include "vk/interrupt.h"
 
 namespace vkflux {
 namespace {
@@ -27,6 +28,7 @@ Tensor difference_l1(const Tensor& x, const Tensor& y, int dim) {
 template <class F>
 void in_chunks(Device& device, const Dataset& data, const std::vector<size_t>& indices, int size, F fn) {
   for (size_t at = 0; at < indices.size(); at += kEvalBatch) {
+    check_interrupted("reading the pictures");
     const std::vector<size_t> part(
         indices.begin() + static_cast<ptrdiff_t>(at),
         indices.begin() + static_cast<ptrdiff_t>(std::min(at + kEvalBatch, indices.size())));
@@ -39,7 +41,10 @@ void in_chunks(Device& device, const Dataset& data, const std::vector<size_t>& i
 AutoencoderTrainer::AutoencoderTrainer(Device& device, AutoencoderKL& model, const Dataset& data,
                                        const AutoencoderTrainOptions& options)
     : Trainer(device, options.train), model_(model), ae_(options) {
-  for (size_t i : data.split(options.split)) images_.push_back(data.image(i, options.size));
+  for (size_t i : data.split(options.split)) {
+    check_interrupted("reading the pictures");
+    images_.push_back(data.image(i, options.size));
+  }
   if (images_.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("no pictures in split '{}'", options.split));
   std::vector<Param> params = parameters(model_);

@@ -10,6 +10,7 @@
 #include "autograd/tape.h"
 #include "model/sampler/noise.h"
 #include "vk/error.h"
+#include "vk/interrupt.h"
 
 namespace vkflux {
 namespace {
@@ -35,6 +36,7 @@ LatentCache::LatentCache(Device& device, const LatentCodec& codec, const LatentG
   const auto plane = static_cast<size_t>(3 * size * size);
   std::vector<Tensor> parts;
   for (size_t at = 0; at < keys.size(); at += kChunk) {
+    check_interrupted("encoding the pictures");
     const size_t n = std::min(kChunk, keys.size() - at);
     std::vector<float> host(n * plane);
     for (size_t k = 0; k < n; ++k) {
@@ -147,7 +149,10 @@ Tensor sample_latents(Backbone& backbone, const ModelInfo& model, const Conditio
   const Shape tokens{setup.options.rows * setup.options.columns, model.layout.geometry.token_channels()};
   const Tensor noise = initial_noise(device, seeds_from(seed, positive.batch()), tokens, NoiseMode::counter);
   SamplingRun run(backbone, positive, empty, noise, setup.options);
-  while (!run.finished()) run.step();
+  while (!run.finished()) {
+    check_interrupted("drawing");
+    run.step();
+  }
   return run.x();
 }
 

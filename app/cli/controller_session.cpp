@@ -36,6 +36,7 @@ std::unique_ptr<QualityLoss> quality_of(const ControllerSessionArgs& args) {
 Condition encode(Pipeline& pipeline, const std::vector<std::string>& prompts) {
   std::vector<Condition> parts;
   for (size_t at = 0; at < prompts.size(); at += kPromptChunk) {
+    check_interrupted("encoding the prompts");
     const size_t n = std::min(kPromptChunk, prompts.size() - at);
     parts.push_back(pipeline.encode(
         {prompts.begin() + static_cast<ptrdiff_t>(at), prompts.begin() + static_cast<ptrdiff_t>(at + n)}));

@@ -221,7 +221,7 @@ io::Json summary_of(const Options& o, const Distiller& distiller, const Evaluati
 
 void print_summary(const Common& common, const Options& o, const io::Json& summary) {
   if (common.json) {
-    fmt::print("{}\n", summary.dump(1));
+    print_out("{}\n", summary.dump(1));
     return;
   }
   const auto text = [](const io::Json& v) {
@@ -231,12 +231,11 @@ void print_summary(const Common& common, const Options& o, const io::Json& summa
                                : v.dump();
   };
   for (const io::Json& row : summary["layers"]) {
-    for (const auto& [key, value] : row.items())
-      fmt::print("{} {}  ", key == "layer" ? "" : key, text(value));
-    fmt::print("\n");
+    for (const auto& [key, value] : row.items()) print_out("{} {}  ", key == "layer" ? "" : key, text(value));
+    print_out("\n");
   }
-  fmt::print("{}\n{}\n", summary["conclusion"].get<std::string>(),
-             (fs::path(o.out) / "ttr.safetensors").string());
+  print_out("{}\n{}\n", summary["conclusion"].get<std::string>(),
+            (fs::path(o.out) / "ttr.safetensors").string());
 }
 
 int run(const Common& common, Options o) {

@@ -50,7 +50,7 @@ Played play(const ControllerSession& s, Router& router, const Options& o, Progre
   const auto able = static_cast<double>(s.eligible_layers());
   for (int64_t group = 0; group < s.task->groups(); ++group) {
     for (int64_t repeat = 0; repeat < o.repeats; ++repeat) {
-      if (interrupted()) throw Error(ErrorCode::cancelled, "the evaluation was interrupted");
+      check_interrupted("the evaluation");
       const auto decisions =
           router.plan(s.task->inputs(), o.seed + static_cast<uint64_t>(group * o.repeats + repeat));
       double students = 0;
@@ -114,15 +114,15 @@ nlohmann::ordered_json evaluate(const ControllerSession& s, const std::shared_pt
 }
 
 void print_table(const nlohmann::ordered_json& j) {
-  fmt::print("quality_speed  student share  loss of the controller  loss of random routing  difference\n");
+  print_out("quality_speed  student share  loss of the controller  loss of random routing  difference\n");
   for (const auto& row : j.at("controller")) {
     const auto text = [](const nlohmann::ordered_json& s) {
       return fmt::format("{:.4f} +- {:.4f}", s.at("mean").get<double>(),
                          s.at("standard_error").get<double>());
     };
-    fmt::print("{:>13.2f}  {:>13.3f}  {:>22}  {:>22}  {}\n", row.at("quality_speed").get<double>(),
-               row.at("controller").at("student_share").get<double>(), text(row.at("controller").at("loss")),
-               text(row.at("random").at("loss")), text(row.at("difference")));
+    print_out("{:>13.2f}  {:>13.3f}  {:>22}  {:>22}  {}\n", row.at("quality_speed").get<double>(),
+              row.at("controller").at("student_share").get<double>(), text(row.at("controller").at("loss")),
+              text(row.at("random").at("loss")), text(row.at("difference")));
   }
 }
 
@@ -149,7 +149,7 @@ int run(const Common& common, const Options& o) {
   j.update(evaluate(session, net, o));
   if (!o.out.empty()) io::atomic_write(o.out, j.dump(1) + "\n");
   if (common.json) {
-    fmt::print("{}\n", j.dump(1));
+    print_out("{}\n", j.dump(1));
   } else {
     print_table(j);
   }

@@ -123,7 +123,7 @@ void ProfileSession::finish() {
     spdlog::warn("the trace ends after {} calls: {} more were not kept", profiler.samples().size(),
                  profiler.dropped());
   io::atomic_write(args_.trace, profile_trace(device_, profiler).dump() + "\n");
-  fmt::print(stderr, "{}\n", args_.trace);
+  print_note("{}\n", args_.trace);
 }
 
 ProfileSession::~ProfileSession() {

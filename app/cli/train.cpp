@@ -90,9 +90,9 @@ int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
   if (common.json) {
     nlohmann::ordered_json j{{"steps", trainer.steps_done()}, {"out", run.out}};
     for (const auto& [name, value] : trainer.latest()) j[name] = value;
-    fmt::print("{}\n", j.dump());
+    print_out("{}\n", j.dump());
   } else {
-    fmt::print("{}\n", run.out);
+    print_out("{}\n", run.out);
   }
   return kOk;
 }

@@ -105,14 +105,14 @@ void finish(const Options& o, const ControllerSession& s, ControllerNet& net,
 
 void print_result(const Common& common, const Options& o, const ControllerTrainer& trainer) {
   if (!common.json) {
-    fmt::print("{}\n", (fs::path(o.out) / "controller.safetensors").string());
+    print_out("{}\n", (fs::path(o.out) / "controller.safetensors").string());
     return;
   }
   nlohmann::ordered_json j{{"iterations", trainer.steps_done()},
                            {"out", o.out},
                            {"reward_baseline", trainer.policy().baseline().value()}};
   for (const auto& [name, value] : trainer.latest()) j[name] = value;
-  fmt::print("{}\n", j.dump());
+  print_out("{}\n", j.dump());
 }
 
 int train(const Common& common, const Options& o, ControllerSession& s) {
