@@ -81,20 +81,17 @@ FlowTrainer::FlowTrainer(Device& device, TrainableModel& model, const LatentCode
     }
     for (const Param& p : part.params) trainables.push_back({part.prefix + p.name, p.tensor});
   }
-  if (options.loaded) start_sum_ = checksum(trainables);
+  inputs_.set("size", flow_.size);
+  inputs_.set("split", flow_.split);
+  inputs_.set_items(data, items_);
+  inputs_.set("keywords", flow_.captions.variants);
+  inputs_.set("tints", flow_.captions.colored);
+  inputs_.set("empty", flow_.captions.empty);
+  inputs_.set("time", std::vector<double>{io::decimal(flow_.time_mu), io::decimal(flow_.time_sigma)});
+  inputs_.set("model", model.fingerprint());
+  if (options.loaded)
+    inputs_.set("weights to begin with", fmt::format("checksum {:08x}", checksum(trainables)));
   adopt(trainables);
-}
-
-std::string FlowTrainer::fingerprint() const {
-  const TrainOptions& t = flow_.train;
-  return fmt::format(
-      "flow v2 size {} items {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} clip {} "
-      "ema {} seed {} captions {} {} "
-      "{} time {} {} {}{}",
-      flow_.size, items_.size(), flow_.split, t.steps, t.batch, t.accumulate, t.lr, t.final_lr_ratio,
-      t.warmup, t.beta1, t.beta2, t.weight_decay, t.clip, t.ema, t.seed, flow_.captions.variants,
-      flow_.captions.colored, flow_.captions.empty, flow_.time_mu, flow_.time_sigma, model_.fingerprint(),
-      flow_.loaded ? fmt::format(" of {:08x}", start_sum_) : "");
 }
 
 Tensor FlowTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) {

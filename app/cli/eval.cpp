@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "app/cli/cli.h"
+#include "model/io/decimal.h"
 #include "model/pipeline.h"
 #include "model/vae/load.h"
 #include "train/autoencoder_trainer.h"
@@ -68,7 +69,7 @@ nlohmann::ordered_json recall(Device& device, const Dataset& data, const Options
   return {{"names", r.tried},
           {"candidates", cached.size()},
           {"steps", used.levels.size() - 1},
-          {"cfg", used.cfg},
+          {"cfg", io::decimal(used.cfg)},
           {"recall", static_cast<double>(r.right) / static_cast<double>(std::max<int64_t>(r.tried, 1))},
           {"latent_mse", r.latent_mse},
           {"wrong", r.wrong}};

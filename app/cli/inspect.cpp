@@ -36,7 +36,7 @@ Kind describe(const io::TensorSource& file) {
   const auto format = metadata.find("format");
   if (format != metadata.end() && format->second.starts_with("vkflux-train")) {
     Kind kind{"training checkpoint", Json::object()};
-    for (const char* key : {"step", "fingerprint"}) {
+    for (const char* key : {"step", "inputs"}) {
       if (metadata.count(key)) kind.config[key] = metadata.at(key);
     }
     return kind;
