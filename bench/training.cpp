@@ -213,7 +213,6 @@ class MiniatureTrainer final : public Trainer {
   Tensor loss(int64_t, int64_t, std::map<std::string, Tensor>&) override {
     return op::mse(model_.forward(inputs()), op::sub(noise_, x0_));
   }
-  std::string fingerprint() const override { return "bench"; }
 
  private:
   static TrainOptions options() {

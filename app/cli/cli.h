@@ -7,8 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "app/cli/process.h"
 #include "vk/device.h"
 #include "vk/error.h"
+#include "vk/interrupt.h"
 
 namespace vkflux::cli {
 
@@ -43,9 +45,6 @@ std::pair<int64_t, int64_t> parse_size(const std::string& text);
 /// What a command was asked for, by the names of its flags (with _ for -), and the defaults that it shows:
 /// for a run's params.json. A flag that neither was given nor shows a default is left out.
 nlohmann::ordered_json settings_of(const CLI::App& command);
-
-/// True once SIGINT or SIGTERM arrived: long work stops at the next step, with its state saved.
-bool interrupted();
 
 /// A progress bar on stderr (only when it is a terminal; else a line now and then).
 class Progress {

@@ -36,7 +36,7 @@ Kind describe(const io::TensorSource& file) {
   const auto format = metadata.find("format");
   if (format != metadata.end() && format->second.starts_with("vkflux-train")) {
     Kind kind{"training checkpoint", Json::object()};
-    for (const char* key : {"step", "fingerprint"}) {
+    for (const char* key : {"step", "inputs"}) {
       if (metadata.count(key)) kind.config[key] = metadata.at(key);
     }
     return kind;
@@ -132,30 +132,30 @@ std::string megabytes(const Json& bytes) {
 }
 
 void print_checkpoint(const Json& j) {
-  fmt::print("{}: {}\n", j["path"].get<std::string>(), j["kind"].get<std::string>());
-  if (j.contains("problem")) fmt::print("  problem: {}\n", j["problem"].get<std::string>());
-  fmt::print("  {} in {}, {}\n", plural(j["parameters"], "value"), plural(j["tensor_count"], "tensor"),
-             megabytes(j["bytes"]));
+  print_out("{}: {}\n", j["path"].get<std::string>(), j["kind"].get<std::string>());
+  if (j.contains("problem")) print_out("  problem: {}\n", j["problem"].get<std::string>());
+  print_out("  {} in {}, {}\n", plural(j["parameters"], "value"), plural(j["tensor_count"], "tensor"),
+            megabytes(j["bytes"]));
   if (j.contains("dtypes")) {
     for (const auto& [name, row] : j["dtypes"].items()) {
-      fmt::print("  {:<8} {:>6} tensors {:>14} values {:>12}\n", name, row["tensors"].get<int64_t>(),
-                 row["parameters"].get<int64_t>(), megabytes(row["bytes"]));
+      print_out("  {:<8} {:>6} tensors {:>14} values {:>12}\n", name, row["tensors"].get<int64_t>(),
+                row["parameters"].get<int64_t>(), megabytes(row["bytes"]));
     }
   }
   if (j.contains("config")) {
     for (const auto& [key, value] : j["config"].items()) {
-      if (key != "_class_name") fmt::print("  {} = {}\n", key, shorten(value.dump()));
+      if (key != "_class_name") print_out("  {} = {}\n", key, shorten(value.dump()));
     }
   }
   for (const auto& [key, value] : j["metadata"].items())
-    fmt::print("  metadata {}: {}\n", key, shorten(value.get<std::string>()));
+    print_out("  metadata {}: {}\n", key, shorten(value.get<std::string>()));
   if (j.contains("warnings")) {
-    for (const Json& warning : j["warnings"]) fmt::print("  warning: {}\n", warning.get<std::string>());
+    for (const Json& warning : j["warnings"]) print_out("  warning: {}\n", warning.get<std::string>());
   }
   if (!j.contains("tensors")) return;
   for (const Json& t : j["tensors"]) {
-    fmt::print("  {:<8} {:<24} {}\n", t["dtype"].get<std::string>(), t["shape"].dump(),
-               t["name"].get<std::string>());
+    print_out("  {:<8} {:<24} {}\n", t["dtype"].get<std::string>(), t["shape"].dump(),
+              t["name"].get<std::string>());
   }
 }
 
@@ -165,7 +165,7 @@ int inspect(const Common& common, const Options& o) {
   const bool pipeline = fs::exists(fs::path(o.path) / "model_index.json");
   const Json j = pipeline ? inspect_pipeline(o, code) : inspect_checkpoint(o.path, o.tensors, code);
   if (common.json) {
-    fmt::print("{}\n", j.dump(1, ' ', false, Json::error_handler_t::replace));
+    print_out("{}\n", j.dump(1, ' ', false, Json::error_handler_t::replace));
     return code;
   }
   if (!pipeline) {
@@ -173,8 +173,8 @@ int inspect(const Common& common, const Options& o) {
     return code;
   }
   for (const auto& [name, part] : j["components"].items()) print_checkpoint(part);
-  fmt::print("{}: {} ({}), {}, {}\n", o.path, j["kind"].get<std::string>(), j["pipeline"].get<std::string>(),
-             plural(j["parameters"], "value"), megabytes(j["bytes"]));
+  print_out("{}: {} ({}), {}, {}\n", o.path, j["kind"].get<std::string>(), j["pipeline"].get<std::string>(),
+            plural(j["parameters"], "value"), megabytes(j["bytes"]));
   return code;
 }
 

@@ -97,7 +97,7 @@ Report run_file(Device& device, const std::string& path, const std::string& dump
     if (!dump_folder.empty()) c.dump(dump_folder);
     return c.compare();
   } catch (const Error& e) {
-    if (e.code() == ErrorCode::device_lost) throw;
+    if (e.code() == ErrorCode::device_lost || e.code() == ErrorCode::cancelled) throw;
     report.error = e.what();
   } catch (const std::exception& e) {
     report.error = e.what();

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "model/io/decimal.h"
 #include "model/io/file.h"
 #include "vk/error.h"
 
@@ -40,8 +41,8 @@ io::Json index(const SamplingDefaults& d) {
           {"vae", part("diffusers", "AutoencoderKL")},
           {"vkflux",
            {{"steps", d.steps},
-            {"cfg", d.cfg},
-            {"guidance", d.guidance},
+            {"cfg", io::decimal(d.cfg)},
+            {"guidance", io::decimal(d.guidance)},
             {"size", io::Json::array({d.width, d.height})},
             {"txt_tokens", d.txt_tokens}}}};
 }

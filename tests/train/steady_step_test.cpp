@@ -72,7 +72,6 @@ class Flow final : public Trainer {
     in.positions = rope_;
     return op::mse(model_.forward(in), op::normal(device_, {2, 8, 8}, 1, stream + 4));
   }
-  std::string fingerprint() const override { return "flow"; }
 
  private:
   Flux1 model_;

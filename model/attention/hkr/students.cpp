@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model/attention/hkr/made_for.h"
+#include "model/io/decimal.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -247,8 +248,8 @@ io::Json described(const Students& s) {
   f["landmark_max"] = s.options.landmarks.max;
   f["landmark_qk_norm"] = s.options.landmarks.qk_norm;
   f["text_tokens_guess"] = s.options.landmarks.text_tokens_guess;
-  f["alpha_max"] = s.options.alpha_max;
-  f["gamma"] = s.options.gamma;
+  f["alpha_max"] = io::decimal(s.options.alpha_max);
+  f["gamma"] = io::decimal(s.options.gamma);
   f["adaptive_alpha"] = s.options.adaptive;
   f["qk_norm"] = s.options.feature_norm;
   const AttentionLayer shape = replaceable_shape(s.model);
