@@ -44,10 +44,11 @@ void say_cuts(const std::string& what, const std::vector<std::string>& texts,
     ++encoders[c.encoder].second;
   }
   std::string sentence =
-      fmt::format("{} of {} {} are longer than the model reads, and their ends are cut off:", cut.size(),
-                  texts.size(), what);
+      fmt::format("{} of {} {} {} longer than the model reads, the ends are cut off:", cut.size(),
+                  texts.size(), what, cut.size() == 1 ? "is" : "are");
   for (const auto& [encoder, reads] : encoders)
-    sentence += fmt::format(" {} reads {} tokens ({} have more),", encoder, reads.first, reads.second);
+    sentence += fmt::format(" {} reads {} tokens ({} {} more),", encoder, reads.first, reads.second,
+                            reads.second == 1 ? "has" : "have");
   sentence.back() = ';';
   for (size_t i = 0; i < std::min(cuts.size(), kShown); ++i) {
     const TextCut& c = cuts[i];

@@ -89,7 +89,7 @@ int make_tokenizers(const Common& common, const TokenizersOptions& o) {
   add("clip", "tokenizer", load_clip_tokenizer);
   add("t5", "tokenizer_2", load_t5_tokenizer);
   if (common.json) {
-    fmt::print("{}\n", j.dump());
+    fmt::print("{}\n", j.dump(-1, ' ', false, Json::error_handler_t::replace));
     return kOk;
   }
   fmt::print("{}: tokenizers {} {} captions\n", out.string(), o.from.empty() ? "made from" : "for",

@@ -121,6 +121,16 @@ AutoencoderKL autoencoder_to_train(Device& device, const AutoencoderRun& r) {
   return AutoencoderKL(config);
 }
 
+/// The pictures of a split, by default of the first of `names` that the data set has; says which.
+std::vector<size_t> members_of(const Dataset& data, std::string& split,
+                               const std::vector<std::string>& names) {
+  if (split.empty()) split = data.first_split(names);
+  std::vector<size_t> members = data.split(split);
+  spdlog::info("{}: training on the {} pictures of split \"{}\"", data.folder().string(), members.size(),
+               split);
+  return members;
+}
+
 /// At most 24 of them, evenly spread, for a grid of samples.
 std::vector<size_t> shown(const std::vector<size_t>& members) {
   const size_t n = std::min<size_t>(members.size(), 24);
@@ -133,10 +143,9 @@ int train_autoencoder(const Common& common, AutoencoderRun r) {
   const auto device = open_device(common);
   const ProfileSession profile(*device, r.run.profile);
   const Dataset data = open_dataset(r.run.data);
-  if (r.options.split.empty()) r.options.split = data.first_split(kAutoencoderSplits);
+  const std::vector<size_t> members = members_of(data, r.options.split, kAutoencoderSplits);
   AutoencoderKL model = autoencoder_to_train(*device, r);
   AutoencoderTrainer trainer(*device, model, data, r.options);
-  const std::vector<size_t> members = data.split(r.options.split);
   const auto sample = [&](const std::string& path) {
     const Tensor x = pictures(*device, data, shown(members), r.options.size);
     io::write_png(path, picture_grid({x, model.decode(model.encode(x).mean)}, 12));
@@ -237,8 +246,7 @@ int train_flow(const Common& common, FlowRun r) {
   const auto vae = std::make_shared<AutoencoderKL>(load_autoencoder(*device, r.vae));
   const AutoencoderCodec codec(vae);
   r.sizes.latent_channels = vae->config().latent_channels;
-  if (r.options.split.empty()) r.options.split = data.first_split(kFlowSplits);
-  const std::vector<size_t> members = data.split(r.options.split);
+  const std::vector<size_t> members = members_of(data, r.options.split, kFlowSplits);
   r.sizes.tokenizers = tokenizers_for(r, data);
   const auto model = family(r.family).create(r.sizes);
   check_captions(*model, data, members, r.options.captions);

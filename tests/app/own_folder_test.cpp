@@ -55,7 +55,7 @@ std::vector<std::string> commands_of_readme(const std::vector<std::string>& star
 }
 
 TEST_F(OwnFolderCli, TheReadmesCommandsRunOnIt) {
-  const auto commands = commands_of_readme({"train autoencoder", "train flow", "eval"});
+  const auto commands = commands_of_readme({"train autoencoder ", "train flow ", "eval "});
   ASSERT_EQ(commands.size(), 3u);
   std::string said;
   for (std::string command : commands) {
@@ -76,7 +76,7 @@ TEST_F(OwnFolderCli, TheReadmesCommandsRunOnIt) {
     EXPECT_EQ(j.at("autoencoder").at("seen").at("pictures"), j.at("recall").at("names"));
   }
   for (const char* words :
-       {"without a caption", "lonely.png", "captions are longer than the model reads", "CLIP reads 6 tokens",
+       {"without a caption", "lonely.png", "captions is longer than the model reads", "CLIP reads 6 tokens",
         "has no tokenizers: made from its captions", "EXIF says"}) {
     EXPECT_NE(said.find(words), std::string::npos) << words << "\n" << said;
   }
@@ -101,8 +101,8 @@ TEST_F(OwnFolderCli, TokenizersAreMadeOrTaken) {
 
 TEST_F(OwnFolderCli, BadFilesAreNamedBeforeTheWork) {
   const auto refused = [&](const std::string& name) {
-    for (const std::string command :
-         {"dataset list ", "train autoencoder --out " + path("run") + " --steps 1 --data "}) {
+    for (const std::string& command : std::vector<std::string>{
+             "dataset list ", "train autoencoder --out " + path("run") + " --steps 1 --data "}) {
       const Result r = vkflux(command + path("photos"), "2>&1");
       EXPECT_EQ(r.code, kBadFile) << command << r.out;
       EXPECT_NE(r.out.find(name), std::string::npos) << command << r.out;
@@ -159,10 +159,10 @@ TEST_F(OwnFolderCli, CutPromptsAreSaidOnce) {
                               " --seeds 1,2 --steps 1 --out " + path("sheet"),
                           "2>&1 >/dev/null");
   ASSERT_EQ(r.code, kOk) << r.out;
-  const size_t at = r.out.find("1 of 2 prompts are longer than the model reads");
+  const size_t at = r.out.find("1 of 2 prompts is longer than the model reads");
   ASSERT_NE(at, std::string::npos) << r.out;
   EXPECT_EQ(r.out.find("longer than the model reads", at + 60), std::string::npos) << r.out;
-  EXPECT_NE(r.out.find("T5 reads 5 tokens (1 have more)"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("T5 reads 5 tokens (1 has more)"), std::string::npos) << r.out;
   EXPECT_NE(r.out.find("garden\" of \"a photo of a cat"), std::string::npos) << r.out;
 }
 

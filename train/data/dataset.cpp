@@ -60,7 +60,7 @@ DatasetItem make_item(const fs::path& folder, const std::string& file, Remarks& 
 /// Relative, without "..": an index must not reach out of its folder.
 bool stays_inside(const fs::path& file) {
   return !file.empty() && file.is_relative() && std::find(file.begin(), file.end(), "..") == file.end() &&
-         has_picture_name(file);
+         has_picture_name(file) && file.native().find('\0') == std::string::npos;
 }
 
 DatasetItem indexed_item(const fs::path& folder, const nlohmann::json& entry, Remarks& remarks) {
@@ -82,7 +82,7 @@ DatasetItem indexed_item(const fs::path& folder, const nlohmann::json& entry, Re
 
 std::vector<DatasetItem> read_index(const fs::path& folder, Remarks& remarks) {
   const fs::path path = folder / "index.json";
-  const std::string text = io::read_file(path.string(), kMaxIndexBytes);
+  const std::string text = io::read_text(path.string(), kMaxIndexBytes);
   const ErrorContext context(path.string());
   std::vector<DatasetItem> items;
   std::set<std::string> files;
