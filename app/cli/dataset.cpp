@@ -22,11 +22,17 @@ Json lengths(const TokenLengths& t) {
 
 void add_tokenizer_sizes(CLI::App* c, TokenizerSizes& sizes) {
   c->add_option("--clip-vocab", sizes.clip_vocab, "largest vocabulary of the CLIP tokenizer")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::Range(515, 1 << 20));
   c->add_option("--t5-vocab", sizes.t5_vocab, "largest vocabulary of the T5 tokenizer")
-      ->capture_default_str();
-  c->add_option("--clip-length", sizes.clip_length, "tokens of a caption, CLIP")->capture_default_str();
-  c->add_option("--t5-length", sizes.t5_length, "tokens of a caption, T5")->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::Range(8, 1 << 20));
+  c->add_option("--clip-length", sizes.clip_length, "tokens of a caption, CLIP")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 4096));
+  c->add_option("--t5-length", sizes.t5_length, "tokens of a caption, T5")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 4096));
 }
 
 int make_emoji(const Common& common, EmojiDatasetOptions options) {

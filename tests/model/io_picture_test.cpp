@@ -136,6 +136,24 @@ TEST(IoPicture, ConvertsGreyInksAndAnimations) {
   EXPECT_TRUE(probe_picture(test::webp_of(flat(8, 8, 0, 0, 0), {{"ICCP", "none"}}), "x").profile);
 }
 
+TEST(IoPicture, PngHeadersTellWhatReadingChanges) {
+  const std::string plain = encode_png(flat(8, 8, 0, 0, 0));
+  const auto facts = [&](const std::string& type) {
+    std::string bytes = plain;
+    bytes.insert(33, std::string(4, '\0') + type + std::string(4, '\0'));
+    return probe_picture(bytes, "x");
+  };
+  const PictureFacts none = probe_picture(plain, "x");
+  EXPECT_FALSE(none.alpha || none.deep || none.profile || none.animated);
+  EXPECT_TRUE(facts("tRNS").alpha);
+  EXPECT_TRUE(facts("iCCP").profile);
+  EXPECT_TRUE(facts("acTL").animated);
+  std::string deep = plain;
+  deep[24] = 16;
+  EXPECT_TRUE(probe_picture(deep, "x").deep);
+  EXPECT_TRUE(probe_picture(encode_png(flat(8, 8, 0, 0, 0, 7)), "x").alpha);
+}
+
 TEST(IoPicture, RefusesDamageByName) {
   const Image8 image = marked(160, 96);
   const auto refused = [](const std::string& bytes, const std::string& word) {

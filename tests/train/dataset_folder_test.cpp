@@ -7,6 +7,7 @@
 
 #include "model/io/file.h"
 #include "model/io/png.h"
+#include "model/text/characters.h"
 #include "tests/harness/expect_error.h"
 #include "tests/harness/pictures.h"
 #include "tests/harness/temp_folder.h"
@@ -196,6 +197,14 @@ TEST_F(OwnFolder, TokenizersAreMadeFromAnyCaptions) {
               io::read_file(out.file("tokenizer_2/spiece.model")));
   }
   const test::TempFolder out;
+  std::vector<TrainingText> many;  // more characters than pieces
+  for (uint32_t c = 0x4E00; c < 0x4E00 + 3000; c += 10) {
+    std::string text;
+    for (uint32_t i = 0; i < 10; ++i) text += to_utf8(std::u32string(1, c + i));
+    many.push_back({text, 1});
+  }
+  write_tokenizers(out.path(), many, {});
+  EXPECT_LE(load_t5_tokenizer(out.file("tokenizer_2"))->vocab_size(), 2048);
   for (const char* text : {"!!!", "", " \u00A0\t", "\u2581"}) {
     expect_error(ErrorCode::invalid_argument, {"no letters"}, [&] {
       write_tokenizers(out.path(), {{text, 1}, {"...", 1}}, {});

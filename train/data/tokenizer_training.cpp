@@ -134,6 +134,29 @@ bool has_letters(const TrainingText& text) {
          });
 }
 
+/// The texts with spaces in place of rare characters, where there are too many for a vocabulary, as of
+/// thousands of Chinese ones: the most frequent take half of it. SentencePiece refuses texts that it has no
+/// room for.
+std::vector<TrainingText> without_rare_characters(std::vector<TrainingText> texts, int vocab_size) {
+  constexpr size_t kReserve = 64;  // special pieces, and some words
+  std::map<char32_t, int64_t> counts;
+  for (const TrainingText& text : texts) {
+    for (const char32_t c : to_characters(text.text)) counts[c] += text.weight;
+  }
+  const size_t room = vocab_size > 0 ? static_cast<size_t>(vocab_size) : 0;
+  if (counts.size() + kReserve <= room || counts.size() <= room / 2) return texts;
+  std::vector<std::pair<int64_t, char32_t>> falling;
+  for (const auto& [c, count] : counts) falling.emplace_back(-count, c);
+  std::sort(falling.begin(), falling.end());
+  for (size_t i = room / 2; i < falling.size(); ++i) counts.erase(falling[i].second);
+  for (TrainingText& text : texts) {
+    std::u32string characters = to_characters(text.text);
+    for (char32_t& c : characters) c = counts.count(c) ? c : U' ';
+    text.text = to_utf8(characters);
+  }
+  return texts;
+}
+
 /// Normalisation rules in SentencePiece's form: hexadecimal source, tab, hexadecimal replacement.
 std::string normalization_rules() {
   std::string rules;
@@ -248,7 +271,8 @@ void write_clip_tokenizer(const fs::path& folder, const ClipVocabulary& vocabula
 }
 
 std::string train_t5_unigram(const std::vector<TrainingText>& texts, int vocab_size) {
-  if (std::none_of(texts.begin(), texts.end(), has_letters)) {
+  const std::vector<TrainingText> common = without_rare_characters(texts, vocab_size);
+  if (std::none_of(common.begin(), common.end(), has_letters)) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("{} captions have no letters or digits to make a tokenizer from", texts.size()));
   }
@@ -267,7 +291,7 @@ std::string train_t5_unigram(const std::vector<TrainingText>& texts, int vocab_s
       {"unk_id", "2"},
       {"bos_id", "-1"},
       {"minloglevel", "2"}};
-  const std::vector<TrainingText> corpus = with_plurals(texts);
+  const std::vector<TrainingText> corpus = with_plurals(common);
   TextIterator iterator(corpus);
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &iterator, &model);
