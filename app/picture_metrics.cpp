@@ -143,13 +143,4 @@ RgbImage difference_picture(const RgbImage& a, const RgbImage& b, int gain) {
   return out;
 }
 
-io::Image8 to_image8(const RgbImage& image) {
-  io::Image8 out{static_cast<int>(image.width), static_cast<int>(image.height), {}};
-  out.rgba.reserve(image.rgb.size() / 3 * 4);
-  for (size_t i = 0; i < image.rgb.size(); i += 3) {
-    out.rgba.insert(out.rgba.end(), {image.rgb[i], image.rgb[i + 1], image.rgb[i + 2], 255});
-  }
-  return out;
-}
-
 }  // namespace vkflux

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <span>
 
-#include "model/io/png.h"
 #include "model/pipeline.h"
 
 namespace vkflux {
@@ -29,7 +28,5 @@ VectorMetrics compare_vectors(std::span<const float> a, std::span<const float> b
 
 /// min(255, gain * |a - b|) per channel.
 RgbImage difference_picture(const RgbImage& a, const RgbImage& b, int gain);
-
-io::Image8 to_image8(const RgbImage& image);
 
 }  // namespace vkflux

@@ -17,6 +17,7 @@
 #include "model/latent_codec.h"
 #include "model/module.h"
 #include "model/sampler/request.h"
+#include "model/text/cut.h"
 
 namespace vkflux {
 
@@ -40,6 +41,8 @@ class Model {
   virtual std::shared_ptr<LatentCodec> codec() = 0;
   /// Runs the text encoders: one picture for each prompt.
   virtual Condition encode(const std::vector<std::string>& prompts) = 0;
+  /// What encode() would not read of these prompts; reads no weights. Empty for a model without tokenizers.
+  virtual std::vector<TextCut> cuts(const std::vector<std::string>&) const { return {}; }
 };
 
 /// Sizes of a model that is made to be trained.
@@ -64,6 +67,8 @@ class TrainableModel {
   virtual std::vector<Part> parts() = 0;
   /// Differentiable with respect to the parts.
   virtual Condition encode(const std::vector<std::string>& captions) = 0;
+  /// What encode() would not read of these captions.
+  virtual std::vector<TextCut> cuts(const std::vector<std::string>&) const { return {}; }
   /// Sizes, as a checkpoint must repeat them.
   virtual std::string fingerprint() const = 0;
   /// Takes the weights of a model folder of the same sizes.

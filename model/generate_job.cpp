@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "model/io/rgba_image.h"
 #include "model/sampler/euler.h"
 #include "vk/error.h"
 
@@ -29,19 +30,27 @@ class Stopwatch {
   double start_ = seconds();
 };
 
-/// [1, 3, height, width] in [-1, 1]
-Tensor upload_image(Device& device, const RgbImage& image, int64_t width, int64_t height) {
-  if (image.width < 1 || image.height < 1 || image.width > kMaxSide || image.height > kMaxSide ||
-      image.rgb.size() != static_cast<size_t>(image.width * image.height * 3)) {
-    throw Error(ErrorCode::invalid_argument, fmt::format("an init image of {} x {} with {} bytes",
-                                                         image.width, image.height, image.rgb.size()));
+void check_init(const RgbImage& image) {
+  if (image.width >= 1 && image.height >= 1 && image.width <= kMaxSide && image.height <= kMaxSide &&
+      image.rgb.size() == static_cast<size_t>(image.width * image.height * 3)) {
+    return;
   }
-  std::vector<float> host(image.rgb.size());
-  std::transform(image.rgb.begin(), image.rgb.end(), host.begin(),
-                 [](uint8_t v) { return static_cast<float>(v) / 127.5f - 1; });
-  Tensor x = Tensor::from(device, std::span<const float>(host), {1, image.height, image.width, 3});
-  if (image.width != width || image.height != height) x = op::resize_bilinear(x, height, width);
-  return op::nhwc_to_nchw(x);
+  throw Error(ErrorCode::invalid_argument, fmt::format("an init image of {} x {} with {} bytes", image.width,
+                                                       image.height, image.rgb.size()));
+}
+
+/// [1, 3, height, width] in [-1, 1]; of another shape or size the middle, resampled.
+Tensor upload_image(Device& device, const RgbImage& image, int64_t width, int64_t height) {
+  const auto plane = static_cast<size_t>(width * height);
+  std::vector<float> host(3 * plane);
+  if (image.width == width && image.height == height) {
+    for (size_t i = 0; i < host.size(); ++i)
+      host[i % 3 * plane + i / 3] = static_cast<float>(image.rgb[i]) / 127.5f - 1;
+  } else {
+    const RgbaImage small = fitted(to_image8(image), static_cast<int>(width), static_cast<int>(height));
+    composite_planar(small, {1, 1, 1}, host);
+  }
+  return Tensor::from(device, std::span<const float>(host), {1, 3, height, width});
 }
 
 /// x[B, 3, H, W] in [-1, 1], clamped and rounded.
@@ -67,6 +76,26 @@ std::vector<RgbImage> to_rgb8(const Tensor& x) {
 }
 
 }  // namespace
+
+io::Image8 to_image8(const RgbImage& image) {
+  io::Image8 out{static_cast<int>(image.width), static_cast<int>(image.height), {}};
+  out.rgba.reserve(image.rgb.size() / 3 * 4);
+  for (size_t i = 0; i < image.rgb.size(); i += 3) {
+    out.rgba.insert(out.rgba.end(), {image.rgb[i], image.rgb[i + 1], image.rgb[i + 2], 255});
+  }
+  return out;
+}
+
+RgbImage on_white(const io::Image8& image) {
+  RgbImage out{image.width, image.height, {}};
+  out.rgb.reserve(image.rgba.size() / 4 * 3);
+  for (size_t i = 0; i < image.rgba.size(); i += 4) {
+    const int alpha = image.rgba[i + 3];
+    for (size_t c = 0; c < 3; ++c)
+      out.rgb.push_back(static_cast<uint8_t>((image.rgba[i + c] * alpha + 255 * (255 - alpha) + 127) / 255));
+  }
+  return out;
+}
 
 const char* name(JobPhase phase) {
   switch (phase) {
@@ -105,7 +134,17 @@ GenerateJob::GenerateJob(Device& device, Model& model, GenerateRequest request)
     result_.notes.emplace_back("the negative prompt needs cfg other than 1: it was ignored");
   }
   result_.steps = static_cast<int64_t>(o.levels.size()) - 1;
-  if (request_.init) setup_.options.start = image_to_image_start(result_.steps, request_.strength);
+  if (request_.init) {
+    const RgbImage& init = *request_.init;
+    check_init(init);
+    setup_.options.start = image_to_image_start(result_.steps, request_.strength);
+    if (init.width * o.height != init.height * o.width) {
+      result_.notes.push_back(
+          fmt::format("the init image of {}x{} isn't squeezed: its middle in the shape of "
+                      "{}x{} is used",
+                      init.width, init.height, o.width, o.height));
+    }
+  }
   setup_.options.replay = request_.replay;
   if (request_.tap) setup_.options.taps = {request_.tap};
   progress_.steps = result_.steps;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "model/family.h"
+#include "model/io/image8.h"
 #include "model/routing/router.h"
 #include "model/sampler/noise.h"
 #include "vk/stream.h"
@@ -22,6 +23,9 @@ struct RgbImage {
   int64_t width = 0, height = 0;
   std::vector<uint8_t> rgb;
 };
+io::Image8 to_image8(const RgbImage& image);
+/// Transparent parts as on white paper, as data sets show them to models too.
+RgbImage on_white(const io::Image8& image);
 
 struct GenerateRequest : SamplingRequest {
   std::vector<std::string> prompts;  // one picture each
@@ -29,7 +33,7 @@ struct GenerateRequest : SamplingRequest {
   int64_t batch = 1;                 // pictures of a prompt, when there is one prompt
   uint64_t seed = 0;                 // of the first picture; the next has seed + 1
   NoiseMode noise = NoiseMode::counter;
-  std::optional<RgbImage> init;  // image to image: resized to the target size
+  std::optional<RgbImage> init;  // image to image: its middle in the target's shape, resampled to its size
   double strength = 0.6;         // of image to image
   /// Decides which layers use their students (see Pipeline::install_students), step by step; the decisions
   /// about all steps that run are made before the first of them. Null: full attention.

@@ -40,6 +40,9 @@ class Pipeline final : public Model {
   std::shared_ptr<LatentCodec> codec() override { return model_->codec(); }
   /// Loads the text encoders, runs them, lets them go unless parts are kept. -> [prompts, ...]
   Condition encode(const std::vector<std::string>& prompts) override { return model_->encode(prompts); }
+  std::vector<TextCut> cuts(const std::vector<std::string>& prompts) const override {
+    return model_->cuts(prompts);
+  }
 
  private:
   Device& device_;

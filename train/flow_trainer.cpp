@@ -26,6 +26,7 @@ int64_t side(int64_t tokens) {
 
 LatentCache::LatentCache(Device& device, const LatentCodec& codec, const LatentGeometry& geometry,
                          const Dataset& data, const std::vector<size_t>& items, int size, bool colors) {
+  data.check_pictures(items);  // a damaged one is met before the work
   std::vector<std::pair<size_t, int>> keys;
   for (size_t i : items) {
     keys.emplace_back(i, -1);

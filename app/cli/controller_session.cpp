@@ -6,6 +6,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "app/cli/data.h"
 #include "app/sweep/prompt_list.h"
 #include "app/weights.h"
 #include "autograd/ops.h"
@@ -101,6 +102,7 @@ ControllerSession::ControllerSession(const cli::Common& common, const Controller
     : quality(quality_of(args)), prompts(all_prompts({}, args.prompts)), args(args) {
   device = cli::open_device(common);
   pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
+  cli::say_cuts("prompts", texts, pipeline->cuts(texts));
   const SamplingTaskOptions settings = task_options(args);
   const SamplingSetup setup = sampling_setup(pipeline->info(), settings.sampling);
   const Condition conditions = encode(*pipeline, prompts);

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "app/cli/cli.h"
+#include "app/cli/data.h"
 #include "app/cli/profile.h"
 #include "app/distill_report.h"
 #include "app/sweep/prompt_list.h"
@@ -171,18 +172,27 @@ struct Evaluation {
   ByLayer<double> trained, held_out;
 };
 
-Evaluation evaluate(const Options& o, Pipeline& pipeline, const Distiller& distiller,
-                    const SamplingPlan& plan) {
-  Evaluation e;
-  if (o.holdout.empty()) return e;
-  SamplingPlan held_out = plan;
-  held_out.prompts = all_prompts({}, o.holdout);
-  held_out.seed = plan.seed + kHeldOutSeeds;
-  for (const std::string& p : held_out.prompts) {
+/// The prompts of the evaluation, read before the training that they judge.
+std::vector<std::string> held_out_prompts(const Options& o, const Pipeline& pipeline,
+                                          const SamplingPlan& plan) {
+  if (o.holdout.empty()) return {};
+  std::vector<std::string> prompts = all_prompts({}, o.holdout);
+  say_cuts("held-out prompts", prompts, pipeline.cuts(prompts));
+  for (const std::string& p : prompts) {
     if (std::find(plan.prompts.begin(), plan.prompts.end(), p) != plan.prompts.end()) {
       spdlog::warn("the held-out prompt \"{}\" is also distilled on", p);
     }
   }
+  return prompts;
+}
+
+Evaluation evaluate(const Options& o, Pipeline& pipeline, const Distiller& distiller,
+                    const SamplingPlan& plan, const std::vector<std::string>& prompts) {
+  Evaluation e;
+  if (prompts.empty()) return e;
+  SamplingPlan held_out = plan;
+  held_out.prompts = prompts;
+  held_out.seed = plan.seed + kHeldOutSeeds;
   RunSequence seen(pipeline, plan), unseen(pipeline, held_out);
   e.trained = student_distances(seen, distiller.students(), o.holdout_runs);
   e.held_out = student_distances(unseen, distiller.students(), o.holdout_runs);
@@ -262,6 +272,8 @@ int run(const Common& common, Options o) {
   if (o.memory_budget_mb > 0) device->pool().set_budget(static_cast<uint64_t>(o.memory_budget_mb) << 20);
   const auto pipeline = Pipeline::load(*device, o.model, model_options(o.weights));
   const SamplingPlan plan = sampling_plan(o);
+  say_cuts("prompts", plan.prompts, pipeline->cuts(plan.prompts));
+  const std::vector<std::string> held_out = held_out_prompts(o, *pipeline, plan);
   RunSequence runs(*pipeline, plan);
   const BackboneLayout& layout = pipeline->info().layout;
   prepare(o, pipeline->info(), runs, *device);
@@ -271,7 +283,7 @@ int run(const Common& common, Options o) {
   Messages messages(folder.file("log.txt"), o.quiet);
   distiller.on_message([&](const std::string& line) { messages(line); });
   if (const std::optional<int> code = distil(o, folder, distiller, runs)) return *code;
-  const Evaluation e = evaluate(o, *pipeline, distiller, plan);
+  const Evaluation e = evaluate(o, *pipeline, distiller, plan, held_out);
   const io::Json summary = summary_of(o, distiller, e);
   Students students = distiller.described();
   if (!e.held_out.empty()) {

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "app/cli/cli.h"
+#include "app/cli/data.h"
 #include "model/io/decimal.h"
 #include "model/pipeline.h"
 #include "model/vae/load.h"
@@ -14,8 +16,8 @@ namespace vkflux::cli {
 namespace {
 
 struct Options {
-  std::string model, vae, data, split = "s493", candidates = "s775", vae_split = "autoencoder",
-                                unseen = "unseen";
+  std::string model, vae, data, split, candidates, vae_split;
+  std::optional<std::string> unseen;
   int64_t names = 0;  // 0: all
   int size = 64, steps = 0;
   float cfg = -1;
@@ -51,6 +53,9 @@ nlohmann::ordered_json recall(Device& device, const Dataset& data, const Options
   const ModelInfo& info = pipeline->info();
   const LatentCache cache(device, *pipeline->codec(), info.layout.geometry, data, cached, o.size, false);
   const auto backbone = pipeline->backbone();
+  std::vector<std::string> prompts;
+  for (const size_t i : names) prompts.push_back(data.items()[i].name());
+  say_cuts("names", prompts, pipeline->cuts(prompts));
   SamplingRequest request;
   request.width = request.height = o.size;
   request.steps = o.steps;
@@ -58,10 +63,10 @@ nlohmann::ordered_json recall(Device& device, const Dataset& data, const Options
   const SamplingOptions used = sampling_setup(info, request).options;
   Progress progress("recall", static_cast<int64_t>(names.size()));
   int64_t done = 0;
-  const auto sample = [&](const std::vector<std::string>& prompts, uint64_t seed) {
-    done += static_cast<int64_t>(prompts.size());
-    Tensor x = sample_latents(*backbone, info, pipeline->encode(prompts),
-                              pipeline->encode(std::vector<std::string>(prompts.size())), request, seed);
+  const auto sample = [&](const std::vector<std::string>& asked, uint64_t seed) {
+    done += static_cast<int64_t>(asked.size());
+    Tensor x = sample_latents(*backbone, info, pipeline->encode(asked),
+                              pipeline->encode(std::vector<std::string>(asked.size())), request, seed);
     progress.update(done);
     return x;
   };
@@ -75,16 +80,30 @@ nlohmann::ordered_json recall(Device& device, const Dataset& data, const Options
           {"wrong", r.wrong}};
 }
 
-int run(const Common& common, const Options& o) {
-  const auto device = open_device(common);
-  const Dataset data = Dataset::open(o.data);
+/// Splits that weren't asked for: those of the emoji set, or of a folder without splits.
+void choose_splits(Options& o, const Dataset& data) {
+  const auto choose = [&](std::string& split, const std::vector<std::string>& names) {
+    if (split.empty()) split = data.first_split(names);
+  };
+  choose(o.split, {"s493", "train"});
+  choose(o.candidates, {"s775"});
+  choose(o.vae_split, {"autoencoder", "train"});
+  if (o.unseen) return;
+  o.unseen = data.first_split({"unseen", "test"});
+  if (*o.unseen == "all") o.unseen = "";  // every picture was seen
+}
+
+int run(const Common& common, Options o) {
   if (o.model.empty() == o.vae.empty())
     throw Error(ErrorCode::invalid_argument, "give either --model or --vae");
+  const auto device = open_device(common);
+  const Dataset data = open_dataset(o.data);
+  choose_splits(o, data);
   nlohmann::ordered_json j;
   const AutoencoderKL vae = load_autoencoder(*device, o.model.empty() ? o.vae : o.model + "/vae");
   j["autoencoder"] = {{"seen", psnr(*device, vae, data, spread(data.split(o.vae_split), o.names), o.size)}};
-  if (!o.unseen.empty())
-    j["autoencoder"]["unseen"] = psnr(*device, vae, data, spread(data.split(o.unseen), o.names), o.size);
+  if (!o.unseen->empty())
+    j["autoencoder"]["unseen"] = psnr(*device, vae, data, spread(data.split(*o.unseen), o.names), o.size);
   if (!o.model.empty()) j["recall"] = recall(*device, data, o);
   if (common.json) {
     print_out("{}\n", j.dump(1));
@@ -117,12 +136,14 @@ void add_eval(CLI::App& app) {
   c->add_option("--model", o->model, "checkpoint folder with model_index.json");
   c->add_option("--vae", o->vae, "an autoencoder's folder, to measure that alone");
   c->add_option("--data", o->data, "data set folder")->required();
-  c->add_option("--split", o->split, "the names to draw")->capture_default_str();
-  c->add_option("--candidates", o->candidates, "the pictures to choose the nearest from")
-      ->capture_default_str();
-  c->add_option("--vae-split", o->vae_split, "pictures the autoencoder was trained on")
-      ->capture_default_str();
-  c->add_option("--unseen", o->unseen, "pictures it never saw (empty: none)")->capture_default_str();
+  c->add_option("--split", o->split, "the names to draw; default: s493 of the emoji, else train, else all");
+  c->add_option("--candidates", o->candidates,
+                "the pictures to choose the nearest from; default: s775 of the emoji, else all");
+  c->add_option(
+      "--vae-split", o->vae_split,
+      "pictures the autoencoder was trained on; default: autoencoder of the emoji, else train, else all");
+  c->add_option("--unseen", o->unseen,
+                "pictures it never saw (empty: none); default: unseen of the emoji, else test, else none");
   c->add_option("--names", o->names, "this many, evenly spread; 0 = all")->capture_default_str();
   c->add_option("--size", o->size, "pixels a side")->capture_default_str();
   c->add_option("--steps", o->steps, "denoising steps; default: the model's");

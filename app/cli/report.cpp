@@ -10,6 +10,7 @@
 #include "app/sweep/number_list.h"
 #include "app/weights.h"
 #include "model/io/file.h"
+#include "model/io/png.h"
 
 namespace vkflux::cli {
 namespace {
@@ -122,7 +123,7 @@ Frontier describe(const SampleSession& session, const Options& o, const Drawn& f
 }
 
 Frontier measure(SampleSession& session, const Options& o) {
-  std::vector<std::string> prompts = all_prompts(o.sample.prompts, o.sample.prompts_file);
+  std::vector<std::string> prompts = prompts_to_draw(session, o.sample);
   if (prompts.size() > o.pictures) prompts.resize(o.pictures);
   const int64_t steps = o.sample.steps ? o.sample.steps : session.pipeline->info().defaults.steps;
   const std::vector<Setting> all = settings(o, steps);

@@ -64,7 +64,7 @@ void print_comparison(const Json& c) {
 int run_batch(SampleSession& session, const Common& common, const SampleArgs& args) {
   Shot shot;
   shot.request = base_request(args);
-  shot.request.prompts = all_prompts(args.prompts, args.prompts_file);
+  shot.request.prompts = prompts_to_draw(session, args);
   shot.request.time_steps = args.compare;
   const bool routed = session.routing != nullptr;
   if (routed) {
@@ -131,7 +131,10 @@ void add_picture_options(CLI::App& c, SampleArgs& o) {
   c.add_option("--noise", o.noise,
                "generator of the starting noise: counter, mersenne (PyTorch's CPU) or philox")
       ->capture_default_str();
-  c.add_option("--init", o.init, "a PNG to start from (image to image)");
+  c.add_option(
+      "--init", o.init,
+      "a picture to start from (image to image): PNG, JPEG or WebP; transparent parts are white, and of "
+      "another shape the middle is used");
   c.add_option("--strength", o.strength, "of image to image: 1 forgets the picture")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));

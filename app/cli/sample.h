@@ -68,6 +68,8 @@ struct SampleSession {
   int64_t layers() const { return static_cast<int64_t>(pipeline->info().layout.replaceable().size()); }
 };
 
+/// The texts of --prompt and --prompts; says which of them the model can't read to their ends.
+std::vector<std::string> prompts_to_draw(const SampleSession& session, const SampleArgs& args);
 /// The request that the flags describe, without prompts.
 GenerateRequest base_request(const SampleArgs& args);
 /// Draws the pictures of a shot; with `routed` by the session's router. Shows progress as `what` and stops

@@ -4,21 +4,12 @@
 
 #include <tuple>
 
+#include "app/cli/data.h"
 #include "app/cli/sample.h"
 #include "app/weights.h"
-#include "model/io/png.h"
 
 namespace vkflux::cli {
 namespace {
-
-RgbImage read_init(const std::string& path) {
-  const io::Image8 p = io::read_png(path);
-  RgbImage out{p.width, p.height, {}};
-  for (size_t i = 0; i < p.rgba.size(); i += 4)
-    out.rgb.insert(out.rgb.end(), p.rgba.begin() + static_cast<ptrdiff_t>(i),
-                   p.rgba.begin() + static_cast<ptrdiff_t>(i) + 3);
-  return out;
-}
 
 // Once for a setting, before its first step.
 void say_plan(SampleSession& session, const Shot& shot, const GenerateJob& job) {
@@ -70,6 +61,14 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
 }
 
+std::vector<std::string> prompts_to_draw(const SampleSession& session, const SampleArgs& args) {
+  std::vector<std::string> prompts = all_prompts(args.prompts, args.prompts_file);
+  std::vector<std::string> read = prompts;
+  if (!args.negative.empty()) read.push_back(args.negative);
+  say_cuts("prompts", read, session.pipeline->cuts(read));
+  return prompts;
+}
+
 GenerateRequest base_request(const SampleArgs& args) {
   GenerateRequest request;
   request.negative = args.negative;
@@ -82,7 +81,7 @@ GenerateRequest base_request(const SampleArgs& args) {
   request.replay = !args.no_replay;
   request.noise = parse_noise_mode(args.noise);
   if (!args.init.empty()) {
-    request.init = read_init(args.init);
+    request.init = read_init_picture(args.init);
     request.strength = args.strength;
   }
   return request;
@@ -94,6 +93,7 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
   if (routed) request.router = session.routing->router(shot.quality_speed, shot.temperature);
   request.tap = tap;
   const auto job = session.pipeline->generate(request);
+  for (const std::string& note : job->result().notes) say_once(note);
   std::unique_ptr<Progress> progress;
   while (job->step()) {
     const JobProgress& p = job->progress();
@@ -104,7 +104,6 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
   }
   progress.reset();
   GenerateResult result = job->result();
-  for (const std::string& note : result.notes) spdlog::warn("{}", note);
   const std::vector<float> latents = result.latents.to_host();
   const std::vector<RgbImage> images = std::move(result.images);
   result.images.clear();

@@ -39,7 +39,7 @@ bool needs_routing(const std::string& name) {
 
 Plan make_plan(const SampleSession& session, const SampleArgs& args) {
   Plan plan;
-  const std::vector<std::string> prompts = all_prompts(args.prompts, args.prompts_file);
+  const std::vector<std::string> prompts = prompts_to_draw(session, args);
   const std::vector<uint64_t> seeds =
       args.seeds.empty() ? std::vector<uint64_t>{args.seed} : parse_seeds(args.seeds);
   plan.many_prompts = prompts.size() > 1;

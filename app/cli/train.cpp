@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "app/cli/cli.h"
+#include "app/cli/data.h"
 #include "app/cli/profile.h"
 #include "model/family.h"
 #include "model/io/file.h"
@@ -13,6 +14,7 @@
 #include "model/vae/codec.h"
 #include "model/vae/load.h"
 #include "train/autoencoder_trainer.h"
+#include "train/data/tokenizer_training.h"
 #include "train/flow_trainer.h"
 #include "train/picture_grid.h"
 
@@ -20,6 +22,9 @@ namespace vkflux::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+// What is trained on unless --split says it: the emoji set's choice, or that of a folder without splits.
+const std::vector<std::string> kAutoencoderSplits{"autoencoder", "train"}, kFlowSplits{"s493", "train"};
 
 struct RunOptions {
   std::string data, out;
@@ -32,7 +37,8 @@ struct RunOptions {
 void add_train_options(CLI::App* c, RunOptions& run, TrainOptions& t) {
   run.command = c;
   add_profile_options(*c, run.profile);
-  c->add_option("--data", run.data, "data set folder: pictures NAME.png with captions NAME.txt")->required();
+  c->add_option("--data", run.data, "data set folder: pictures (PNG, JPEG, WebP) with captions NAME.txt")
+      ->required();
   c->add_option("--out", run.out, "run folder: checkpoint, metrics, samples and the exported model")
       ->required();
   c->add_flag("--fresh", run.fresh, "start over: what an earlier run wrote to the folder is removed first");
@@ -124,19 +130,35 @@ AutoencoderKL autoencoder_to_train(Device& device, const AutoencoderRun& r) {
   return AutoencoderKL(config);
 }
 
-int train_autoencoder(const Common& common, const AutoencoderRun& r) {
+/// The pictures of a split, by default of the first of `names` that the data set has; says which.
+std::vector<size_t> members_of(const Dataset& data, std::string& split,
+                               const std::vector<std::string>& names) {
+  if (split.empty()) split = data.first_split(names);
+  std::vector<size_t> members = data.split(split);
+  spdlog::info("{}: training on the {} pictures of split \"{}\"", data.folder().string(), members.size(),
+               split);
+  return members;
+}
+
+/// At most 24 of them, evenly spread, for a grid of samples.
+std::vector<size_t> shown(const std::vector<size_t>& members) {
+  const size_t n = std::min<size_t>(members.size(), 24);
+  std::vector<size_t> out;
+  for (size_t i = 0; i < n; ++i) out.push_back(members[i * members.size() / n]);
+  return out;
+}
+
+int train_autoencoder(const Common& common, AutoencoderRun r) {
   const RunLock lock({r.run.out});
   const auto device = open_device(common);
   const ProfileSession profile(*device, r.run.profile);
-  const Dataset data = Dataset::open(r.run.data);
+  const Dataset data = open_dataset(r.run.data);
+  const std::vector<size_t> members = members_of(data, r.options.split, kAutoencoderSplits);
   AutoencoderKL model = autoencoder_to_train(*device, r);
   AutoencoderTrainer trainer(*device, model, data, r.options);
   if (!r.from.empty()) trainer.inputs().set_files("from", {r.from});
-  const std::vector<size_t> members = data.split(r.options.split);
   const auto sample = [&](const std::string& path) {
-    std::vector<size_t> shown;
-    for (size_t i = 0; i < 24; ++i) shown.push_back(members[i * members.size() / 24]);
-    const Tensor x = pictures(*device, data, shown, r.options.size);
+    const Tensor x = pictures(*device, data, shown(members), r.options.size);
     io::write_png(path, picture_grid({x, model.decode(model.encode(x).mean)}, 12));
   };
   const auto finish = [&] {
@@ -160,6 +182,7 @@ void add_autoencoder(CLI::App& train) {
   auto common = std::make_shared<Common>();
   auto r = std::make_shared<AutoencoderRun>();
   TrainOptions& t = r->options.train;
+  r->options.split.clear();
   t.steps = 3800;
   t.batch = 8;
   t.lr = 2e-3f;
@@ -172,8 +195,9 @@ void add_autoencoder(CLI::App& train) {
                   });
   add_train_options(c, r->run, t);
   c->add_option("--size", r->options.size, "pixels a side")->capture_default_str();
-  c->add_option("--split", r->options.split, "part of the data set (\"all\" = everything)")
-      ->capture_default_str();
+  c->add_option(
+      "--split", r->options.split,
+      "part of the data set, \"all\" = everything; default: autoencoder of the emoji, else train, else all");
   c->add_option("--widths", r->widths, "channels of each level, full resolution first")
       ->capture_default_str();
   c->add_option("--latent-channels", r->latent_channels, "channels of the latent")->capture_default_str();
@@ -200,7 +224,7 @@ void add_autoencoder(CLI::App& train) {
 struct FlowRun {
   RunOptions run;
   FlowTrainOptions options;
-  std::string family = "flux1", vae, from;
+  std::string family = "flux1", vae, from, tokenizers;
   ModelSizes sizes;
   int sample_steps = 8;
   float sample_cfg = 2;
@@ -220,16 +244,45 @@ const std::vector<std::string> kModelFiles{
     "model/tokenizer*/tokenizer_config.json",
 };
 
+/// The folder of the tokenizers: the one asked for, the data set's, those of the model to start from, or the
+/// run's own, made from the captions.
+std::string tokenizers_for(const FlowRun& r, const Dataset& data) {
+  if (!r.tokenizers.empty()) return r.tokenizers;
+  for (const std::string& folder : {r.run.data, r.from}) {
+    if (!folder.empty() && has_tokenizers(folder)) return folder;
+  }
+  const std::string own = (fs::path(r.run.out) / "tokenizers").string();
+  if (r.run.fresh || !has_tokenizers(own)) {
+    TokenizerSizes sizes;
+    sizes.clip_length = sizes.t5_length = r.sizes.tokens;
+    write_tokenizers(own, tokenizer_texts(data), sizes);
+    spdlog::info("{} has no tokenizers: made from its captions in {}", r.run.data, own);
+  }
+  return own;
+}
+
+/// Every caption once through the tokenizers, before the work.
+void check_captions(const TrainableModel& model, const Dataset& data, const std::vector<size_t>& members,
+                    const CaptionMix& mix) {
+  std::vector<std::string> captions;
+  for (const size_t i : members) {
+    for (std::string& text : possible_captions(data.items()[i], mix)) captions.push_back(std::move(text));
+  }
+  say_cuts("captions", captions, model.cuts(captions));
+}
+
 int train_flow(const Common& common, FlowRun r) {
   const RunLock lock({r.run.out});
   const auto device = open_device(common);
   const ProfileSession profile(*device, r.run.profile);
-  const Dataset data = Dataset::open(r.run.data);
+  const Dataset data = open_dataset(r.run.data);
   const auto vae = std::make_shared<AutoencoderKL>(load_autoencoder(*device, r.vae));
   const AutoencoderCodec codec(vae);
   r.sizes.latent_channels = vae->config().latent_channels;
-  r.sizes.tokenizers = r.run.data;
+  const std::vector<size_t> members = members_of(data, r.options.split, kFlowSplits);
+  r.sizes.tokenizers = tokenizers_for(r, data);
   const auto model = family(r.family).create(r.sizes);
+  check_captions(*model, data, members, r.options.captions);
   if (!r.from.empty()) model->load(*device, r.from);
   FlowTrainer trainer(*device, *model, codec, data, r.options);
   trainer.inputs().set("family", r.family);
@@ -237,14 +290,13 @@ int train_flow(const Common& common, FlowRun r) {
   trainer.inputs().set_files("vae", {r.vae});
   trainer.inputs().set_files("tokenizers",
                              {r.sizes.tokenizers + "/tokenizer", r.sizes.tokenizers + "/tokenizer_2"});
-  const std::vector<size_t> members = data.split(r.options.split);
   ModelInfo info{model->backbone().layout(), vae->config().factor(), Schedule::flux1_schnell(), {}};
   info.defaults.steps = r.sample_steps;
   info.defaults.cfg = r.sample_cfg;
   info.defaults.width = info.defaults.height = r.options.size;
   const auto sample = [&](const std::string& path) {
     std::vector<std::string> prompts;
-    for (size_t i = 0; i < 24; ++i) prompts.push_back(data.items()[members[i * members.size() / 24]].name());
+    for (const size_t i : shown(members)) prompts.push_back(data.items()[i].name());
     const Tensor tokens =
         sample_latents(model->backbone(), info, model->encode(prompts),
                        model->encode(std::vector<std::string>(prompts.size())), {}, r.options.train.seed);
@@ -259,6 +311,7 @@ void add_flow(CLI::App& train) {
   auto common = std::make_shared<Common>();
   auto r = std::make_shared<FlowRun>();
   TrainOptions& t = r->options.train;
+  r->options.split.clear();
   t.steps = 3000;
   t.batch = 64;
   t.lr = 1.5e-3f;
@@ -275,9 +328,14 @@ void add_flow(CLI::App& train) {
       ->capture_default_str();
   c->add_option("--vae", r->vae, "folder of the trained autoencoder (config.json and weights)")->required();
   c->add_option("--from", r->from, "start from this model folder (of the same sizes)");
+  c->add_option(
+      "--tokenizers", r->tokenizers,
+      "folder with the folders tokenizer and tokenizer_2; default: the data set's, else those of --from, "
+      "else made from the captions (vkflux dataset tokenizers makes them too)");
   c->add_option("--size", r->options.size, "pixels a side")->capture_default_str();
-  c->add_option("--split", r->options.split, "part of the data set (\"all\" = everything)")
-      ->capture_default_str();
+  c->add_option(
+      "--split", r->options.split,
+      "part of the data set, \"all\" = everything; default: s493 of the emoji, else train, else all");
   c->add_option("--keywords", r->options.captions.variants, "share of captions that are another wording")
       ->capture_default_str();
   c->add_option("--tints", r->options.captions.colored, "share of recoloured pictures (\"blue dog face\")")

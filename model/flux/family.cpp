@@ -44,6 +44,12 @@ class TrainableFlux1 final : public TrainableModel {
     const Tensor txt = t5_.forward(t5);
     return {{"txt", txt}, {"y", clip_.forward(clip).pooled}};
   }
+  std::vector<TextCut> cuts(const std::vector<std::string>& captions) const override {
+    std::vector<TextCut> out;
+    find_cuts("CLIP", *clip_tokenizer_, tokens_, captions, out);
+    find_cuts("T5", *t5_tokenizer_, tokens_, captions, out);
+    return out;
+  }
   std::string fingerprint() const override {
     const Flux1Config& c = transformer_.config();
     return fmt::format("hidden {} heads {} depth {} {} tokens {} {}", c.hidden, c.heads, c.depth,

@@ -70,14 +70,23 @@ class Flux1Model final : public Model {
   Condition encode(const std::vector<std::string>& prompts) override {
     TokenIds clip_ids, t5_ids;
     for (const std::string& prompt : prompts) {
-      clip_ids.push_back(clip_tokenizer_->encode(prompt, static_cast<int>(clip_config_.positions)));
-      t5_ids.push_back(t5_tokenizer_->encode(prompt, static_cast<int>(info_.defaults.txt_tokens)));
+      clip_ids.push_back(clip_tokenizer_->encode(prompt, clip_length()));
+      t5_ids.push_back(t5_tokenizer_->encode(prompt, t5_length()));
     }
     const Tensor y = part(kText, clip_, clip_config_)->forward(clip_ids).pooled;
     return {{"txt", part(kText2, t5_, t5_config_)->forward(t5_ids)}, {"y", y}};
   }
+  std::vector<TextCut> cuts(const std::vector<std::string>& prompts) const override {
+    std::vector<TextCut> out;
+    find_cuts("CLIP", *clip_tokenizer_, clip_length(), prompts, out);
+    find_cuts("T5", *t5_tokenizer_, t5_length(), prompts, out);
+    return out;
+  }
 
  private:
+  int clip_length() const { return static_cast<int>(clip_config_.positions); }
+  int t5_length() const { return static_cast<int>(info_.defaults.txt_tokens); }
+
   /// The part that is held, or a new one with its file's weights, which is held when it stays.
   template <class Module, class Config>
   std::shared_ptr<Module> part(Part which, std::shared_ptr<Module>& held, const Config& config) {

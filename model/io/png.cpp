@@ -8,14 +8,15 @@
 #include <cstring>
 #include <memory>
 
+#include "model/io/exif.h"
 #include "model/io/file.h"
+#include "model/io/picture.h"
 #include "vk/error.h"
 
 namespace vkflux::io {
 namespace {
 
 constexpr uint32_t kMaxSide = 16384;
-constexpr uint64_t kMaxPixels = 64ull << 20, kMaxFile = 1ull << 28;
 
 struct Fault {
   char text[160] = "";
@@ -119,10 +120,7 @@ Image8 decode(const std::string& bytes, const std::string& origin, PngText* text
   Source source{bytes.data(), bytes.size(), 0};
   if (!read_header(r, source, text != nullptr)) bad(origin, r.fault);
   const uint64_t width = png_get_image_width(r.png, r.info), height = png_get_image_height(r.png, r.info);
-  if (width * height > kMaxPixels) {
-    throw Error(ErrorCode::format,
-                fmt::format("{}: {}x{} pixels are over the limit of 64 million", origin, width, height));
-  }
+  check_picture_size(origin, width, height);
   constexpr uint64_t kMaxRatio = 1032;  // deflate's best
   if (height * png_get_rowbytes(r.png, r.info) / kMaxRatio > bytes.size()) {
     throw Error(ErrorCode::format, fmt::format("{}: bad PNG: {} bytes can't hold {}x{} pixels", origin,
@@ -173,19 +171,53 @@ bool write_all(Writer& w, std::string& out, int width, int height, bool alpha, p
   return true;
 }
 
+uint32_t big_endian(std::string_view bytes, size_t at) {
+  uint32_t value = 0;
+  for (size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[at + i]);
+  return value;
+}
+
 }  // namespace
+
+PictureFacts probe_png(std::string_view bytes, const std::string& origin) {
+  constexpr size_t kSignature = 8, kHead = 13, kFrame = 12;  // a chunk's length, type and checksum
+  if (bytes.size() < kSignature + kFrame + kHead || bytes.substr(kSignature + 4, 4) != "IHDR")
+    throw Error(ErrorCode::format, fmt::format("{}: bad PNG: it doesn't begin with a header", origin));
+  constexpr size_t kAt = kSignature + 8;
+  const uint32_t width = big_endian(bytes, kAt), height = big_endian(bytes, kAt + 4);
+  check_picture_size(origin, width, height);
+  const unsigned depth = static_cast<unsigned char>(bytes[kAt + 8]),
+                 colour = static_cast<unsigned char>(bytes[kAt + 9]);
+  PictureFacts facts;
+  facts.format = "PNG";
+  facts.width = static_cast<int>(width);
+  facts.height = static_cast<int>(height);
+  facts.deep = depth > 8;
+  facts.alpha = (colour & PNG_COLOR_MASK_ALPHA) != 0;
+  for (size_t at = kSignature; bytes.size() - at >= kFrame;) {
+    const size_t length = big_endian(bytes, at);
+    if (length > bytes.size() - at - kFrame) break;  // decoding says what is wrong
+    const std::string_view type = bytes.substr(at + 4, 4), data = bytes.substr(at + 8, length);
+    if (type == "tRNS") facts.alpha = true;
+    if (type == "iCCP") facts.profile = true;
+    if (type == "acTL") facts.animated = true;
+    if (type == "eXIf") facts.orientation = exif_orientation(data);
+    at += kFrame + length;
+  }
+  return facts;
+}
 
 Image8 decode_png(const std::string& bytes, const std::string& origin) {
   return decode(bytes, origin, nullptr);
 }
 
 Image8 read_png(const std::string& path) {
-  return decode_png(read_file(path, kMaxFile), path);
+  return decode_png(read_file(path, kMaxPictureFile), path);
 }
 
 PngText read_png_text(const std::string& path) {
   PngText text;
-  decode(read_file(path, kMaxFile), path, &text);
+  decode(read_file(path, kMaxPictureFile), path, &text);
   return text;
 }
 

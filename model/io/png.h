@@ -1,22 +1,18 @@
 // PNG files as 8-bit RGBA, with text chunks.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
-namespace vkflux::io {
+#include "model/io/image8.h"
 
-struct Image8 {
-  int width = 0, height = 0;
-  std::vector<uint8_t> rgba;  // height * width * 4, straight alpha
-};
+namespace vkflux::io {
 
 using PngText = std::vector<std::pair<std::string, std::string>>;  // keyword (1 to 79 characters), UTF-8 text
 
-/// Any PNG; grey, palette and 16-bit pictures are converted. At most 16384 pixels a side and 64 Mpixel (Error
-/// format).
+/// Any PNG, as it is stored (io::read_picture() also turns it upright); grey, palette and 16-bit pictures are
+/// converted. Error format over the limits of check_picture_size().
 Image8 read_png(const std::string& path);
 Image8 decode_png(const std::string& bytes, const std::string& origin);
 PngText read_png_text(const std::string& path);

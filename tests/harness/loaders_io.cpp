@@ -1,4 +1,4 @@
-// Safetensors, their names and indices, JSON, PNG.
+// Safetensors, their names and indices, JSON, pictures, text.
 #include <zlib.h>
 
 #include <map>
@@ -7,9 +7,12 @@
 
 #include "model/io/json.h"
 #include "model/io/names.h"
+#include "model/io/picture.h"
 #include "model/io/png.h"
 #include "model/io/safetensors.h"
+#include "model/io/text.h"
 #include "tests/harness/loaders.h"
+#include "tests/harness/pictures.h"
 #include "tests/harness/temp_folder.h"
 
 namespace vkflux::test {
@@ -120,6 +123,21 @@ std::vector<LoaderCase> io_loaders() {
   png.load = [](const std::string& p) { io::read_png(p); };
   LoaderCase png_text{"png_text", "x.png", {png_bytes(2, 2, false)}, {}, repair_png};
   png_text.load = [](const std::string& p) { io::read_png_text(p); };
+  const auto read_picture = [](const std::string& p) { io::read_picture(p); };
+  const io::Image8 small = flat(17, 9, 200, 30, 90);
+  const LoaderCase jpeg{"jpeg",
+                        "x.jpg",
+                        {jpeg_of(small, {.exif = exif_of(6)}), jpeg_of(small, {.progressive = true}),
+                         jpeg_of(small, {.cmyk = true, .profile = true})},
+                        read_picture};
+  const LoaderCase webp{"webp",
+                        "x.webp",
+                        {webp_of(small), webp_of(small, {{"ICCP", "profile"}, {"EXIF", exif_of(8)}}),
+                         animated_webp({small, flat(17, 9, 1, 2, 3, 128)})},
+                        read_picture};
+  LoaderCase text{
+      "text", "x.txt", {"red apple\r\ngr\u00FCn\n", std::string("\xFF\xFEr\0e\0\x3C\xD8\x4E\xDF", 10)}};
+  text.load = [](const std::string& p) { io::split_lines(io::read_text(p, 1 << 20)); };
   return {
       {"safetensors", "x.safetensors", safetensors_corpus(), use_safetensors, repair_safetensors},
       {"names", "x.safetensors", flux_corpus(), use_names, repair_safetensors},
@@ -136,6 +154,9 @@ std::vector<LoaderCase> io_loaders() {
        [](const std::string& p) { io::parse_sorted_json(io::read_file(p, 1 << 20), p); }},
       png,
       png_text,
+      jpeg,
+      webp,
+      text,
   };
 }
 

@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 
-#include "train/data/rgba_image.h"
+#include "train/data/augment.h"
 #include "train/rng.h"
 #include "vk/error.h"
 
@@ -104,7 +104,7 @@ TEST(DatasetImage, Augmentations) {
   EXPECT_EQ(with_channels(image, {2, 0, 1}).at(1, 1)[0], image.at(1, 1)[2]);
   const auto square = padded_to_square(image);
   EXPECT_EQ(square.height, 5);
-  EXPECT_EQ(center_crop_square(image).width, 4);
+  EXPECT_EQ(center_crop(image, 1, 1).width, 4);
 }
 
 }  // namespace

@@ -9,7 +9,10 @@
 
 #include "model/io/file.h"
 #include "model/io/json.h"
-#include "model/io/png.h"
+#include "model/io/picture.h"
+#include "model/io/text.h"
+#include "model/text/characters.h"
+#include "train/data/folder_scan.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -20,17 +23,19 @@ namespace fs = std::filesystem;
 constexpr size_t kMaxIndexBytes = size_t{256} << 20;
 constexpr size_t kMaxCaptionBytes = size_t{1} << 16;
 constexpr size_t kMaxItems = 10'000'000;
-constexpr uint32_t kTintStream = 0x74696E74;  // an address of its own for the held-out pairs
+// Addresses of their own for what is held out.
+constexpr uint32_t kTintStream = 0x74696E74, kSplitStream = 0x73706C69;
+
+uint64_t hash_of(std::string_view text) {  // FNV-1a
+  uint64_t hash = 0xCBF29CE484222325u;
+  for (const unsigned char c : text) hash = (hash ^ c) * 0x100000001B3u;
+  return hash;
+}
 
 std::vector<std::string> read_captions(const fs::path& path) {
-  const std::string text = io::read_file(path.string(), kMaxCaptionBytes);
   std::vector<std::string> lines;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size());
-    std::string line = text.substr(at, end - at);
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) lines.push_back(std::move(line));
-    at = end + 1;
+  for (const std::string& line : io::split_lines(io::read_text(path.string(), kMaxCaptionBytes))) {
+    if (const std::string_view text = trim(line); !text.empty()) lines.emplace_back(text);
   }
   if (lines.empty()) {
     throw Error(ErrorCode::format,
@@ -39,47 +44,34 @@ std::vector<std::string> read_captions(const fs::path& path) {
   return lines;
 }
 
-fs::path caption_path(const fs::path& picture) {
-  return fs::path(picture).replace_extension(".txt");
-}
-
-DatasetItem make_item(const fs::path& folder, const std::string& file) {
+DatasetItem make_item(const fs::path& folder, const std::string& file, Remarks& remarks) {
   DatasetItem item;
   item.file = file;
   item.key = fs::path(file).replace_extension().generic_string();
-  item.captions = read_captions(caption_path(folder / file));
+  const fs::path picture = folder / file;
+  item.captions = read_captions(caption_of(picture).value_or(fs::path(picture).replace_extension(".txt")));
+  const auto facts =
+      io::probe_picture(io::read_file(picture.string(), io::kMaxPictureFile), picture.string());
+  remark_picture(facts, file, remarks);
+  if (facts.width != facts.height) remarks.add("not square: the middle square is used", file);
   return item;
-}
-
-std::vector<DatasetItem> scan(const fs::path& folder) {
-  std::error_code error;
-  std::vector<std::string> files;
-  for (fs::recursive_directory_iterator it(folder, error), end; it != end && !error; it.increment(error)) {
-    if (it->path().extension() != ".png" || !fs::exists(caption_path(it->path()))) continue;
-    files.push_back(it->path().lexically_relative(folder).generic_string());
-    if (files.size() > kMaxItems)
-      throw Error(ErrorCode::format, fmt::format("{}: over {} pictures", folder.string(), kMaxItems));
-  }
-  if (error) throw Error(ErrorCode::io, fmt::format("{}: cannot list: {}", folder.string(), error.message()));
-  std::sort(files.begin(), files.end());
-  std::vector<DatasetItem> items;
-  for (const std::string& file : files) items.push_back(make_item(folder, file));
-  return items;
 }
 
 /// Relative, without "..": an index must not reach out of its folder.
 bool stays_inside(const fs::path& file) {
   return !file.empty() && file.is_relative() && std::find(file.begin(), file.end(), "..") == file.end() &&
-         file.extension() == ".png";
+         has_picture_name(file) && file.native().find('\0') == std::string::npos;
 }
 
-DatasetItem indexed_item(const fs::path& folder, const nlohmann::json& entry) {
+DatasetItem indexed_item(const fs::path& folder, const nlohmann::json& entry, Remarks& remarks) {
   const std::string file = entry.at("file").get<std::string>();
   if (!stays_inside(file)) {
-    throw Error(ErrorCode::format,
-                fmt::format("file \"{}\": expected the path of a .png inside the data set", file));
+    throw Error(
+        ErrorCode::format,
+        fmt::format("file \"{}\": expected the path of a .png, .jpg, .jpeg or .webp inside the data set",
+                    file));
   }
-  DatasetItem item = make_item(folder, file);
+  DatasetItem item = make_item(folder, file, remarks);
   item.group = entry.value("group", "");
   item.subgroup = entry.value("subgroup", "");
   item.version = entry.value("version", "");
@@ -88,12 +80,12 @@ DatasetItem indexed_item(const fs::path& folder, const nlohmann::json& entry) {
   return item;
 }
 
-std::vector<DatasetItem> read_index(const fs::path& folder) {
+std::vector<DatasetItem> read_index(const fs::path& folder, Remarks& remarks) {
   const fs::path path = folder / "index.json";
-  const std::string text = io::read_file(path.string(), kMaxIndexBytes);
+  const std::string text = io::read_text(path.string(), kMaxIndexBytes);
   const ErrorContext context(path.string());
   std::vector<DatasetItem> items;
-  std::set<std::string> keys;
+  std::set<std::string> files;
   try {
     const auto index = io::parse_sorted_json(text, "index");
     const auto& entries = index.at("items");
@@ -102,8 +94,8 @@ std::vector<DatasetItem> read_index(const fs::path& folder) {
                   fmt::format("\"items\" must be an array of at most {} entries", kMaxItems));
     }
     for (const auto& entry : entries) {
-      items.push_back(indexed_item(folder, entry));
-      if (!keys.insert(items.back().key).second) {
+      items.push_back(indexed_item(folder, entry, remarks));
+      if (!files.insert(items.back().file).second) {
         throw Error(ErrorCode::format, fmt::format("file \"{}\" is listed twice", items.back().file));
       }
     }
@@ -111,6 +103,10 @@ std::vector<DatasetItem> read_index(const fs::path& folder) {
     throw Error(ErrorCode::format, fmt::format("not a data set index: {}", error.what()));
   }
   return items;
+}
+
+std::string tinted_caption(const DatasetItem& item, size_t color) {
+  return fmt::format("{} {}", kTintColors[color].name, item.name());
 }
 
 }  // namespace
@@ -127,11 +123,47 @@ Dataset Dataset::open(const fs::path& folder) {
   }
   Dataset set;
   set.folder_ = folder;
-  set.items_ = fs::exists(folder / "index.json", ignored) ? read_index(folder) : scan(folder);
-  if (set.items_.empty()) {
-    throw Error(ErrorCode::format, fmt::format("{}: no NAME.png with a NAME.txt beside it", folder.string()));
+  if (fs::exists(folder / "index.json", ignored)) {
+    set.items_ = read_index(folder, set.remarks_);
+  } else {
+    for (const std::string& file : scan_folder(folder, set.remarks_))
+      set.items_.push_back(make_item(folder, file, set.remarks_));
   }
+  if (set.items_.empty()) {
+    std::string message =
+        fmt::format("{}: no NAME.png, .jpg, .jpeg or .webp with a NAME.txt beside it", folder.string());
+    for (const std::string& sentence : set.remarks_.sentences()) message += "; " + sentence;
+    throw Error(ErrorCode::format, message);
+  }
+  set.make_splits();
   return set;
+}
+
+void Dataset::make_splits() {
+  constexpr uint32_t kShare = 10;
+  if (std::any_of(items_.begin(), items_.end(), [](const DatasetItem& item) { return !item.splits.empty(); }))
+    return;
+  const auto held_out = [](const DatasetItem& item) {
+    return Rng(hash_of(item.key), kSplitStream).below(kShare) == 0;
+  };
+  const bool all = std::all_of(items_.begin(), items_.end(), held_out);
+  for (DatasetItem& item : items_) {
+    item.splits = {!all && held_out(item) ? "test" : "train"};
+    remarks_.add(fmt::format("without a split, by the hash of their names in \"{}\"", item.splits.front()),
+                 item.file);
+  }
+}
+
+std::string Dataset::first_split(const std::vector<std::string>& names) const {
+  for (const std::string& name : names) {
+    if (std::any_of(items_.begin(), items_.end(), [&](const DatasetItem& item) { return item.in(name); }))
+      return name;
+  }
+  return "all";
+}
+
+void Dataset::check_pictures(const std::vector<size_t>& indices) const {
+  for (const size_t i : indices) io::read_picture((folder_ / items_.at(i).file).string());
 }
 
 std::vector<size_t> Dataset::split(std::string_view name) const {
@@ -149,12 +181,8 @@ std::vector<size_t> Dataset::split(std::string_view name) const {
 }
 
 RgbaImage Dataset::image(size_t index, int size) const {
-  const io::Image8 raw = io::read_png((folder_ / items_.at(index).file).string());
-  RgbaImage image = from_straight_rgba8(raw.rgba, raw.width, raw.height);
-  if (size <= 0) return image;
-  if (image.width != image.height) image = center_crop_square(image);
-  if (image.width != size) image = resize_lanczos(image, size, size);
-  return image;
+  const io::Image8 image = io::read_picture((folder_ / items_.at(index).file).string()).image;
+  return size > 0 ? fitted(image, size, size) : from_straight_rgba8(image.rgba, image.width, image.height);
 }
 
 std::vector<size_t> epoch_order(size_t n, uint64_t seed, uint32_t stream, uint32_t epoch) {
@@ -166,9 +194,16 @@ std::vector<size_t> epoch_order(size_t n, uint64_t seed, uint32_t stream, uint32
 }
 
 bool tint_held_out(const DatasetItem& item, size_t color) {
-  uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a
-  for (unsigned char c : item.key) hash = (hash ^ c) * 0x100000001B3u;
-  return Rng(hash, kTintStream, 0, static_cast<uint32_t>(color)).below(5) == 0;
+  return Rng(hash_of(item.key), kTintStream, 0, static_cast<uint32_t>(color)).below(5) == 0;
+}
+
+std::vector<std::string> possible_captions(const DatasetItem& item, const CaptionMix& mix) {
+  std::vector<std::string> out{item.name()};
+  if (mix.variants > 0) out = item.captions;
+  for (size_t c = 0; mix.colored > 0 && item.tintable && c < kTintColors.size(); ++c) {
+    if (!tint_held_out(item, c)) out.push_back(tinted_caption(item, c));
+  }
+  return out;
 }
 
 CaptionSample sample_caption(const DatasetItem& item, const CaptionMix& mix, Rng& rng) {
@@ -186,7 +221,7 @@ CaptionSample sample_caption(const DatasetItem& item, const CaptionMix& mix, Rng
     }
     if (!colors.empty()) {
       const size_t color = colors[pick(colors.size())];
-      return {fmt::format("{} {}", kTintColors[color].name, item.name()), static_cast<int>(color)};
+      return {tinted_caption(item, color), static_cast<int>(color)};
     }
   }
   return {item.name()};

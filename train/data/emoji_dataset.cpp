@@ -140,12 +140,10 @@ std::vector<TrainingText> tokenizer_texts(const std::vector<Emoji>& list,
   return texts;
 }
 
-void write_tokenizers(const EmojiDatasetOptions& options, const std::vector<Emoji>& list,
-                      const std::vector<std::vector<std::string>>& captions, EmojiDatasetReport& report) {
-  const auto texts = tokenizer_texts(list, captions);
+void make_tokenizers(const EmojiDatasetOptions& options, const std::vector<Emoji>& list,
+                     const std::vector<std::vector<std::string>>& captions, EmojiDatasetReport& report) {
   const fs::path clip = options.out / "tokenizer", t5 = options.out / "tokenizer_2";
-  write_clip_tokenizer(clip, train_clip_bpe(texts, options.clip_vocab), options.clip_length);
-  write_t5_tokenizer(t5, train_t5_unigram(texts, options.t5_vocab), options.t5_length);
+  write_tokenizers(options.out, tokenizer_texts(list, captions), options.tokenizers);
   std::vector<std::string> all, common;
   for (size_t i = 0; i < list.size(); ++i) {
     all.push_back(captions[i].front());
@@ -194,7 +192,7 @@ EmojiDatasetReport write_emoji_dataset(const EmojiDatasetOptions& options) {
     if (options.progress) options.progress(i + 1, list.size());
   }
   images.commit();
-  write_tokenizers(options, list, captions, report);
+  make_tokenizers(options, list, captions, report);
   const io::Json index{{"size", options.size},
                        {"source",
                         {{"font", font.family()},

@@ -20,8 +20,7 @@ struct EmojiDatasetOptions {
   std::filesystem::path emoji_test = "/usr/share/unicode/emoji/emoji-test.txt";
   std::filesystem::path annotations = "/usr/share/unicode/cldr/common/annotations/en.xml";
   std::filesystem::path font = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf";
-  int clip_vocab = 2048, t5_vocab = 2048;  // at 2048 every word of a common name is one token
-  int clip_length = 16, t5_length = 12;    // encoder lengths noted in the tokenizers' configs
+  TokenizerSizes tokenizers;
   std::function<void(size_t done, size_t total)> progress;  // may be empty
 };
 

@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "model/io/rgba_image.h"
 #include "train/data/gsub.h"
-#include "train/data/rgba_image.h"
 
 namespace vkflux {
 

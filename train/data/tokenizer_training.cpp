@@ -20,8 +20,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kEndOfWord = "</w>";
+constexpr const char *kEndOfWord = "</w>", *kClipFolder = "tokenizer", *kT5Folder = "tokenizer_2";
+constexpr int kMaxSentenceBytes = 1 << 18;  // SentencePiece leaves out longer ones
 constexpr int kByteSymbols = 512;
+constexpr size_t kMaxTokenBytes = 512;  // readers have limits, and no word is that long
 
 /// A distinct piece of the texts as symbols, and how often it occurs.
 struct Word {
@@ -74,6 +76,7 @@ void merge_in(Word& word, const Pair& pair) {
 
 void add_pairs(const Word& word, int64_t sign, std::map<Pair, int64_t>& counts) {
   for (size_t i = 0; i + 1 < word.symbols.size(); ++i) {
+    if (word.symbols[i].size() + word.symbols[i + 1].size() > kMaxTokenBytes) continue;
     const auto at = counts.try_emplace({word.symbols[i], word.symbols[i + 1]}, 0).first;
     at->second += sign * word.count;
     if (at->second == 0) counts.erase(at);
@@ -114,6 +117,46 @@ class TextIterator final : public sentencepiece::SentenceIterator {
   int repeat_ = 0;
 };
 
+/// Characters that the normaliser reads as caption_text() does; it leaves others as they are.
+bool is_normalised(uint32_t c) {
+  return (c >= 0x21 && c <= 0x7E) || (c >= 0xA0 && c <= 0x17F) || (c >= 0x2010 && c <= 0x2027) || c == '\t' ||
+         c == '\n' || c == '\r';
+}
+
+/// Whether anything of a text is left by the normaliser. SentencePiece ends the process over a corpus of
+/// nothing.
+bool has_letters(const TrainingText& text) {
+  constexpr char32_t kSpaceSymbol = 0x2581;  // SentencePiece's own
+  const std::u32string characters = to_characters(text.text);
+  return text.weight > 0 && std::any_of(characters.begin(), characters.end(), [](char32_t c) {
+           return is_normalised(c) ? !caption_text(to_utf8(std::u32string(1, c))).empty()
+                                   : c != kSpaceSymbol && !is_space(c);
+         });
+}
+
+/// The texts with spaces in place of rare characters, where there are too many for a vocabulary, as of
+/// thousands of Chinese ones: the most frequent take half of it. SentencePiece refuses texts that it has no
+/// room for.
+std::vector<TrainingText> without_rare_characters(std::vector<TrainingText> texts, int vocab_size) {
+  constexpr size_t kReserve = 64;  // special pieces, and some words
+  std::map<char32_t, int64_t> counts;
+  for (const TrainingText& text : texts) {
+    for (const char32_t c : to_characters(text.text)) counts[c] += text.weight;
+  }
+  const size_t room = vocab_size > 0 ? static_cast<size_t>(vocab_size) : 0;
+  if (counts.size() + kReserve <= room || counts.size() <= room / 2) return texts;
+  std::vector<std::pair<int64_t, char32_t>> falling;
+  for (const auto& [c, count] : counts) falling.emplace_back(-count, c);
+  std::sort(falling.begin(), falling.end());
+  for (size_t i = room / 2; i < falling.size(); ++i) counts.erase(falling[i].second);
+  for (TrainingText& text : texts) {
+    std::u32string characters = to_characters(text.text);
+    for (char32_t& c : characters) c = counts.count(c) ? c : U' ';
+    text.text = to_utf8(characters);
+  }
+  return texts;
+}
+
 /// Normalisation rules in SentencePiece's form: hexadecimal source, tab, hexadecimal replacement.
 std::string normalization_rules() {
   std::string rules;
@@ -126,12 +169,9 @@ std::string normalization_rules() {
       rules += fmt::format("{}{:X}", i ? " " : "", static_cast<uint8_t>(text[i]));
     rules += '\n';
   };
-  add('\t');
-  add('\n');
-  add('\r');
-  for (uint32_t c = 0x21; c <= 0x7E; ++c) add(c);
-  for (uint32_t c = 0xA0; c <= 0x17F; ++c) add(c);
-  for (uint32_t c = 0x2010; c <= 0x2027; ++c) add(c);  // dashes, quotation marks, ellipsis
+  for (uint32_t c = 0; c <= 0x2027; ++c) {
+    if (is_normalised(c)) add(c);
+  }
   return rules;
 }
 
@@ -231,12 +271,18 @@ void write_clip_tokenizer(const fs::path& folder, const ClipVocabulary& vocabula
 }
 
 std::string train_t5_unigram(const std::vector<TrainingText>& texts, int vocab_size) {
+  const std::vector<TrainingText> common = without_rare_characters(texts, vocab_size);
+  if (std::none_of(common.begin(), common.end(), has_letters)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} captions have no letters or digits to make a tokenizer from", texts.size()));
+  }
   const TemporaryFile rules(normalization_rules());
   const std::unordered_map<std::string, std::string> settings{
       {"model_type", "unigram"},
       {"vocab_size", fmt::format("{}", vocab_size)},
       {"hard_vocab_limit", "false"},
       {"character_coverage", "1.0"},
+      {"max_sentence_length", fmt::format("{}", kMaxSentenceBytes)},
       {"normalization_rule_tsv", rules.path()},
       {"num_threads", "1"},  // the sums of the EM steps depend on the number of threads
       {"shuffle_input_sentence", "false"},
@@ -245,7 +291,7 @@ std::string train_t5_unigram(const std::vector<TrainingText>& texts, int vocab_s
       {"unk_id", "2"},
       {"bos_id", "-1"},
       {"minloglevel", "2"}};
-  const std::vector<TrainingText> corpus = with_plurals(texts);
+  const std::vector<TrainingText> corpus = with_plurals(common);
   TextIterator iterator(corpus);
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &iterator, &model);
@@ -264,6 +310,50 @@ void write_t5_tokenizer(const fs::path& folder, const std::string& model, int ma
   roles["model_max_length"] = max_length;
   roles["tokenizer_class"] = "T5Tokenizer";
   write_json(folder / "tokenizer_config.json", roles);
+}
+
+std::vector<TrainingText> tokenizer_texts(const Dataset& data) {
+  std::vector<TrainingText> texts;
+  bool tints = false;
+  for (const DatasetItem& item : data.items()) {
+    for (const std::string& caption : item.captions) texts.push_back({caption, 1});
+    tints = tints || item.tintable;
+  }
+  for (size_t i = 0; tints && i < kTintColors.size(); ++i)
+    texts.push_back({std::string(kTintColors[i].name), 1});
+  return texts;
+}
+
+void write_tokenizers(const fs::path& folder, const std::vector<TrainingText>& texts,
+                      const TokenizerSizes& sizes) {
+  const ClipVocabulary clip = train_clip_bpe(texts, sizes.clip_vocab);
+  const std::string t5 = train_t5_unigram(texts, sizes.t5_vocab);
+  write_clip_tokenizer(folder / kClipFolder, clip, sizes.clip_length);
+  write_t5_tokenizer(folder / kT5Folder, t5, sizes.t5_length);
+}
+
+bool has_tokenizers(const fs::path& folder) {
+  std::error_code ignored;
+  return fs::is_directory(folder / kClipFolder, ignored) && fs::is_directory(folder / kT5Folder, ignored);
+}
+
+void copy_tokenizers(const fs::path& from, const fs::path& to) {
+  if (!has_tokenizers(from)) {
+    throw Error(ErrorCode::io, fmt::format("{}: no folders {} and {}, as a model has them", from.string(),
+                                           kClipFolder, kT5Folder));
+  }
+  load_clip_tokenizer((from / kClipFolder).string());
+  load_t5_tokenizer((from / kT5Folder).string());
+  for (const char* part : {kClipFolder, kT5Folder}) {
+    std::error_code error;
+    for (fs::directory_iterator it(from / part, error), end; !error && it != end; it.increment(error)) {
+      std::error_code ignored;
+      if (!it->is_regular_file(ignored)) continue;
+      io::atomic_write((to / part / it->path().filename()).string(), io::read_file(it->path().string()));
+    }
+    if (error)
+      throw Error(ErrorCode::io, fmt::format("{}: cannot list: {}", (from / part).string(), error.message()));
+  }
 }
 
 TokenLengths token_lengths(const Tokenizer& tokenizer, const std::vector<std::string>& texts) {

@@ -11,6 +11,7 @@
 #include "model/text/tokenizer.h"
 #include "model/text/tokenizer_clip.h"
 #include "model/text/tokenizer_spiece.h"
+#include "train/data/dataset.h"
 
 namespace vkflux {
 
@@ -34,6 +35,22 @@ std::string train_t5_unigram(const std::vector<TrainingText>& texts, int vocab_s
 
 /// spiece.model, tokenizer_config.json and special_tokens_map.json.
 void write_t5_tokenizer(const std::filesystem::path& folder, const std::string& model, int max_length);
+
+/// All captions of a data set, and the colours of recoloured pictures.
+std::vector<TrainingText> tokenizer_texts(const Dataset& data);
+
+struct TokenizerSizes {
+  int clip_vocab = 2048, t5_vocab = 2048;  // at most; at 2048 every word of a common emoji name is one token
+  int clip_length = 16, t5_length = 12;    // encoder lengths noted in the tokenizers' configs
+};
+/// Trains both and writes FOLDER/tokenizer and FOLDER/tokenizer_2, as a model's folder has them.
+/// ErrorCode::invalid_argument when the texts are too poor to train on.
+void write_tokenizers(const std::filesystem::path& folder, const std::vector<TrainingText>& texts,
+                      const TokenizerSizes& sizes);
+/// Whether a folder has both of these folders.
+bool has_tokenizers(const std::filesystem::path& folder);
+/// Copies both, checked by loading them first.
+void copy_tokenizers(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// Numbers of content ids over some texts (start, end and padding don't count).
 struct TokenLengths {

@@ -1,4 +1,4 @@
-#include "train/data/rgba_image.h"
+#include "model/io/rgba_image.h"
 
 #include <fmt/format.h>
 
@@ -49,7 +49,8 @@ std::vector<Tap> lanczos_taps(int in, int out) {
 }
 
 /// Resamples along x and transposes, so that two calls resample both axes.
-std::vector<double> resample_transposed(const std::vector<double>& in, int width, int height, int out_width) {
+template <class T>
+std::vector<double> resample_transposed(const std::vector<T>& in, int width, int height, int out_width) {
   const auto taps = lanczos_taps(width, out_width);
   std::vector<double> out(sample_count(out_width, height));
   for (int y = 0; y < height; ++y) {
@@ -69,6 +70,26 @@ std::vector<double> resample_transposed(const std::vector<double>& in, int width
     }
   }
   return out;
+}
+
+struct Box {
+  int x = 0, y = 0, width = 0, height = 0;
+};
+
+/// The largest box in the middle of w x h with sides as width : height.
+Box middle(int w, int h, int width, int height) {
+  if (w <= 0 || h <= 0 || width <= 0 || height <= 0) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("cannot cut {}x{} in the shape of {}x{}: every side must be positive", w, h,
+                            width, height));
+  }
+  const int64_t across = int64_t{w} * height, down = int64_t{h} * width;
+  Box box{0, 0, w, h};
+  if (across > down) box.width = std::max(1, static_cast<int>((down + height / 2) / height));
+  if (across < down) box.height = std::max(1, static_cast<int>((across + width / 2) / width));
+  box.x = (w - box.width) / 2;
+  box.y = (h - box.height) / 2;
+  return box;
 }
 
 uint8_t quantise(float value) {
@@ -110,11 +131,23 @@ RgbaImage padded_to_square(const RgbaImage& image) {
   return out;
 }
 
-RgbaImage center_crop_square(const RgbaImage& image) {
-  const int side = std::min(image.width, image.height);
-  RgbaImage out(side, side);
-  const int x0 = (image.width - side) / 2, y0 = (image.height - side) / 2;
-  for (int y = 0; y < side; ++y) std::copy_n(image.at(x0, y0 + y), side * 4, out.at(0, y));
+RgbaImage center_crop(const RgbaImage& image, int width, int height) {
+  const Box box = middle(image.width, image.height, width, height);
+  RgbaImage out(box.width, box.height);
+  for (int y = 0; y < box.height; ++y) std::copy_n(image.at(box.x, box.y + y), box.width * 4, out.at(0, y));
+  return out;
+}
+
+io::Image8 center_crop(const io::Image8& image, int width, int height) {
+  const Box box = middle(image.width, image.height, width, height);
+  if (box.width == image.width && box.height == image.height) return image;
+  io::Image8 out{box.width, box.height, {}};
+  out.rgba.reserve(sample_count(box.width, box.height));
+  for (int y = 0; y < box.height; ++y) {
+    const auto row =
+        image.rgba.begin() + static_cast<ptrdiff_t>(sample_count(image.width, box.y + y)) + box.x * 4;
+    out.rgba.insert(out.rgba.end(), row, row + box.width * 4);
+  }
   return out;
 }
 
@@ -124,8 +157,7 @@ RgbaImage resize_lanczos(const RgbaImage& image, int width, int height) {
                 fmt::format("cannot resize {}x{} to {}x{}: every side must be positive", image.width,
                             image.height, width, height));
   }
-  std::vector<double> work(image.pixels.begin(), image.pixels.end());
-  work = resample_transposed(work, image.width, image.height, width);
+  std::vector<double> work = resample_transposed(image.pixels, image.width, image.height, width);
   work = resample_transposed(work, image.height, width, height);
   RgbaImage out(width, height);
   for (size_t i = 0; i < out.pixels.size(); i += 4) {
@@ -151,43 +183,10 @@ void composite_planar(const RgbaImage& image, const Rgb& background, std::span<f
   }
 }
 
-RgbaImage tinted(const RgbaImage& image, const Rgb& color) {
-  RgbaImage out = image;
-  for (size_t i = 0; i < out.pixels.size(); i += 4) {
-    float* p = &out.pixels[i];
-    if (p[3] <= 0.0f) continue;
-    const float luminance = std::min(1.0f, (0.299f * p[0] + 0.587f * p[1] + 0.114f * p[2]) / p[3]);
-    const float white = std::max(0.0f, 2.0f * luminance - 1.0f);
-    const float shade = std::min(1.0f, 2.0f * luminance);
-    for (size_t c = 0; c < 3; ++c) p[c] = p[3] * (color[c] * shade * (1.0f - white) + white);
-  }
-  return out;
-}
-
-RgbaImage shifted(const RgbaImage& image, int dx, int dy) {
-  RgbaImage out(image.width, image.height);
-  for (int y = std::max(0, dy); y < std::min(image.height, image.height + dy); ++y) {
-    for (int x = std::max(0, dx); x < std::min(image.width, image.width + dx); ++x) {
-      std::copy_n(image.at(x - dx, y - dy), 4, out.at(x, y));
-    }
-  }
-  return out;
-}
-
-RgbaImage mirrored(const RgbaImage& image) {
-  RgbaImage out(image.width, image.height);
-  for (int y = 0; y < image.height; ++y) {
-    for (int x = 0; x < image.width; ++x) std::copy_n(image.at(image.width - 1 - x, y), 4, out.at(x, y));
-  }
-  return out;
-}
-
-RgbaImage with_channels(const RgbaImage& image, const std::array<int, 3>& order) {
-  RgbaImage out = image;
-  for (size_t i = 0; i < out.pixels.size(); i += 4) {
-    for (size_t c = 0; c < 3; ++c) out.pixels[i + c] = image.pixels[i + static_cast<size_t>(order[c])];
-  }
-  return out;
+RgbaImage fitted(const io::Image8& image, int width, int height) {
+  const io::Image8 middle = center_crop(image, width, height);
+  const RgbaImage out = from_straight_rgba8(middle.rgba, middle.width, middle.height);
+  return out.width == width && out.height == height ? out : resize_lanczos(out, width, height);
 }
 
 }  // namespace vkflux

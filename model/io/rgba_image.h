@@ -1,11 +1,12 @@
-// Host images of the data set and the pure functions on them: resampling, compositing, recolouring,
-// augmentation.
+// Pictures as floats on the host, and the pure functions that bring any picture to the size of a model's.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
+
+#include "model/io/image8.h"
 
 namespace vkflux {
 
@@ -31,8 +32,9 @@ std::vector<uint8_t> to_straight_rgba8(const RgbaImage& image);
 
 /// The image centred on a transparent square whose side is the longer edge.
 RgbaImage padded_to_square(const RgbaImage& image);
-/// The largest centred square.
-RgbaImage center_crop_square(const RgbaImage& image);
+/// The largest part in the middle with sides as width : height; nothing is squeezed.
+RgbaImage center_crop(const RgbaImage& image, int width, int height);
+io::Image8 center_crop(const io::Image8& image, int width, int height);
 
 /// Separable Lanczos-3 resampling, the kernel widened by the scale when shrinking. Alpha is clamped to [0, 1]
 /// and colour to [0, alpha]: ringing would otherwise leave bright specks along edges.
@@ -42,14 +44,8 @@ RgbaImage resize_lanczos(const RgbaImage& image, int width, int height);
 /// floats.
 void composite_planar(const RgbaImage& image, const Rgb& background, std::span<float> out);
 
-/// Recolours by luminance L of the straight colour (Rec. 601): below 0.5 `color` * 2L, above it a mix towards
-/// white.
-RgbaImage tinted(const RgbaImage& image, const Rgb& color);
-
-/// Moves the content by (dx, dy) pixels; what comes in is transparent.
-RgbaImage shifted(const RgbaImage& image, int dx, int dy);
-RgbaImage mirrored(const RgbaImage& image);
-/// Output channel c is input channel order[c]; `order` is a permutation of {0, 1, 2}.
-RgbaImage with_channels(const RgbaImage& image, const std::array<int, 3>& order);
+/// How every picture from outside meets a model: its middle of the asked shape, resampled to width x height
+/// pixels where it isn't of that size.
+RgbaImage fitted(const io::Image8& image, int width, int height);
 
 }  // namespace vkflux
