@@ -149,7 +149,7 @@ uint64_t Stream::submit_open() {
     const auto lock = device_.lock_queue();
     result = vk.vkQueueSubmit(device_.queue(), 1, &info, VK_NULL_HANDLE);
   }
-  lost_ = lost_ || result == VK_ERROR_DEVICE_LOST;
+  lost_ = lost_ || result != VK_SUCCESS;  // whatever failed: its end is never signalled
   check(result, "vkQueueSubmit");
   ++counters_.submits;
   current_.submitted_ms = host_ms();

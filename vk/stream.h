@@ -24,7 +24,13 @@ namespace vkflux {
 
 struct Groups {
   uint32_t x = 1, y = 1, z = 1;
+
+  uint64_t count() const { return uint64_t{x} * y * z; }
 };
+
+/// Calls f(first, count) for boxes of workgroups that are `groups` together, in their order: as many as
+/// `parts`, or somewhat more, or one for each workgroup.
+void each_part(Groups groups, uint64_t parts, const std::function<void(Groups first, Groups count)>& f);
 
 /// Bytes [offset, offset + size) of a buffer.
 struct BufferRange {
@@ -65,7 +71,8 @@ class Stream {
   explicit Stream(Device& device);
   ~Stream();
 
-  /// Records one dispatch. args: the push constants (exactly the reflected size, or empty).
+  /// Records one dispatch, or several that are it together where it costs more than dispatch_limit(). args:
+  /// the push constants (exactly the reflected size, or empty).
   void dispatch(const Kernel& kernel, std::span<const Binding> bindings, std::span<const std::byte> args,
                 Groups groups, Cost cost);
   void copy(const BufferRange& dst, const BufferRange& src);
@@ -103,6 +110,10 @@ class Stream {
   void count_relayout() { ++counters_.relayouts; }
   /// Longest estimated time of one submit.
   void set_time_slice_ms(double ms) { slice_ms_ = ms; }
+  /// What one command may cost at most, so that none lasts longer than drivers' watchdogs allow (kernels that
+  /// count their workgroups excepted; those only stream through memory).
+  Cost dispatch_limit() const { return dispatch_limit_; }
+  void set_dispatch_limit(Cost most) { dispatch_limit_ = most; }
 
  private:
   friend class RecordingScope;
@@ -130,6 +141,8 @@ class Stream {
   void barrier(VkCommandBuffer commands);
   void guard(std::span<const Hazards::Range> next);
   void bind(const Kernel& kernel, std::span<const Binding> bindings);
+  void dispatch_part(const Kernel& kernel, std::span<const Binding> bindings, std::span<const std::byte> args,
+                     Groups first, Groups count);
   VkDescriptorSet allocate_set(const Kernel& kernel);
   /// After each command: its estimated time, and its timestamp when profiling.
   void issued(std::string_view name, Cost cost);
@@ -159,6 +172,9 @@ class Stream {
   Hazards hazards_;
   StreamCounters counters_;
   double slice_ms_ = 20;
+  // A tenth of a second on a GPU of 0.3 TFLOP/s and 20 GB/s. Fixed, so that the same work is always cut
+  // alike.
+  Cost dispatch_limit_{32e9, 2e9};
   double gflops_ = 20, gbs_ = 4;  // calibrated by timestamps
   bool lost_ = false;
 };

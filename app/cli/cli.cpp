@@ -12,6 +12,7 @@
 #include <new>
 
 #include "app/cli/sample.h"
+#include "autograd/run.h"
 
 namespace vkflux::cli {
 namespace {
@@ -68,6 +69,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
 }
 
 std::unique_ptr<Device> open_device(const Common& common) {
+  check_forced_variants();
   DeviceOptions options;
   options.select = common.device;
   return Device::create(options);

@@ -1,4 +1,5 @@
 // softmax(q k^T scale + bias) v: checks, choice of the form, tape.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
@@ -16,13 +17,13 @@ const std::array kForms{&kCoopAttention, &kFlashAttention, &kPanelAttention, &kC
 
 const AttentionForm& choose(const AttentionProblem& p) {
   const std::string forced = forced_variant("attention");
-  for (const AttentionForm* f : kForms) {
-    if (!forced.empty() && forced == f->name && f->fits(p)) return *f;
-  }
-  for (const AttentionForm* f : kForms) {
-    if (f->fits(p)) return *f;
-  }
-  return kComposedAttention;
+  const auto asked = std::find_if(kForms.begin(), kForms.end(),
+                                  [&](const AttentionForm* f) { return forced == f->name && f->fits(p); });
+  const auto fitting =
+      std::find_if(kForms.begin(), kForms.end() - 1, [&](const AttentionForm* f) { return f->fits(p); });
+  const AttentionForm& form = **(asked == kForms.end() ? fitting : asked);
+  took_variant("attention", form.name);
+  return form;
 }
 
 void check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
