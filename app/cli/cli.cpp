@@ -138,8 +138,9 @@ int run(int argc, const char* const* argv) {
   app.set_version_flag("--version", "vkflux 0.1.0");
   app.require_subcommand(1);
   app.footer(
-      "\nExit codes: 0 ok, 2 usage, 3 out of memory or over a limit, 4 bad file, 5 device lost,\n"
-      "6 verification failed, 7 no suitable device, 130 interrupted.\n"
+      "\nExit codes: 0 ok, 2 usage, 3 out of memory, over a limit or not implemented (another kind of model, "
+      "say),\n"
+      "4 bad file, 5 device lost, 6 verification failed, 7 no suitable device, 130 interrupted.\n"
       "Results go to stdout, progress and messages to stderr.\n");
   add_devices(app);
   add_inspect(app);
@@ -154,6 +155,7 @@ int run(int argc, const char* const* argv) {
   add_bench(app);
   add_kernels(app);
   add_distill(app);
+  add_tokenize(app);
   try {
     app.parse(argc, argv);
     return kOk;

@@ -18,7 +18,7 @@ namespace vkflux::cli {
 enum ExitCode {
   kOk = 0,
   kUsage = 2,
-  kLimit = 3,  // out of memory, or over a limit of the device
+  kLimit = 3,  // out of memory, over a limit of the device, or something that isn't implemented
   kBadFile = 4,
   kDeviceLost = 5,
   kVerificationFailed = 6,
@@ -72,6 +72,7 @@ void add_verify(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_kernels(CLI::App& app);
 void add_distill(CLI::App& app);
+void add_tokenize(CLI::App& app);
 
 /// Parses and runs; the process's exit code.
 int run(int argc, const char* const* argv);

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
 
 #include "app/cli/cli.h"
 #include "model/component.h"
@@ -16,6 +19,7 @@ using Json = nlohmann::ordered_json;
 struct Kind {
   std::string name = "unknown";
   Json config;
+  bool component = false;  // part of a model that we load
 };
 
 bool any_starts_with(const io::TensorSource& file, std::string_view prefix) {
@@ -30,22 +34,72 @@ io::Json component_json(const std::string& path) {
   return fs::exists(file) ? io::read_json(file.string()) : io::Json();
 }
 
+/// Small matrices that are added to another model's, by the names that training programs give them; nothing
+/// when the file is something else.
+std::optional<Kind> describe_lora(const io::TensorSource& file) {
+  struct Row {
+    const char* part;
+    const char* method;
+    bool has_rank;  // in the smaller dimension of these tensors
+  };
+  constexpr Row kRows[] = {{".lora_A.", "LoRA", true},    {".lora_down.", "LoRA", true},
+                           {".lora.down.", "LoRA", true}, {".hada_w1_a", "LoHa", true},
+                           {".lokr_w1", "LoKr", false},   {".lora_a.", "LoRA", true}};
+  std::map<std::string, int64_t> layers;
+  std::set<int64_t> ranks;
+  for (const auto& [name, info] : file.tensors()) {
+    for (const Row& row : kRows) {
+      if (name.find(row.part) == std::string::npos) continue;
+      ++layers[row.method];
+      if (row.has_rank && !info.shape.empty())
+        ranks.insert(*std::min_element(info.shape.begin(),
+                                       info.shape.begin() + std::min<ptrdiff_t>(2, std::ssize(info.shape))));
+    }
+  }
+  if (layers.empty()) return {};
+  Kind kind{layers.begin()->first, Json::object(), false};
+  for (const auto& [method, count] : layers)
+    kind.config["layers"] = kind.config.value("layers", int64_t{0}) + count;
+  if (!ranks.empty()) kind.config["ranks"] = ranks;
+  return kind;
+}
+
+/// A model's numbers must be floating-point ones; tables of positions, and a tokenizer carried along, aren't
+/// numbers of the model.
+void refuse_integers(const io::TensorSource& file) {
+  int64_t count = 0;
+  std::string first;
+  for (const auto& [name, t] : file.tensors()) {
+    const bool number = t.dtype <= io::FileDType::f8_e5m2;
+    const bool beside = name.ends_with("position_ids") || name.ends_with("num_batches_tracked") ||
+                        name.find("spiece_model") != std::string::npos;
+    if (number || beside) continue;
+    if (count++ == 0) first = fmt::format("{} is {}", name, io::name(t.dtype));
+  }
+  if (count == 0) return;
+  throw Error(ErrorCode::format,
+              fmt::format("{} of its tensors hold integers ({}): weights quantised by another program aren't "
+                          "read, get the file in f32, f16, bf16 or fp8",
+                          count, first));
+}
+
 /// Throws error format or unsupported when it looks like a known model but can't be loaded as one.
 Kind describe(const io::TensorSource& file) {
   const auto& metadata = file.metadata();
   const auto format = metadata.find("format");
   if (format != metadata.end() && format->second.starts_with("vkflux-train")) {
-    Kind kind{"training checkpoint", Json::object()};
+    Kind kind{"training checkpoint", Json::object(), false};
     for (const char* key : {"step", "inputs"}) {
       if (metadata.count(key)) kind.config[key] = metadata.at(key);
     }
     return kind;
   }
   if (metadata.count("case") && (any_starts_with(file, "in.") || any_starts_with(file, "out.")))
-    return {"golden case " + metadata.at("case"), Json()};
+    return {"golden case " + metadata.at("case"), Json(), false};
+  if (const auto lora = describe_lora(file)) return *lora;
   for (const ComponentKind& kind : component_kinds()) {
     if (const auto config = kind.describe(file, component_json(file.path())))
-      return {std::string(kind.name), Json(*config)};
+      return {std::string(kind.name), Json(*config), true};
   }
   return {};
 }
@@ -64,6 +118,7 @@ Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
     const Kind kind = describe(file);
     j["kind"] = kind.name;
     if (!kind.config.is_null()) j["config"] = kind.config;
+    if (kind.component) refuse_integers(file);
   } catch (const Error& e) {
     j["problem"] = e.what();
     code = exit_code(e.code());

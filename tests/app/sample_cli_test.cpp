@@ -173,7 +173,7 @@ TEST_F(SampleCli, SweepsMakeASheetAndATable) {
       json("sample --model " + model() + " --prompts " + file("p.json", R"(["a cat", "a, dog"])") +
            " --seeds random:7:2 --sweep steps=1,2 --sweep cfg=1,3 --sweep-mode product --out " + path("out"));
   ASSERT_EQ(j.at("images").size(), 2u * 2 * 4);
-  const std::vector<uint64_t> seeds = seed_batch(7, 2);
+  const std::vector<uint64_t> seeds = parse_seeds("random:7:2");
   const Json& last = j.at("images")[15];
   EXPECT_EQ(last.at("prompt"), "a, dog");
   EXPECT_EQ(last.at("seed").get<uint64_t>(), seeds[1]);

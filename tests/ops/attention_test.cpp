@@ -24,14 +24,16 @@ struct Case {
   std::vector<uint8_t> mask = {};  // [batch, nk]
   bool causal = false, bias = false;
   float scale = 0;
+  int64_t value_dim = 0;  // 0: d
+  int64_t dv() const { return value_dim ? value_dim : d; }
 };
 
 // inputs: q, k, v, maybe bias
 std::vector<Host> reference(const Case& c, const std::vector<Host>& in) {
   const auto u = [](int64_t x) { return static_cast<size_t>(x); };
-  const size_t nq = u(c.nq), nk = u(c.nk), d = u(c.d), heads = u(c.heads);
+  const size_t nq = u(c.nq), nk = u(c.nk), d = u(c.d), dv = u(c.dv()), heads = u(c.heads);
   const double scale = c.scale != 0 ? static_cast<double>(c.scale) : 1 / std::sqrt(static_cast<double>(c.d));
-  Host o{in[0].shape, std::vector<double>(in[0].data.size()), true};
+  Host o{{c.batch, c.heads, c.nq, c.dv()}, std::vector<double>(u(c.batch * c.heads * c.nq * c.dv())), true};
   std::vector<double> score(nk);
   for (size_t z = 0; z < u(c.batch) * heads; ++z) {
     for (size_t i = 0; i < nq; ++i) {
@@ -46,8 +48,8 @@ std::vector<Host> reference(const Case& c, const std::vector<Host>& in) {
       if (best == -INFINITY) continue;
       for (double& s : score) sum += s = std::exp(s - best);
       for (size_t j = 0; j < nk; ++j) {
-        for (size_t e = 0; e < d; ++e)
-          o[(z * nq + i) * d + e] += score[j] / sum * in[2][(z * nk + j) * d + e];
+        for (size_t e = 0; e < dv; ++e)
+          o[(z * nq + i) * dv + e] += score[j] / sum * in[2][(z * nk + j) * dv + e];
       }
     }
   }
@@ -69,7 +71,7 @@ bool takes(std::string_view form, bool causal, bool bias) {
 
 void check(const Case& c) {
   std::vector<Host> in{random({c.batch, c.heads, c.nq, c.d}, 1), random({c.batch, c.heads, c.nk, c.d}, 2),
-                       random({c.batch, c.heads, c.nk, c.d}, 3)};
+                       random({c.batch, c.heads, c.nk, c.dv()}, 3)};
   if (c.bias) in.push_back(random({c.heads, c.nq, c.nk}, 4));
   op::AttentionOptions options;
   options.scale = c.scale;
@@ -134,6 +136,13 @@ TEST(Attention, Shapes) {
   check({2, 3, 24, 24, 64});
   check({1, 1, 3, 1, 4});
   check({1, 1, 5, 9, 132});
+}
+
+TEST(Attention, OtherHeadSizes) {
+  check({2, 1, 3, 5, 8, {}, false, false, 0, 12});            // values wider than keys
+  check({1, 2, 5, 3, 16, {1, 0, 1}, false, false, 0.3f, 4});  // narrower
+  check({1, 1, 3, 4, 6, {}, true, false, 0, 5});              // no multiples of 4
+  check({1, 1, 2, 3, 7, {}, false, true, 0, 0});
 }
 
 TEST(Attention, KeyMask) {

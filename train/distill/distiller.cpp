@@ -126,7 +126,7 @@ Distiller::Distiller(Device& device, const BackboneLayout& model, const DistillO
     HkrLayer& hkr = *layer.student->layer;
     const std::vector<Param> params = parameters(hkr);
     allocate(params, device);
-    initialise(params, hkr_init(students_.config, static_cast<float>(s.alpha_init)),
+    initialise(params, hkr_init(students_.config, s.alpha_init),
                options_.seed + kLayerSeeds * static_cast<uint64_t>(i + 1));
     layer.trainer = std::make_unique<StudentTrainer>(device, hkr, optimizer());
     students_.layers[name] = layer.student;

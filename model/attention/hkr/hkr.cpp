@@ -87,12 +87,13 @@ Tensor HkrLayer::embedded(const HkrCall& call) const {
 }
 
 HkrResult HkrLayer::forward(const HkrCall& call) const {
-  expect("HKR layer",
-         call.q.defined() && call.k.defined() && call.v.defined() && call.q.rank() == 4 &&
-             call.k.rank() == 4 && call.q.dim(3) == config_.head_dim && call.k.dim(3) == config_.head_dim &&
-             call.v.shape() == call.k.shape(),
-         fmt::format("needs q[B, H, Nq, D] and k, v[B, H, Nk, D] with D = {}", config_.head_dim),
-         {&call.q, &call.k, &call.v});
+  expect(
+      "HKR layer",
+      call.q.defined() && call.k.defined() && call.v.defined() && call.q.rank() == 4 && call.k.rank() == 4 &&
+          call.q.dim(3) == config_.head_dim && call.k.dim(3) == config_.head_dim && call.v.rank() == 4 &&
+          call.v.dim(2) == call.k.dim(2),
+      fmt::format("needs q[B, H, Nq, D], k[B, H, Nk, D] and v[B, H, Nk, Dv] with D = {}", config_.head_dim),
+      {&call.q, &call.k, &call.v});
   HkrResult r;
   const KernelBranch kernel =
       kernel_regression(phi_q, phi_k, call.q, call.k, call.v, call.key_mask, options_);

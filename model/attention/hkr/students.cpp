@@ -282,7 +282,7 @@ io::Json described(const Students& s) {
 
 float migrated_alpha(float stored, const std::string& alpha_format) {
   const bool probability = alpha_format != "logit" && stored > 0 && stored < 1;
-  return probability ? std::log(stored / (1 - stored)) : stored;
+  return probability ? static_cast<float>(alpha_logit(static_cast<double>(stored))) : stored;
 }
 
 std::string Student::refusal(double max_safe_loss) const {
