@@ -8,6 +8,7 @@
 
 #include "app/frontier_plot.h"
 #include "app/routing.h"
+#include "model/io/decimal.h"
 
 namespace vkflux {
 namespace {
@@ -120,9 +121,12 @@ Json FrontierPoint::json() const {
 }
 
 Json Frontier::json() const {
-  Json j{{"device", device}, {"driver", driver},     {"model", model},       {"ttr", ttr},
-         {"policy", policy}, {"width", width},       {"height", height},     {"steps", steps},
-         {"cfg", cfg},       {"guidance", guidance}, {"pictures", pictures}, {"repeats", repeats}};
+  Json j{{"device", device},        {"driver", driver},
+         {"model", model},          {"ttr", ttr},
+         {"policy", policy},        {"width", width},
+         {"height", height},        {"steps", steps},
+         {"cfg", io::decimal(cfg)}, {"guidance", io::decimal(guidance)},
+         {"pictures", pictures},    {"repeats", repeats}};
   j["controller"] = controller.empty() ? Json(nullptr) : Json(controller);
   j["points"] = Json::array();
   for (const FrontierPoint& p : points) j["points"].push_back(p.json());
