@@ -9,6 +9,7 @@
 #include "app/html.h"
 #include "app/routing.h"
 #include "app/svg_plot.h"
+#include "model/io/decimal.h"
 
 namespace vkflux {
 namespace {
@@ -119,9 +120,12 @@ Json FrontierPoint::json() const {
 }
 
 Json Frontier::json() const {
-  Json j{{"device", device}, {"driver", driver},     {"model", model},       {"ttr", ttr},
-         {"policy", policy}, {"width", width},       {"height", height},     {"steps", steps},
-         {"cfg", cfg},       {"guidance", guidance}, {"pictures", pictures}, {"repeats", repeats}};
+  Json j{{"device", device},        {"driver", driver},
+         {"model", model},          {"ttr", ttr},
+         {"policy", policy},        {"width", width},
+         {"height", height},        {"steps", steps},
+         {"cfg", io::decimal(cfg)}, {"guidance", io::decimal(guidance)},
+         {"pictures", pictures},    {"repeats", repeats}};
   j["controller"] = controller.empty() ? Json(nullptr) : Json(controller);
   j["points"] = Json::array();
   for (const FrontierPoint& p : points) j["points"].push_back(p.json());

@@ -82,6 +82,7 @@ void RunFolder::clear(const std::vector<std::string>& results, const Keep& keep)
 }
 
 RunLock::RunLock(const RunFolder& folder) : path_(folder.file("run.lock")) {
+  if (folder.path.empty()) throw Error(ErrorCode::invalid_argument, "--out is empty: a run needs a folder");
   std::error_code error;
   for (fs::path p = fs::path(folder.path).lexically_normal(); !p.empty() && !fs::exists(p, error);) {
     if (p.has_filename()) made_.insert(made_.begin(), p.string());

@@ -30,7 +30,8 @@ struct RunFolder {
 /// process ends in any way.
 class RunLock {
  public:
-  /// Error io when another process holds the folder, with its number, or when it can't be made.
+  /// Error io when another process holds the folder, with its number, or when it can't be made;
+  /// invalid_argument for an empty path.
   explicit RunLock(const RunFolder& folder);
   /// Folders that it made and nobody wrote to are gone afterwards.
   ~RunLock();

@@ -63,6 +63,14 @@ class RunCli : public test::Cli {
     }
     return false;
   }
+  /// Whether it catches SIGTERM by now; before, a signal ends it as any process.
+  static bool watches(pid_t pid) {
+    std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.rfind("SigCgt:", 0) == 0) return std::stoull(line.substr(7), nullptr, 16) >> (SIGTERM - 1) & 1;
+    }
+    return false;
+  }
   bool has_rows(const std::string& out) const {
     std::error_code none;
     return fs::file_size(path(out + "/metrics.jsonl"), none) > 0 && !none;
@@ -185,30 +193,27 @@ TEST_F(RunCli, LongWorkOutsideOfTrainingEndsToo) {
                         std::string(" --ttr \"") + VKFLUX_SOURCE_DIR + "/models/emoji/ttr.safetensors\" ";
   file("prompts.txt", "red apple\n");
   for (int i = 3; i < 40; ++i) picture("data", i, 2 * i);
-  struct Work {
-    std::string args, sign;  // of its having begun
-  };
-  const std::vector<Work> all{
-      {distill("held", "--updates 2 --holdout " + path("prompts.txt") + " --holdout-runs 1000000"),
-       "held/checkpoint.safetensors"},
-      {"eval --data " + path("data") + model +
-           "--split all --candidates all --vae-split all --unseen \"\" --steps 10000",
-       ""},
-      {"report" + model + students + "--prompt a --steps 10000 --out " + path("report.html"), ""},
-      {"sample" + model + "--prompt a --steps 10000 --out " + path("sweep") + " --sweep seed=1,2", ""},
-      {"bench --suite ops --filter linear --seconds 1000", ""}};
-  for (const Work& work : all) {
-    const pid_t pid = start(work.args);
-    if (work.sign.empty()) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(700));
-    } else {
-      ASSERT_TRUE(wait_for([&] { return fs::exists(path(work.sign)); })) << work.args << messages();
-    }
+  const std::string training =
+      distill("held", "--updates 2 --holdout " + path("prompts.txt") + " --holdout-runs 1000000");
+  const std::vector<std::string> all{
+      training,
+      "eval --data " + path("data") + model +
+          "--split all --candidates all --vae-split all --unseen \"\" --steps 10000",
+      "report" + model + students + "--prompt a --steps 10000 --out " + path("report.html"),
+      "sample" + model + "--prompt a --steps 10000 --out " + path("sweep") + " --sweep seed=1,2",
+      "bench --suite ops --filter linear --seconds 1000"};
+  for (const std::string& work : all) {
+    const pid_t pid = start(work);
+    ASSERT_TRUE(wait_for([&] {
+      return watches(pid) && (work != training || fs::exists(path("held/checkpoint.safetensors")));
+    })) << work
+        << messages();
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
     kill(pid, SIGTERM);
     const int status = end_of(pid);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == kInterrupted) << work.args << messages();
-    EXPECT_NE(messages().find("error: "), std::string::npos) << work.args << messages();
-    EXPECT_EQ(messages().find("internal"), std::string::npos) << work.args << messages();
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == kInterrupted) << work << messages();
+    EXPECT_NE(messages().find("error: "), std::string::npos) << work << messages();
+    EXPECT_EQ(messages().find("internal"), std::string::npos) << work << messages();
   }
 }
 
@@ -227,12 +232,14 @@ TEST_F(RunCli, AClosedPipeEndsNoWork) {
 }
 
 TEST_F(RunCli, ResultsThatCannotBeWrittenAreAnError) {
-  for (const char* args : {"devices --json", "devices", "--help", "--version", "inspect models/emoji"}) {
-    for (const char* to : {">/dev/full", ">&-"}) {
-      const test::Result r = vkflux(args, std::string("2>&1 ") + to);
-      EXPECT_EQ(r.code, kBadFile) << args << to;
-      EXPECT_NE(r.out.find("stdout: can't write the results: "), std::string::npos) << args << to << r.out;
-    }
+  for (const auto& [args, to] : {std::pair{"devices --json", ">/dev/full"},
+                                 {"devices", ">&-"},
+                                 {"--help", ">/dev/full"},
+                                 {"--version", ">&-"},
+                                 {"inspect models/emoji", ">/dev/full"}}) {
+    const test::Result r = vkflux(args, std::string("2>&1 ") + to);
+    EXPECT_EQ(r.code, kBadFile) << args << to;
+    EXPECT_NE(r.out.find("stdout: can't write the results: "), std::string::npos) << args << to << r.out;
   }
   EXPECT_EQ(vkflux("devices --json", "2>/dev/full").code, kOk) << "messages may be lost";
   EXPECT_EQ(vkflux("devices --json", "2>&-").code, kOk);
