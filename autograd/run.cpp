@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 
+#include "vk/environment.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -15,8 +15,7 @@ constexpr uint64_t kGroupRow = 32768;  // the same constant as in shaders/common
 std::vector<std::pair<std::string, std::string>>& overrides() {
   thread_local std::vector<std::pair<std::string, std::string>> list = [] {
     std::vector<std::pair<std::string, std::string>> out;
-    const char* env = std::getenv("VKFLUX_VARIANT");
-    std::string text = env ? env : "";
+    std::string text = environment("VKFLUX_VARIANT");
     while (!text.empty()) {
       const size_t comma = std::min(text.find(','), text.size()), colon = text.find(':');
       if (colon < comma) out.emplace_back(text.substr(0, colon), text.substr(colon + 1, comma - colon - 1));

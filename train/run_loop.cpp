@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "train/metric_values.h"
 
 namespace vkflux {
@@ -14,14 +15,18 @@ namespace {
 void write_parameters(const RunLoopOptions& o) {
   io::Json all{{"run", o.folder.name()}};
   all.update(flatten_parameters("", o.parameters));
-  io::atomic_write(o.folder.file("params.json"), all.dump(1) + "\n");
+  io::atomic_write(o.folder.file("params.json"), io::json_text(all, 1) + "\n");
 }
 
 }  // namespace
 
 std::string RunFolder::name() const {
-  const std::filesystem::path folder = std::filesystem::path(path + "/").lexically_normal().parent_path();
-  return metric_namespace(folder.filename().string());
+  return metric_namespace(io::last_name(path));
+}
+
+std::vector<std::string> run_files() {
+  const RunFolder names{"."};
+  return {names.checkpoint(), names.metrics(), names.file("params.json")};
 }
 
 bool checkpoint_due(int64_t before, int64_t after, int64_t every) {

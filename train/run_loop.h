@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "model/io/json.h"
 #include "train/metrics.h"
@@ -46,6 +47,9 @@ struct RunLoopOptions {
   const char* unit = "steps";                // what done() counts, for people
   io::Json parameters = io::Json::object();  // what was asked for: flattened into params.json
 };
+
+/// The files that run_to_end() writes, by their names in the run's folder; beside them it fills "events".
+std::vector<std::string> run_files();
 
 /// True when a multiple of `every` lies in (before, after]; never with 0.
 bool checkpoint_due(int64_t before, int64_t after, int64_t every);

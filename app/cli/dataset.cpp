@@ -1,9 +1,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <filesystem>
 #include <map>
 
 #include "app/cli/cli.h"
+#include "app/cli/numbers.h"
+#include "app/outputs.h"
+#include "model/io/json.h"
 #include "train/data/dataset.h"
 #include "train/data/emoji_dataset.h"
 
@@ -12,7 +16,29 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// Before anything is read. The pictures' folder is replaced as a whole, so it must be of an earlier run.
+void check_files(const EmojiDatasetOptions& o) {
+  FileUse files;
+  files.reads("--font", o.font.string());
+  files.reads("--emoji-test", o.emoji_test.string());
+  files.reads("--annotations", o.annotations.string());
+  files.writes("--out", (o.out / "index.json").string());
+  for (const char* name : {"images", "images.partial", "tokenizer", "tokenizer_2"})
+    files.fills("--out", (o.out / name).string());
+  files.check();
+  std::error_code ignored;
+  const auto images = o.out / "images";
+  if (std::filesystem::exists(images, ignored) && !std::filesystem::exists(o.out / "index.json", ignored)) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("--out {}: {} is there, but no index.json of an earlier data set, and it would be "
+                    "replaced: give another folder",
+                    o.out.string(), images.string()));
+  }
+}
+
 int make_emoji(const Common& common, EmojiDatasetOptions options) {
+  check_files(options);
   EmojiDatasetReport report;
   {
     std::unique_ptr<Progress> bar;
@@ -36,7 +62,7 @@ int make_emoji(const Common& common, EmojiDatasetOptions options) {
                  {"unseen", report.unseen}}},
                {"tokens_of_names", {{"clip", lengths(report.clip)}, {"t5", lengths(report.t5)}}}};
   if (common.json) {
-    fmt::print("{}\n", j.dump());
+    fmt::print("{}\n", io::json_text(j));
     return kOk;
   }
   fmt::print("{}: {} pictures of {}x{}\n", options.out.string(), report.items, options.size, options.size);
@@ -73,7 +99,7 @@ int list_dataset(const Common& common, const ListOptions& o) {
     j["list"] = std::move(list);
   }
   if (common.json) {
-    fmt::print("{}\n", j.dump(1));
+    fmt::print("{}\n", io::json_text(j, 1));
     return kOk;
   }
   fmt::print("{}: {} pictures in split {}, {} captions\n", o.folder, members.size(), o.split, captions);
@@ -100,7 +126,7 @@ void add_dataset(CLI::App& app) {
                                "vkflux dataset emoji --out data/emoji", emoji_common,
                                [emoji_common, emoji] { return make_emoji(*emoji_common, *emoji); });
   make->add_option("--out", emoji->out, "folder to make")->required();
-  make->add_option("--size", emoji->size, "pixels a side")->capture_default_str()->check(CLI::Range(8, 1024));
+  make->add_option("--size", emoji->size, "pixels a side")->capture_default_str()->transform(whole(8, 1024));
   make->add_option("--font", emoji->font, "colour bitmap font (fonts-noto-color-emoji)")
       ->capture_default_str();
   make->add_option("--emoji-test", emoji->emoji_test, "names (unicode-data)")->capture_default_str();
@@ -108,11 +134,17 @@ void add_dataset(CLI::App& app) {
       ->capture_default_str();
 
   make->add_option("--clip-vocab", emoji->clip_vocab, "largest vocabulary of the CLIP tokenizer")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole(600, 1000000));
   make->add_option("--t5-vocab", emoji->t5_vocab, "largest vocabulary of the T5 tokenizer")
-      ->capture_default_str();
-  make->add_option("--clip-length", emoji->clip_length, "tokens of a caption, CLIP")->capture_default_str();
-  make->add_option("--t5-length", emoji->t5_length, "tokens of a caption, T5")->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole(300, 1000000));
+  make->add_option("--clip-length", emoji->clip_length, "tokens of a caption, CLIP")
+      ->capture_default_str()
+      ->transform(whole(2, 4096));
+  make->add_option("--t5-length", emoji->t5_length, "tokens of a caption, T5")
+      ->capture_default_str()
+      ->transform(whole(2, 4096));
 
   auto list_common = std::make_shared<Common>();
   auto list = std::make_shared<ListOptions>();

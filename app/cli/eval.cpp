@@ -4,6 +4,8 @@
 #include <numeric>
 
 #include "app/cli/cli.h"
+#include "app/cli/numbers.h"
+#include "model/io/json.h"
 #include "model/pipeline.h"
 #include "model/vae/load.h"
 #include "train/autoencoder_trainer.h"
@@ -86,7 +88,7 @@ int run(const Common& common, const Options& o) {
     j["autoencoder"]["unseen"] = psnr(*device, vae, data, spread(data.split(o.unseen), o.names), o.size);
   if (!o.model.empty()) j["recall"] = recall(*device, data, o);
   if (common.json) {
-    fmt::print("{}\n", j.dump(1));
+    fmt::print("{}\n", io::json_text(j, 1));
     return kOk;
   }
   for (const auto& [name, v] : j["autoencoder"].items()) {
@@ -122,11 +124,16 @@ void add_eval(CLI::App& app) {
   c->add_option("--vae-split", o->vae_split, "pictures the autoencoder was trained on")
       ->capture_default_str();
   c->add_option("--unseen", o->unseen, "pictures it never saw (empty: none)")->capture_default_str();
-  c->add_option("--names", o->names, "this many, evenly spread; 0 = all")->capture_default_str();
-  c->add_option("--size", o->size, "pixels a side")->capture_default_str();
-  c->add_option("--steps", o->steps, "denoising steps; default: the model's");
-  c->add_option("--cfg", o->cfg, "true guidance; default: the model's");
-  c->add_option("--seed", o->seed, "of the first name")->capture_default_str();
+  c->add_option("--names", o->names, "this many, evenly spread; 0 = all")
+      ->capture_default_str()
+      ->transform(whole(0, kMostSteps));
+  c->add_option("--size", o->size, "pixels a side")
+      ->capture_default_str()
+      ->transform(whole(1, kMostTrainingSide));
+  c->add_option("--steps", o->steps, "denoising steps; default: the model's")
+      ->transform(whole(1, kMostSamplingSteps));
+  c->add_option("--cfg", o->cfg, "true guidance; default: the model's")->transform(real(0, kMostGuidance));
+  c->add_option("--seed", o->seed, "of the first name")->capture_default_str()->transform(any_seed());
 }
 
 }  // namespace vkflux::cli

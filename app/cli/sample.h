@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
 #include "app/gallery.h"
+#include "app/outputs.h"
 #include "app/picture_metrics.h"
 #include "app/routing.h"
 #include "app/sweep/plan.h"
@@ -60,12 +62,14 @@ struct SampleSession {
   std::unique_ptr<Pipeline> pipeline;
   std::unique_ptr<RouterSource> routing;  // null: full attention only
   std::unique_ptr<ProfileSession> profile;
+  std::set<std::string> said;  // notes on what was adjusted or ignored: each is shown once
 
   SampleSession(const Common& common, const SampleArgs& args);
   /// How many layers may be replaced.
   int64_t layers() const { return static_cast<int64_t>(pipeline->info().layout.replaceable().size()); }
 };
 
+void declare_inputs(const SampleArgs& args, FileUse& files);
 /// The request that the flags describe, without prompts.
 GenerateRequest base_request(const SampleArgs& args);
 /// Draws the pictures of a shot; with `routed` by the session's router. Shows progress as `what` and stops
@@ -86,16 +90,26 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args);
 /// Writes it as PNG with its settings; the file's bytes come back.
 std::string save_picture(const std::string& path, const Drawn& d, const SampleArgs& args);
 GalleryInfo gallery_info(const SampleSession& session, const Drawn& d, const SampleArgs& args);
+/// Whether --out names one picture, not a folder. Error invalid_argument for another kind of picture.
+bool is_png_name(const std::string& path);
 /// Where picture i of n goes: into the folder --out, or beside the file --out with a number.
 std::string picture_path(const SampleArgs& args, size_t i, size_t n, const std::string& prompt);
 /// "apple.png" + "-full" -> "apple-full.png"
 std::string with_suffix(const std::string& path, const std::string& suffix);
+
+/// The names of everything that save_comparison() writes beside a picture, and the command its figures to.
+struct ComparisonFiles {
+  std::string full, difference, sheet, figures;
+};
+ComparisonFiles comparison_files(const std::string& picture);
 
 /// full | routed | difference with labels, beside `path` as -full, -difference and -compare; the figures as
 /// JSON with the files' names.
 nlohmann::ordered_json save_comparison(const std::string& path, const Drawn& routed, const Drawn& full,
                                        const SampleArgs& args, int64_t layers);
 
+/// Everything that run_sweep() writes. Error invalid_argument for a sweep that can't be.
+void declare_sweep(const SampleArgs& args, FileUse& files);
 /// Many pictures of --seeds and --sweep: pictures, contact sheet, table as CSV and JSON.
 int run_sweep(SampleSession& session, const Common& common, const SampleArgs& args);
 

@@ -4,6 +4,7 @@
 
 #include <tuple>
 
+#include "app/cli/numbers.h"
 #include "app/cli/sample.h"
 #include "app/weights.h"
 #include "model/io/png.h"
@@ -24,15 +25,21 @@ RgbImage read_init(const std::string& path) {
 
 void add_routing_options(CLI::App& c, RoutingArgs& a) {
   c.add_option("--ttr", a.ttr, "students of the attention layers (a file of `vkflux distill`)");
-  c.add_option(
+  CLI::Option* controller = c.add_option(
       "--controller", a.controller,
       "controller that chooses which layers use their students (a file of `vkflux train-controller`)");
   c.add_option(
-      "--quality-speed", a.quality_speed,
-      "0 keeps full attention nearly everywhere, 1 is fastest; default 0.5, or 1 without a controller");
-  c.add_option("--policy", a.policy, "stochastic (drawn for every step) or threshold")->capture_default_str();
+       "--quality-speed", a.quality_speed,
+       "0 keeps full attention nearly everywhere, 1 is fastest; default 0.5, or 1 without a controller")
+      ->transform(real(0, 1));
+  c.add_option("--policy", a.policy, "stochastic (drawn for every step) or threshold")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"stochastic", "threshold"}))
+      ->needs(controller);
   c.add_option("--policy-temperature", a.temperature, "temperature of the stochastic policy")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(kLeastTemperature, kMostTemperature))
+      ->needs(controller);
   c.add_option("--layers", a.layers,
                "without a controller: layers that use their students, 0,2,3 say (layers that may be replaced "
                "count from 0)");
@@ -49,6 +56,14 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   profile = std::make_unique<ProfileSession>(*device, args.profile);
   pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
+}
+
+void declare_inputs(const SampleArgs& args, FileUse& files) {
+  files.reads_model("--model", args.model);
+  files.reads("--prompts", args.prompts_file);
+  files.reads("--init", args.init);
+  files.reads("--ttr", args.routing.ttr);
+  files.reads("--controller", args.routing.controller);
 }
 
 GenerateRequest base_request(const SampleArgs& args) {
@@ -84,7 +99,9 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
   }
   progress.reset();
   GenerateResult result = job->result();
-  for (const std::string& note : result.notes) spdlog::warn("{}", note);
+  for (const std::string& note : result.notes) {
+    if (session.said.insert(note).second) spdlog::warn("{}", note);
+  }
   const std::vector<float> latents = result.latents.to_host();
   const std::vector<RgbImage> images = std::move(result.images);
   result.images.clear();

@@ -15,6 +15,7 @@
 #include "model/text/characters.h"
 #include "train/experiment_key.h"
 #include "train/metric_values.h"
+#include "vk/environment.h"
 #include "vk/error.h"
 
 namespace vkflux::verify {
@@ -76,7 +77,7 @@ Json call_sweep(const std::string& fn, const Arguments& a) {
 Json prompts(const Json& row) {
   if (row.contains("path")) return load_prompt_list(row["path"]);
   const auto file =
-      std::filesystem::temp_directory_path() / fmt::format("vkflux_verify_prompts_{}.json", getpid());
+      std::filesystem::path(temporary_folder()) / fmt::format("vkflux_verify_prompts_{}.json", getpid());
   io::atomic_write(file.string(), row.at("file_content").get<std::string>());
   struct Remove {
     const std::filesystem::path& path;
