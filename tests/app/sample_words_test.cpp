@@ -55,19 +55,18 @@ TEST_F(SampleWords, WhatCannotBeMeantIsRefused) {
 }
 
 TEST_F(SampleWords, BytesThatAreNotUtf8LoseNoPicture) {
-  const std::string prompt = "\"$(printf 'caf\\351 x')\"", name = path("\xff.png");
-  const Result r = vkflux(
-      sample("--json --prompt " + prompt + " --out " + name + " --html " + path("\xfe.html")), "2>/dev/null");
+  EXPECT_EQ(vkflux(sample("--prompt \"$(printf 'caf\\351 x')\" --out " + path("no.png"))).code, kUsage);
+  EXPECT_FALSE(std::filesystem::exists(path("no.png")));
+  const Result r = vkflux(sample("--json --prompt x --negative \"$(printf 'caf\\351')\" --cfg 1 --html " +
+                                 path("\xfe.html") + " --out " + path("\xff.png")));
   ASSERT_EQ(r.code, kOk) << r.out;
-  const auto j = io::parse_json(r.out, "stdout");
-  EXPECT_EQ(j.at("images")[0].at("settings").at("prompt"), "caf\ufffd x");
-  const io::PngText text = io::read_png_text(name);
-  EXPECT_EQ(entry(text, "parameters").substr(0, 8), "caf\ufffd x");
-  EXPECT_EQ(io::parse_json(entry(text, "vkflux"), "PNG").at("prompt"), "caf\ufffd x");
-  const Result sweep = vkflux(sample("--prompt " + prompt + " --seeds 1,2 --out " + path("\xff")), "2>&1");
-  ASSERT_EQ(sweep.code, kOk) << sweep.out;
-  EXPECT_EQ(io::read_json(path("\xff/table.json")).at("images").size(), 2u);
-  EXPECT_NE(io::read_file(path("\xff/table.csv")).find("caf\ufffd x"), std::string::npos);
+  const auto picture = io::parse_json(r.out, "stdout").at("images")[0];
+  EXPECT_TRUE(picture.at("file").get<std::string>().ends_with("/\ufffd.png"));
+  EXPECT_EQ(picture.at("settings").at("negative"), "caf\ufffd");
+  const io::PngText text = io::read_png_text(path("\xff.png"));
+  EXPECT_NE(entry(text, "parameters").find("Negative prompt: caf\ufffd\n"), std::string::npos);
+  EXPECT_EQ(io::parse_json(entry(text, "vkflux"), "PNG").at("negative"), "caf\ufffd");
+  EXPECT_TRUE(std::filesystem::exists(path("\xfe.html")));
 }
 
 TEST_F(SampleWords, MetadataNameTheFirstPictureAndItsStrength) {
