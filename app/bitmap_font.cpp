@@ -1,7 +1,16 @@
 #include "app/bitmap_font.h"
 
+#include <utf8proc.h>
+
 #include <algorithm>
 #include <array>
+#include <iterator>
+#include <numeric>
+#include <optional>
+#include <string_view>
+
+#include "app/system_font.h"
+#include "model/text/characters.h"
 
 namespace vkflux {
 namespace {
@@ -108,72 +117,182 @@ constexpr std::array<std::array<uint8_t, kRows>, kLast - kFirst + 1> kGlyphs{{
     {0x00, 0x00, 0x08, 0x15, 0x02, 0x00, 0x00},  // ~
 }};
 
-bool continues(char c) {
-  return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
-}
+/// A mark above or below a letter, in the two rows over the small letters or under all.
+struct Mark {
+  char32_t character;
+  bool below;
+  std::array<uint8_t, 2> rows;
+};
+constexpr Mark kMarks[] = {{U'\u0300', false, {0x08, 0x04}},  // grave
+                           {U'\u0301', false, {0x02, 0x04}},  // acute
+                           {U'\u0302', false, {0x04, 0x0A}},  // circumflex
+                           {U'\u0303', false, {0x0D, 0x16}},  // tilde
+                           {U'\u0304', false, {0x00, 0x0E}},  // macron
+                           {U'\u0306', false, {0x11, 0x0E}},  // breve
+                           {U'\u0307', false, {0x04, 0x00}},  // dot
+                           {U'\u0308', false, {0x0A, 0x00}},  // diaeresis
+                           {U'\u030A', false, {0x04, 0x0A}},  // ring
+                           {U'\u030B', false, {0x05, 0x0A}},  // double acute
+                           {U'\u030C', false, {0x0A, 0x04}},  // caron
+                           {U'\u0323', true, {0x00, 0x04}},   // dot
+                           {U'\u0326', true, {0x04, 0x08}},   // comma
+                           {U'\u0327', true, {0x04, 0x0C}},   // cedilla
+                           {U'\u0328', true, {0x04, 0x06}}};  // ogonek
 
-/// One letter per character; what has none becomes '?'.
-std::string letters(const std::string& text) {
-  std::string out;
-  for (char c : text) {
-    if (continues(c)) continue;
-    const auto u = static_cast<unsigned char>(c);
-    out += u >= kFirst && u <= kLast ? c : '?';
+/// What stands in one or two places of a line: a character with its marks.
+struct Cell {
+  std::u32string characters;
+  int columns = 1;
+};
+
+std::vector<Cell> cells_of(std::string_view text) {
+  std::vector<Cell> out;
+  for (const char32_t c : to_characters(text)) {
+    const int width = utf8proc_charwidth(static_cast<utf8proc_int32_t>(c));
+    if (width == 0 && !out.empty()) {
+      out.back().characters += c;
+    } else {
+      out.push_back({std::u32string(1, c), width == 2 ? 2 : 1});
+    }
   }
   return out;
 }
 
-void put(io::Image8& p, int x, int y, uint8_t grey) {
+int columns_of(const std::vector<Cell>& cells) {
+  return std::accumulate(cells.begin(), cells.end(), 0, [](int n, const Cell& c) { return n + c.columns; });
+}
+
+/// The letter, then its marks.
+std::u32string decomposed(const std::u32string& characters) {
+  std::u32string out;
+  for (const char32_t c : characters) {
+    utf8proc_int32_t parts[8];
+    int last = 0;
+    const auto n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts, std::size(parts),
+                                           UTF8PROC_DECOMPOSE, &last);
+    for (utf8proc_ssize_t i = 0; i < n && i < static_cast<utf8proc_ssize_t>(std::size(parts)); ++i)
+      out += static_cast<char32_t>(parts[i]);
+  }
+  return out;
+}
+
+const Mark* find_mark(char32_t c) {
+  const auto* mark =
+      std::find_if(std::begin(kMarks), std::end(kMarks), [&](const Mark& m) { return m.character == c; });
+  return mark == std::end(kMarks) ? nullptr : mark;
+}
+
+/// The pixels of a cell made of built-in letters: rows -2 to 8, first to last; nothing when it isn't.
+using Rows = std::array<uint8_t, kRows + 4>;
+std::optional<Rows> built_in(const Cell& cell) {
+  const std::u32string parts = decomposed(cell.characters);
+  if (parts.empty() || parts[0] < kFirst || parts[0] > kLast) return {};
+  const auto& glyph = kGlyphs[parts[0] - kFirst];
+  Rows rows{};
+  std::copy(glyph.begin(), glyph.end(), rows.begin() + 2);
+  for (size_t i = 1; i < parts.size(); ++i) {
+    const Mark* mark = find_mark(parts[i]);
+    if (!mark) return {};
+    const bool dotted = parts[0] == U'i' || parts[0] == U'j';
+    if (dotted && !mark->below) rows[2] = rows[3] = 0;
+    const size_t at = mark->below ? kRows + 2 : (rows[2] | rows[3]) == 0 ? 2 : 0;
+    for (size_t k = 0; k < 2; ++k) rows[at + k] |= mark->rows[k];
+  }
+  return rows;
+}
+
+void put(io::Image8& p, int x, int y, uint8_t grey, int coverage = 255) {
   if (x < 0 || y < 0 || x >= p.width || y >= p.height) return;
   uint8_t* pixel =
       &p.rgba[(static_cast<size_t>(y) * static_cast<size_t>(p.width) + static_cast<size_t>(x)) * 4];
-  pixel[0] = pixel[1] = pixel[2] = grey;
+  for (int c = 0; c < 3; ++c)
+    pixel[c] = static_cast<uint8_t>((pixel[c] * (255 - coverage) + grey * coverage + 127) / 255);
   pixel[3] = 255;
+}
+
+void draw_rows(io::Image8& picture, int x, int y, const Rows& rows, uint8_t grey, int scale) {
+  for (size_t row = 0; row < rows.size(); ++row) {
+    for (int column = 0; column < kColumns; ++column) {
+      if (!(rows[row] >> (kColumns - 1 - column) & 1)) continue;
+      for (int i = 0; i < scale * scale; ++i)
+        put(picture, x + column * scale + i % scale, y + (static_cast<int>(row) - 2) * scale + i / scale,
+            grey);
+    }
+  }
+}
+
+void draw_system(io::Image8& picture, int x, int y, const SystemGlyph& glyph, uint8_t grey, int scale) {
+  for (int v = 0; v < glyph.height; ++v) {
+    for (int u = 0; u < glyph.width; ++u) {
+      put(picture, x + glyph.left + u, y + kRows * scale - glyph.top + v, grey,
+          glyph.coverage[static_cast<size_t>(v * glyph.width + u)]);
+    }
+  }
+}
+
+/// For what has no letter anywhere.
+void draw_box(io::Image8& picture, int x, int y, int width, uint8_t grey, int scale) {
+  const int w = width * kGlyphWidth * scale - scale, h = kRows * scale;
+  for (int v = 0; v < h; ++v) {
+    for (int u = 0; u < w; ++u) {
+      if (u < scale || v < scale || u >= w - scale || v >= h - scale) put(picture, x + u, y + v, grey);
+    }
+  }
 }
 
 }  // namespace
 
 void draw_text(io::Image8& picture, int x, int y, const std::string& text, uint8_t grey, int scale) {
-  for (char c : letters(text)) {
-    const auto& glyph = kGlyphs[static_cast<unsigned char>(c) - kFirst];
-    for (int row = 0; row < kRows * scale; ++row) {
-      for (int column = 0; column < kColumns * scale; ++column) {
-        if (glyph[static_cast<size_t>(row / scale)] >> (kColumns - 1 - column / scale) & 1)
-          put(picture, x + column, y + row, grey);
-      }
+  for (const Cell& cell : cells_of(text)) {
+    if (const std::optional<Rows> rows = built_in(cell)) {
+      draw_rows(picture, x, y, *rows, grey, scale);
+    } else if (const auto glyph = system_glyph(cell.characters[0], kGlyphHeight * scale)) {
+      draw_system(picture, x, y, *glyph, grey, scale);
+    } else {
+      draw_box(picture, x, y, cell.columns, grey, scale);
     }
-    x += kGlyphWidth * scale;
+    x += cell.columns * kGlyphWidth * scale;
   }
 }
 
+std::string undrawable(const std::string& text) {
+  std::u32string out;
+  for (const Cell& cell : cells_of(text)) {
+    const char32_t c = cell.characters[0];
+    if (!built_in(cell) && !system_glyph(c, kGlyphHeight) && out.find(c) == std::u32string::npos) out += c;
+  }
+  return to_utf8(out);
+}
+
 int text_length(const std::string& text) {
-  return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) { return !continues(c); }));
+  return columns_of(cells_of(text));
 }
 
 std::vector<std::string> wrap_text(const std::string& text, int columns) {
-  columns = std::max(columns, 1);
+  columns = std::max(columns, 2);  // room for a wide letter
   std::vector<std::string> lines;
   std::string line;
   size_t at = 0;
   while (at < text.size()) {
     const size_t end = std::min(text.find(' ', at), text.size());
-    std::string word = text.substr(at, end - at);
+    const std::string word = text.substr(at, end - at);
     at = end + 1;
     if (!line.empty() && text_length(line) + 1 + text_length(word) <= columns) {
       line += ' ' + word;
       continue;
     }
     if (!line.empty()) lines.push_back(std::move(line));
-    while (text_length(word) > columns) {
-      size_t cut = 0;
-      for (int n = 0; n < columns; ++n) {
-        do ++cut;
-        while (cut < word.size() && continues(word[cut]));
+    line.clear();
+    int used = 0;
+    for (const Cell& cell : cells_of(word)) {
+      if (used + cell.columns > columns) {
+        lines.push_back(std::move(line));
+        line.clear();
+        used = 0;
       }
-      lines.push_back(word.substr(0, cut));
-      word.erase(0, cut);
+      line += to_utf8(cell.characters);
+      used += cell.columns;
     }
-    line = std::move(word);
   }
   if (!line.empty()) lines.push_back(std::move(line));
   return lines;

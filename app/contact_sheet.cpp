@@ -1,6 +1,7 @@
 #include "app/contact_sheet.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 
@@ -71,14 +72,23 @@ io::Image8 contact_sheet(const std::vector<SheetCell>& cells, int columns) {
   width *= factor;
   height *= factor;
   std::vector<std::vector<std::string>> lines;
+  std::string missing;
   size_t most = 0;
   for (const SheetCell& c : cells) {
     std::vector<std::string> wrapped;
     for (const std::string& label : c.labels) {
+      missing += undrawable(label);
       for (std::string& line : wrap_text(label, width / kGlyphWidth)) wrapped.push_back(std::move(line));
     }
     most = std::max(most, wrapped.size());
     lines.push_back(std::move(wrapped));
+  }
+  if (!missing.empty()) {
+    spdlog::warn(
+        "labels of the contact sheet: no font here has {}, so boxes stand for them; name one by VKFLUX_FONT, "
+        "or "
+        "install it (fonts-noto-cjk has Chinese, Japanese and Korean)",
+        undrawable(missing));
   }
   const int64_t cell_height = height + kGap / 2 + static_cast<int64_t>(most) * kGlyphHeight;
   const int64_t rows = (static_cast<int64_t>(cells.size()) + columns - 1) / columns;

@@ -4,13 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string_view>
 
 #include "app/gallery.h"
 #include "app/html.h"
 #include "app/svg_plot.h"
+#include "model/io/file.h"
 #include "train/controller/controller_trainer.h"
 
 namespace vkflux {
@@ -96,7 +97,7 @@ std::string probability_map(const ControllerReport& r) {
 std::vector<std::pair<int64_t, std::map<std::string, double>>> read_metrics(const std::string& jsonl) {
   const std::string prefix = std::string(kControllerMetrics) + "/";
   std::vector<std::pair<int64_t, std::map<std::string, double>>> out;
-  std::ifstream in(jsonl);
+  std::istringstream in(io::is_there(jsonl) ? io::read_file(jsonl) : std::string());
   for (std::string line; std::getline(in, line);) {
     const auto row = nlohmann::json::parse(line, nullptr, false);
     if (!row.is_object() || !row.contains("step") || !row["step"].is_number_integer()) continue;

@@ -7,6 +7,7 @@
 
 #include "app/html.h"
 #include "app/svg_plot.h"
+#include "model/io/json.h"
 
 namespace vkflux {
 namespace {
@@ -46,7 +47,8 @@ std::vector<PlotSeries> lines(const Curves& curves, const std::string& metric) {
 std::string cell(const io::Json& value) {
   if (value.is_null()) return "<td>–</td>";
   if (value.is_number_float()) return fmt::format("<td>{:.4g}</td>", value.get<double>());
-  return fmt::format("<td>{}</td>", escape_html(value.is_string() ? value.get<std::string>() : value.dump()));
+  return fmt::format("<td>{}</td>",
+                     escape_html(value.is_string() ? value.get<std::string>() : io::json_text(value)));
 }
 
 std::string table(const io::Json& rows) {

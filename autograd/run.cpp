@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "vk/environment.h"
 #include "vk/error.h"
 
 namespace vkflux {

@@ -3,11 +3,11 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <utility>
 #include <vector>
 
 #include "autograd/run.h"
+#include "vk/environment.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -75,9 +75,9 @@ struct Override {
 
 std::vector<Override> from_environment() {
   constexpr std::string_view kName = "VKFLUX_VARIANT";
-  const char* env = std::getenv(kName.data());
+  const std::string env = environment(kName.data());
   std::vector<Override> out;
-  std::string_view text = env ? env : "";
+  std::string_view text = env;
   while (!text.empty()) {
     const size_t comma = std::min(text.find(','), text.size());
     const std::string_view entry = text.substr(0, comma);

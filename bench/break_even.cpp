@@ -2,8 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cmath>
-#include <cstdio>
+#include <iterator>
 #include <memory>
 
 #include "autograd/ops.h"
@@ -46,14 +47,20 @@ std::string StudentSetup::str() const {
 HkrConfig parse_student(const std::string& text, int64_t head_dim) {
   HkrConfig c;
   c.head_dim = head_dim;
-  long long layers = 0, features = 0, width = 0;
-  char more = 0;
-  if (std::sscanf(text.c_str(), "%lld:%lld:%lld%c", &layers, &features, &width, &more) != 3) {
+  int64_t* const numbers[] = {&c.layers, &c.feature_dim, &c.hidden};
+  const char *at = text.data(), *end = at + text.size();
+  bool right = true;
+  for (size_t i = 0; right && i < std::size(numbers); ++i) {
+    if (i > 0) right = at < end && *at++ == ':';
+    const auto [next, error] = std::from_chars(at, end, *numbers[i]);
+    right = right && error == std::errc();
+    at = next;
+  }
+  if (!right || at != end) {
     throw Error(
         ErrorCode::invalid_argument,
         fmt::format("--student '{}' isn't layers:features:width, three numbers such as 2:64:128", text));
   }
-  c.layers = layers, c.feature_dim = features, c.hidden = width;
   c.check();
   return c;
 }

@@ -109,7 +109,7 @@ void add_steps(std::vector<Case>& cases, Device& device, const std::string& mode
   if (!model.empty()) {
     Case c;
     c.name = "denoising step";
-    c.shape = std::filesystem::path(model).lexically_normal().filename().string();
+    c.shape = io::last_name(model);
     c.tolerance = 2e-3;
     c.make = [&device, model] { return checkpoint_step(device, model).instance(); };
     cases.push_back(c);

@@ -118,6 +118,11 @@ GenerateJob::GenerateJob(Device& device, Model& model, GenerateRequest request)
       setup_(sampling_setup(model.info(), request_)) {
   if (request_.prompts.empty()) throw Error(ErrorCode::invalid_argument, "no prompt was given");
   images_ = static_cast<int64_t>(request_.prompts.size());
+  if (images_ > 1 && request_.batch != 1) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("a batch of {} of {} prompts: a batch is of one prompt", request_.batch, images_));
+  }
   if (images_ == 1) images_ = request_.batch;
   if (images_ < 1 || images_ > kMaxImages) {
     throw Error(ErrorCode::invalid_argument,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/io/json.h"
 #include "model/text/characters.h"
 
 namespace vkflux {
@@ -20,7 +21,7 @@ bool is_secret(const std::string& name) {
 std::string item_text(const io::Json& item) {
   if (item.is_string()) return item.get<std::string>();
   if (item.is_boolean()) return item.get<bool>() ? "True" : "False";
-  return item.is_null() ? "None" : item.dump();
+  return item.is_null() ? "None" : io::json_text(item);
 }
 
 std::string list_text(const io::Json& list) {

@@ -11,8 +11,10 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -51,8 +53,8 @@ constexpr size_t kMaxLine = 1 << 16;
 class Jsonl : public Careful {
  public:
   Jsonl(const std::string& path, int64_t resume_step) : Careful(path) {
-    if (!std::filesystem::exists(path)) return;
-    std::ifstream in(path);
+    if (!io::is_there(path)) return;
+    std::istringstream in(io::read_file(path));
     std::string kept;
     for (std::string text; std::getline(in, text);) {
       if (text.size() > kMaxLine) continue;  // none of ours
@@ -61,7 +63,6 @@ class Jsonl : public Careful {
       if (step == row.end() || !step->is_number_integer()) continue;
       if (step->get<int64_t>() >= 0 && step->get<int64_t>() <= resume_step) kept += text + '\n';
     }
-    in.close();
     io::atomic_write(path, kept);
   }
 
@@ -76,7 +77,7 @@ class Jsonl : public Careful {
         row[name] = nullptr;
       }
     }
-    return row.dump() + '\n';
+    return io::json_text(row) + '\n';
   }
 };
 

@@ -67,11 +67,11 @@ std::string canonical(const std::string& path) {
 
 std::string shown(const io::Json& value) {
   if (value.is_null()) return "absent";
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? value.get<std::string>() : io::json_text(value);
 }
 
 std::string text_of(const io::Json& value) {
-  return value.dump(-1, ' ', false, io::Json::error_handler_t::replace);
+  return io::json_text(value);
 }
 
 io::Json entry(const io::Json& entries, const std::string& name) {

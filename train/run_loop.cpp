@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "train/metric_values.h"
 #include "vk/error.h"
 
@@ -15,7 +16,7 @@ namespace {
 void write_parameters(const RunLoopOptions& o) {
   io::Json all{{"run", o.folder.name()}};
   all.update(flatten_parameters("", o.parameters));
-  io::atomic_write(o.folder.file("params.json"), all.dump(1) + "\n");
+  io::atomic_write(o.folder.file("params.json"), io::json_text(all, 1) + "\n");
 }
 
 /// False when somebody who wants the work to end cut it short.
@@ -30,6 +31,11 @@ bool whole(const std::function<void()>& work) {
 }
 
 }  // namespace
+
+std::vector<std::string> run_files() {
+  const RunFolder names{"."};
+  return {names.checkpoint(), names.metrics(), names.file("params.json")};
+}
 
 bool checkpoint_due(int64_t before, int64_t after, int64_t every) {
   return every > 0 && after / every > before / every;

@@ -6,9 +6,10 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cstdlib>
+#include <charconv>
 #include <cstring>
 
+#include "vk/environment.h"
 #include "vk/error.h"
 #include "vk/features.h"
 
@@ -61,9 +62,7 @@ int rank(const Caps& c) {
 }
 
 size_t choose(const std::vector<Caps>& found, std::string select) {
-  if (select.empty()) {
-    if (const char* env = std::getenv("VKFLUX_DEVICE")) select = env;
-  }
+  if (select.empty()) select = environment("VKFLUX_DEVICE");
   std::string list;
   for (size_t i = 0; i < found.size(); ++i) list += fmt::format("\n  {}: {}", i, found[i].device_name);
   if (found.empty())
@@ -74,13 +73,12 @@ size_t choose(const std::vector<Caps>& found, std::string select) {
                          [](const auto& a, const auto& b) { return rank(a) < rank(b); }) -
         found.begin());
   }
-  if (std::all_of(select.begin(), select.end(), [](unsigned char c) { return std::isdigit(c); })) {
-    const unsigned long i = std::strtoul(select.c_str(), nullptr, 10);
-    if (i < found.size()) return i;
-  } else {
-    for (size_t i = 0; i < found.size(); ++i) {
-      if (lower(found[i].device_name).find(lower(select)) != std::string::npos) return i;
-    }
+  size_t number = 0;
+  const char* end = select.data() + select.size();
+  const auto [at, error] = std::from_chars(select.data(), end, number);
+  if (error == std::errc() && at == end && number < found.size()) return number;
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (lower(found[i].device_name).find(lower(select)) != std::string::npos) return i;
   }
   throw Error(ErrorCode::no_device, fmt::format("no Vulkan device matches '{}'; there are:{}", select, list));
 }
@@ -167,8 +165,8 @@ VkBool32 Device::on_message(VkDebugUtilsMessageSeverityFlagBitsEXT, VkDebugUtils
 }
 
 std::unique_ptr<Device> Device::create(const DeviceOptions& options) {
-  const char* env = std::getenv("VKFLUX_VALIDATE");
-  const bool validate = options.validate.value_or(env && *env && *env != '0');
+  const std::string wish = environment("VKFLUX_VALIDATE");
+  const bool validate = options.validate.value_or(!wish.empty() && wish[0] != '0');
   std::unique_ptr<Device> d(new Device);
   d->instance_ = Instance::create(validate);
   const InstanceFunctions& vk = d->instance_->vk;

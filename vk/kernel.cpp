@@ -2,17 +2,17 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <tuple>
 
 #include "vk/device.h"
+#include "vk/environment.h"
 #include "vk/error.h"
 #include "vk/spirv.h"
 #include "vk/subgroup_request.h"
@@ -22,11 +22,13 @@ namespace {
 
 std::string cache_file(const Caps& caps) {
   std::filesystem::path dir;
-  if (const char* own = std::getenv("VKFLUX_CACHE_DIR")) {
+  const std::string own = environment("VKFLUX_CACHE_DIR"), xdg = environment("XDG_CACHE_HOME"),
+                    home = environment("HOME");
+  if (!own.empty()) {
     dir = own;
-  } else if (const char* xdg = std::getenv("XDG_CACHE_HOME")) {
+  } else if (!xdg.empty()) {
     dir = std::filesystem::path(xdg) / "vkflux";
-  } else if (const char* home = std::getenv("HOME")) {
+  } else if (!home.empty()) {
     dir = std::filesystem::path(home) / ".cache" / "vkflux";
   } else {
     return {};
@@ -80,6 +82,25 @@ std::vector<KernelStatistics> read_statistics(Device& device, VkPipeline pipelin
     out.push_back(std::move(s));
   }
   return out;
+}
+
+/// Nothing where there is no regular file to read: what lies in a cache's place must not stop anybody.
+std::vector<char> read_cache(const std::string& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0) return {};
+  struct stat info {};
+  std::vector<char> data;
+  if (fstat(file, &info) == 0 && S_ISREG(info.st_mode)) data.resize(static_cast<size_t>(info.st_size));
+  size_t done = 0;
+  while (done < data.size()) {
+    const ssize_t n = read(file, data.data() + done, data.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    done += static_cast<size_t>(n);
+  }
+  close(file);
+  data.resize(done);
+  return data;
 }
 
 // Whole or not at all: a temporary file, synced, renamed.
@@ -136,10 +157,8 @@ KernelCache::~KernelCache() {
 
 void KernelCache::load() {
   const DeviceFunctions& vk = device_.vk();
-  std::vector<char> data;
-  std::ifstream in(cache_path_, std::ios::binary);
   // The driver checks the header itself and ignores what isn't its own.
-  if (in) data.assign(std::istreambuf_iterator<char>(in), {});
+  const std::vector<char> data = read_cache(cache_path_);
   VkPipelineCacheCreateInfo info{};
   info.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO;
   info.initialDataSize = data.size();

@@ -9,8 +9,11 @@
 #include "app/cli/bench_attention.h"
 #include "app/cli/bench_record.h"
 #include "app/cli/cli.h"
+#include "app/cli/numbers.h"
+#include "app/outputs.h"
 #include "bench/cases.h"
 #include "model/io/file.h"
+#include "model/io/json.h"
 
 namespace vkflux::cli {
 namespace {
@@ -27,7 +30,7 @@ struct Options {
 /// The checkpoint folder for the suite of steps; empty when nobody asked for one and ours isn't here.
 std::string model_folder(const Options& o) {
   if (!o.model.empty()) return o.model;
-  return std::filesystem::exists(kModel) ? kModel : "";
+  return io::is_there(kModel) ? kModel : "";
 }
 
 std::string full_name(const bench::Case& c) {
@@ -124,6 +127,12 @@ void compare_with(nlohmann::ordered_json& j, const EarlierRecord& earlier, const
 }
 
 int run(const Common& common, const Options& o) {
+  FileUse files;
+  files.reads_model("--model", o.model);
+  files.reads("--compare", o.compare);
+  files.writes("--csv", o.csv);
+  files.writes("--plot", o.plot);
+  files.check();
   std::optional<EarlierRecord> earlier;
   if (!o.compare.empty()) earlier.emplace(o.compare);
   const auto device = open_device(common);
@@ -148,7 +157,7 @@ int run(const Common& common, const Options& o) {
   if (common.json) {
     nlohmann::ordered_json j = to_json(record);
     if (earlier) compare_with(j, *earlier, record);
-    print_out("{}\n", j.dump(1));
+    print_out("{}\n", io::json_text(j, 1));
   }
   if (!o.csv.empty()) io::atomic_write(o.csv, to_csv(record));
   if (!o.plot.empty()) io::atomic_write(o.plot, roofline_svg(record));
@@ -164,8 +173,13 @@ void add_bench(CLI::App& app) {
   CLI::App* c = add_command(
       app, "bench", "measure ops, blocks, denoising and training steps against the device's own peaks",
       "vkflux bench --suite ops --filter linear", common, [common, o] {
-        return o->topic == "attention" ? bench_attention(*common, o->attention, o->measure)
-                                       : run(*common, *o);
+        if (o->topic != "attention") return run(*common, *o);
+        if (!(o->filter + o->model + o->compare + o->plot + o->csv).empty() || o->full || o->list) {
+          throw Error(
+              ErrorCode::invalid_argument,
+              "--filter, --model, --compare, --plot, --csv, --full and --list are of `bench kernels`");
+        }
+        return bench_attention(*common, o->attention, o->measure);
       });
   c->add_option("topic", o->topic,
                 "kernels: the suites; attention: students against full attention, with break-even points")
@@ -184,10 +198,10 @@ void add_bench(CLI::App& app) {
   c->add_option("--plot", o->plot, "write a roofline plot to this file (SVG)");
   c->add_option("--seconds", o->measure.seconds, "time for the repeats of a row")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(real(1e-6, 86400));
   c->add_option("--repeats", o->measure.min_repeats, "least repeats of a row, however long they take")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1000));
+      ->transform(whole(1, 1000));
   add_attention_options(*c, o->attention);
 }
 

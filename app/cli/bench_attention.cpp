@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "app/cli/numbers.h"
 #include "bench/break_even.h"
+#include "model/io/json.h"
 
 namespace vkflux::cli {
 namespace {
@@ -19,21 +21,12 @@ struct Setup {
 };
 
 Setup checked(const AttentionBenchOptions& o) {
-  const auto positive = [](const char* flag, int64_t x) {
-    if (x < 1) throw Error(ErrorCode::invalid_argument, fmt::format("{} {} must be at least 1", flag, x));
-  };
   Setup s{{1, o.heads, o.text, o.head_dim}, {}, o.tokens};
-  positive("--heads", o.heads);
-  if (o.text < 0) throw Error(ErrorCode::invalid_argument, fmt::format("--text {} is negative", o.text));
-  for (const int64_t n : s.tokens) positive("--tokens", n);
   std::sort(s.tokens.begin(), s.tokens.end());
   s.tokens.erase(std::unique(s.tokens.begin(), s.tokens.end()), s.tokens.end());
   for (const std::string& text : o.students) {
-    for (const int64_t cap : o.landmark_max) {
-      if (cap < 0)
-        throw Error(ErrorCode::invalid_argument, fmt::format("--landmark-max {} is negative", cap));
+    for (const int64_t cap : o.landmark_max)
       s.students.push_back({bench::parse_student(text, o.head_dim), cap});
-    }
   }
   return s;
 }
@@ -156,14 +149,25 @@ void add_attention_options(CLI::App& command, AttentionBenchOptions& o) {
   command.add_option("--landmark-max", o.landmark_max, "caps on the image landmarks; 0: none")
       ->delimiter(',')
       ->capture_default_str()
-      ->group(group);
+      ->group(group)
+      ->transform(whole(0, kMostTokens));
   command.add_option("--tokens", o.tokens, "numbers of image tokens to measure")
       ->delimiter(',')
       ->capture_default_str()
-      ->group(group);
-  command.add_option("--text", o.text, "text tokens in front")->capture_default_str()->group(group);
-  command.add_option("--heads", o.heads, "attention heads")->capture_default_str()->group(group);
-  command.add_option("--head-dim", o.head_dim, "numbers per head")->capture_default_str()->group(group);
+      ->group(group)
+      ->transform(whole(1, kMostTokens));
+  command.add_option("--text", o.text, "text tokens in front")
+      ->capture_default_str()
+      ->group(group)
+      ->transform(whole(0, kMostTokens));
+  command.add_option("--heads", o.heads, "attention heads")
+      ->capture_default_str()
+      ->group(group)
+      ->transform(whole(1, kMostWidth));
+  command.add_option("--head-dim", o.head_dim, "numbers per head")
+      ->capture_default_str()
+      ->group(group)
+      ->transform(whole(1, kMostWidth));
 }
 
 int bench_attention(const Common& common, AttentionBenchOptions options,
@@ -180,7 +184,7 @@ int bench_attention(const Common& common, AttentionBenchOptions options,
              {"head_dim", setup.setting.head_dim},
              {"text_tokens", setup.setting.text}};
     out.update(results);
-    print_out("{}\n", out.dump(1));
+    print_out("{}\n", io::json_text(out, 1));
   }
   return kOk;
 }

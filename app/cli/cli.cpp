@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <new>
 
 #include "app/cli/sample.h"
+#include "app/numbers.h"
 #include "autograd/run.h"
 
 namespace vkflux::cli {
@@ -77,13 +79,7 @@ std::unique_ptr<Device> open_device(const Common& common) {
 
 std::pair<int64_t, int64_t> parse_size(const std::string& text) {
   if (text.empty()) return {0, 0};
-  int w = 0, h = 0;
-  char rest = 0;
-  if (std::sscanf(text.c_str(), "%dx%d%c", &w, &h, &rest) != 2 || w <= 0 || h <= 0) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("--size {}: WIDTHxHEIGHT is expected, 64x64 say", text));
-  }
-  return {w, h};
+  return size_in_pixels(text, "--size");
 }
 
 nlohmann::ordered_json settings_of(const CLI::App& command) {
@@ -131,10 +127,10 @@ void Progress::update(int64_t done, const std::string& note) {
   write_note(std::string(terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n"));
 }
 
-int run(int argc, const char* const* argv) {
-  spdlog::set_default_logger(spdlog::stderr_color_mt("vkflux"));
-  spdlog::set_pattern("%^%l%$: %v");
-  CLI::App app("vkflux runs and trains Flux diffusion transformers on any Vulkan device.");
+std::unique_ptr<CLI::App> make_app() {
+  auto made =
+      std::make_unique<CLI::App>("vkflux runs and trains Flux diffusion transformers on any Vulkan device.");
+  CLI::App& app = *made;
   app.set_version_flag("--version", "vkflux 0.1.0");
   app.require_subcommand(1);
   app.footer(
@@ -156,19 +152,29 @@ int run(int argc, const char* const* argv) {
   add_kernels(app);
   add_distill(app);
   add_tokenize(app);
+  return made;
+}
+
+int run(int argc, const char* const* argv) {
+  spdlog::set_default_logger(spdlog::stderr_color_mt("vkflux"));
+  spdlog::set_pattern("%^%l%$: %v");
+  const std::unique_ptr<CLI::App> app = make_app();
   try {
-    app.parse(argc, argv);
+    app->parse(argc, argv);
     return kOk;
   } catch (const CLI::RuntimeError& e) {
     return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
-    return app.exit(e, std::cout, std::cerr) == 0 ? kOk : kUsage;
+    return app->exit(e, std::cout, std::cerr) == 0 ? kOk : kUsage;
   } catch (const Error& e) {
     spdlog::error("{}", e.what());
     return exit_code(e.code());
   } catch (const std::bad_alloc&) {
     spdlog::error("out of host memory");
     return kLimit;
+  } catch (const std::filesystem::filesystem_error& e) {
+    spdlog::error("{}", e.what());
+    return kBadFile;
   } catch (const std::exception& e) {
     spdlog::error("internal error: {}", e.what());
     return 1;

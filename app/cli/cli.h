@@ -74,6 +74,9 @@ void add_kernels(CLI::App& app);
 void add_distill(CLI::App& app);
 void add_tokenize(CLI::App& app);
 
+/// All commands with their flags.
+std::unique_ptr<CLI::App> make_app();
+
 /// Parses and runs; the process's exit code.
 int run(int argc, const char* const* argv);
 

@@ -1,12 +1,14 @@
 #include "app/cli/controller_session.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cmath>
 #include <tuple>
 
 #include "app/cli/data.h"
+#include "app/cli/numbers.h"
 #include "app/sweep/prompt_list.h"
 #include "app/weights.h"
 #include "autograd/ops.h"
@@ -71,40 +73,50 @@ void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
   c.add_option("--prompts", a.prompts, "a file with one prompt a line (# starts a comment), or a .json array")
       ->required();
   c.add_option("--negative", a.negative, "what true guidance (--cfg) steers away from");
-  c.add_option("--size", a.size, "WIDTHxHEIGHT in pixels; default: the model's");
+  c.add_option("--size", a.size, "WIDTHxHEIGHT in pixels; default: the model's")->check(cli::picture_size());
   c.add_option("--steps", a.steps, "denoising steps of a picture; default: the model's")
-      ->check(CLI::PositiveNumber);
-  c.add_option("--cfg", a.cfg, "true guidance, 1 = off; default: the model's")->check(CLI::NonNegativeNumber);
+      ->transform(cli::whole(1, cli::kMostSamplingSteps));
+  c.add_option("--cfg", a.cfg, "true guidance, 1 = off; default: the model's")
+      ->transform(cli::real(0, cli::kMostGuidance));
   c.add_option("--guidance", a.guidance, "distilled guidance (dev models); default: the model's")
-      ->check(CLI::NonNegativeNumber);
+      ->transform(cli::real(0, cli::kMostGuidance));
   c.add_option("--images", a.images, "pictures that share a plan; their rewards are averaged")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(cli::whole(1, cli::kMostPictures));
   c.add_option("--seeds", a.seeds, "pictures of a prompt, each from its own noise")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(cli::whole(1, cli::kMostPictures));
   c.add_option("--picture-seed", a.picture_seed, "seed of the first picture's noise; the next ones count up")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(cli::any_seed());
   c.add_option("--noise", a.noise, "generator of the starting noise: counter, mersenne or philox")
       ->capture_default_str();
   c.add_option("--reward-on", a.reward_on, "what is compared: latents, or images (decoded)")
       ->capture_default_str()
       ->check(CLI::IsMember({"latents", "images"}));
   for (auto& [name, weight] : a.reward_weights) {
-    CLI::Option* option = c.add_option(flag_of(name), weight, "weight of this distance in the reward");
+    CLI::Option* option = c.add_option(flag_of(name), weight, "weight of this distance in the reward")
+                              ->transform(cli::real(0, 1e6));
     // What this build can't measure has no weight, not the weight 0.
     if (weight != 0) option->capture_default_str();
   }
   add_weights_option(c, a.weights);
 }
 
+void declare_inputs(const ControllerSessionArgs& args, FileUse& files) {
+  files.reads_model("--model", args.model);
+  files.reads("--ttr", args.ttr);
+  files.reads("--prompts", args.prompts);
+}
+
 ControllerSession::ControllerSession(const cli::Common& common, const ControllerSessionArgs& args)
     : quality(quality_of(args)), prompts(all_prompts({}, args.prompts)), args(args) {
   device = cli::open_device(common);
   pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
-  cli::say_cuts("prompts", texts, pipeline->cuts(texts));
+  cli::say_cuts("prompts", prompts, pipeline->cuts(prompts));
   const SamplingTaskOptions settings = task_options(args);
   const SamplingSetup setup = sampling_setup(pipeline->info(), settings.sampling);
+  for (const std::string& note : setup.notes) spdlog::warn("{}", note);
   const Condition conditions = encode(*pipeline, prompts);
   std::optional<Condition> empty;
   if (setup.options.cfg != 1) empty = pipeline->encode({args.negative});

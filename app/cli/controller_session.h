@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "app/cli/cli.h"
+#include "app/outputs.h"
 #include "model/attention/hkr/students.h"
 #include "model/pipeline.h"
 #include "train/controller/sampling_task.h"
@@ -28,6 +29,8 @@ struct ControllerSessionArgs {
 /// Adds --model, --ttr, --prompts, --size, --steps, --cfg, --guidance, --images, --seeds, --picture-seed,
 /// --noise, --reward-on, the reward weights and --weights.
 void add_controller_options(CLI::App& command, ControllerSessionArgs& args);
+
+void declare_inputs(const ControllerSessionArgs& args, FileUse& files);
 
 struct ControllerSession {
   std::unique_ptr<Device> device;

@@ -1,10 +1,14 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <filesystem>
 #include <map>
 
 #include "app/cli/cli.h"
 #include "app/cli/data.h"
+#include "app/cli/numbers.h"
+#include "app/outputs.h"
+#include "model/io/json.h"
 #include "train/data/dataset.h"
 #include "train/data/emoji_dataset.h"
 #include "train/data/tokenizer_training.h"
@@ -23,19 +27,41 @@ Json lengths(const TokenLengths& t) {
 void add_tokenizer_sizes(CLI::App* c, TokenizerSizes& sizes) {
   c->add_option("--clip-vocab", sizes.clip_vocab, "largest vocabulary of the CLIP tokenizer")
       ->capture_default_str()
-      ->check(CLI::Range(515, 1 << 20));
+      ->transform(whole(515, 1 << 20));
   c->add_option("--t5-vocab", sizes.t5_vocab, "largest vocabulary of the T5 tokenizer")
       ->capture_default_str()
-      ->check(CLI::Range(8, 1 << 20));
+      ->transform(whole(8, 1 << 20));
   c->add_option("--clip-length", sizes.clip_length, "tokens of a caption, CLIP")
       ->capture_default_str()
-      ->check(CLI::Range(2, 4096));
+      ->transform(whole(2, 4096));
   c->add_option("--t5-length", sizes.t5_length, "tokens of a caption, T5")
       ->capture_default_str()
-      ->check(CLI::Range(2, 4096));
+      ->transform(whole(2, 4096));
+}
+
+/// Before anything is read. The pictures' folder is replaced as a whole, so it must be of an earlier run.
+void check_files(const EmojiDatasetOptions& o) {
+  FileUse files;
+  files.reads("--font", o.font.string());
+  files.reads("--emoji-test", o.emoji_test.string());
+  files.reads("--annotations", o.annotations.string());
+  files.writes("--out", (o.out / "index.json").string());
+  for (const char* name : {"images", "images.partial", "tokenizer", "tokenizer_2"})
+    files.fills("--out", (o.out / name).string());
+  files.check();
+  std::error_code ignored;
+  const auto images = o.out / "images";
+  if (std::filesystem::exists(images, ignored) && !std::filesystem::exists(o.out / "index.json", ignored)) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("--out {}: {} is there, but no index.json of an earlier data set, and it would be "
+                    "replaced: give another folder",
+                    o.out.string(), images.string()));
+  }
 }
 
 int make_emoji(const Common& common, EmojiDatasetOptions options) {
+  check_files(options);
   EmojiDatasetReport report;
   {
     std::unique_ptr<Progress> bar;
@@ -56,7 +82,7 @@ int make_emoji(const Common& common, EmojiDatasetOptions options) {
                  {"unseen", report.unseen}}},
                {"tokens_of_names", {{"clip", lengths(report.clip)}, {"t5", lengths(report.t5)}}}};
   if (common.json) {
-    print_out("{}\n", j.dump());
+    print_out("{}\n", io::json_text(j));
     return kOk;
   }
   print_out("{}: {} pictures of {}x{}\n", options.out.string(), report.items, options.size, options.size);
@@ -94,15 +120,15 @@ int make_tokenizers(const Common& common, const TokenizersOptions& o) {
   add("clip", "tokenizer", load_clip_tokenizer);
   add("t5", "tokenizer_2", load_t5_tokenizer);
   if (common.json) {
-    fmt::print("{}\n", j.dump(-1, ' ', false, Json::error_handler_t::replace));
+    print_out("{}\n", io::json_text(j));
     return kOk;
   }
-  fmt::print("{}: tokenizers {} {} captions\n", out.string(), o.from.empty() ? "made from" : "for",
-             captions.size());
+  print_out("{}: tokenizers {} {} captions\n", out.string(), o.from.empty() ? "made from" : "for",
+            captions.size());
   for (const char* name : {"clip", "t5"}) {
     const Json& tokens = j[name]["tokens"];
-    fmt::print("  {:<5} {} pieces; captions have {} tokens (median), at most {}\n", name,
-               j[name]["vocabulary"].get<int>(), tokens["median"].get<size_t>(), tokens["max"].get<size_t>());
+    print_out("  {:<5} {} pieces; captions have {} tokens (median), at most {}\n", name,
+              j[name]["vocabulary"].get<int>(), tokens["median"].get<size_t>(), tokens["max"].get<size_t>());
   }
   return kOk;
 }
@@ -138,7 +164,7 @@ int list_dataset(const Common& common, const ListOptions& o) {
     j["list"] = std::move(list);
   }
   if (common.json) {
-    print_out("{}\n", j.dump(1));
+    print_out("{}\n", io::json_text(j, 1));
     return kOk;
   }
   print_out("{}: {} pictures in split {}, {} captions\n", o.folder, members.size(), o.split, captions);
@@ -165,7 +191,7 @@ void add_dataset(CLI::App& app) {
                                "vkflux dataset emoji --out data/emoji", emoji_common,
                                [emoji_common, emoji] { return make_emoji(*emoji_common, *emoji); });
   make->add_option("--out", emoji->out, "folder to make")->required();
-  make->add_option("--size", emoji->size, "pixels a side")->capture_default_str()->check(CLI::Range(8, 1024));
+  make->add_option("--size", emoji->size, "pixels a side")->capture_default_str()->transform(whole(8, 1024));
   make->add_option("--font", emoji->font, "colour bitmap font (fonts-noto-color-emoji)")
       ->capture_default_str();
   make->add_option("--emoji-test", emoji->emoji_test, "names (unicode-data)")->capture_default_str();

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "app/cli/cli.h"
+#include "model/io/json.h"
 
 namespace vkflux::cli {
 namespace {
@@ -36,7 +37,7 @@ void add_devices(CLI::App& app) {
                 nlohmann::ordered_json list = nlohmann::ordered_json::array();
                 for (size_t i = 0; i < found.size(); ++i) list.push_back(describe(i, found[i]));
                 if (common->json) {
-                  print_out("{}\n", list.dump(2));
+                  print_out("{}\n", io::json_text(list, 2));
                   return static_cast<int>(found.empty() ? kNoDevice : kOk);
                 }
                 if (found.empty())

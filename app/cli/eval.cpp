@@ -6,7 +6,9 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/data.h"
+#include "app/cli/numbers.h"
 #include "model/io/decimal.h"
+#include "model/io/json.h"
 #include "model/pipeline.h"
 #include "model/vae/load.h"
 #include "train/autoencoder_trainer.h"
@@ -106,7 +108,7 @@ int run(const Common& common, Options o) {
     j["autoencoder"]["unseen"] = psnr(*device, vae, data, spread(data.split(*o.unseen), o.names), o.size);
   if (!o.model.empty()) j["recall"] = recall(*device, data, o);
   if (common.json) {
-    print_out("{}\n", j.dump(1));
+    print_out("{}\n", io::json_text(j, 1));
     return kOk;
   }
   for (const auto& [name, v] : j["autoencoder"].items()) {
@@ -144,11 +146,16 @@ void add_eval(CLI::App& app) {
       "pictures the autoencoder was trained on; default: autoencoder of the emoji, else train, else all");
   c->add_option("--unseen", o->unseen,
                 "pictures it never saw (empty: none); default: unseen of the emoji, else test, else none");
-  c->add_option("--names", o->names, "this many, evenly spread; 0 = all")->capture_default_str();
-  c->add_option("--size", o->size, "pixels a side")->capture_default_str();
-  c->add_option("--steps", o->steps, "denoising steps; default: the model's");
-  c->add_option("--cfg", o->cfg, "true guidance; default: the model's");
-  c->add_option("--seed", o->seed, "of the first name")->capture_default_str();
+  c->add_option("--names", o->names, "this many, evenly spread; 0 = all")
+      ->capture_default_str()
+      ->transform(whole(0, kMostSteps));
+  c->add_option("--size", o->size, "pixels a side")
+      ->capture_default_str()
+      ->transform(whole(1, kMostTrainingSide));
+  c->add_option("--steps", o->steps, "denoising steps; default: the model's")
+      ->transform(whole(1, kMostSamplingSteps));
+  c->add_option("--cfg", o->cfg, "true guidance; default: the model's")->transform(real(0, kMostGuidance));
+  c->add_option("--seed", o->seed, "of the first name")->capture_default_str()->transform(any_seed());
 }
 
 }  // namespace vkflux::cli

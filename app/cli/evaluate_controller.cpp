@@ -6,7 +6,9 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/controller_session.h"
+#include "app/cli/numbers.h"
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "model/routing/controller.h"
 
 namespace vkflux::cli {
@@ -128,14 +130,11 @@ void print_table(const nlohmann::ordered_json& j) {
 
 int run(const Common& common, const Options& o) {
   parse_policy(o.policy);
-  for (const double x : o.speeds) {
-    if (!(x >= 0 && x <= 1))
-      throw Error(ErrorCode::invalid_argument, fmt::format("--quality-speed {}: expected 0 to 1", x));
-  }
-  for (const double x : o.shares) {
-    if (!(x >= 0 && x <= 1))
-      throw Error(ErrorCode::invalid_argument, fmt::format("--shares {}: expected 0 to 1", x));
-  }
+  FileUse files;
+  declare_inputs(o.session, files);
+  files.reads("--controller", o.controller);
+  files.writes("--out", o.out);
+  files.check();
   const ControllerSession session(common, o.session);
   const auto net = load_controller(*session.device, o.controller, session.pipeline->info().layout);
   nlohmann::ordered_json j{{"model", o.session.model},
@@ -147,9 +146,9 @@ int run(const Common& common, const Options& o) {
                            {"policy", o.policy},
                            {"reward_on", o.session.reward_on}};
   j.update(evaluate(session, net, o));
-  if (!o.out.empty()) io::atomic_write(o.out, j.dump(1) + "\n");
+  if (!o.out.empty()) io::atomic_write(o.out, io::json_text(j, 1) + "\n");
   if (common.json) {
-    print_out("{}\n", j.dump(1));
+    print_out("{}\n", io::json_text(j, 1));
   } else {
     print_table(j);
   }
@@ -171,17 +170,20 @@ void add_evaluate_controller(CLI::App& app) {
   add_controller_options(*c, o->session);
   c->add_option("--controller", o->controller, "made by vkflux train-controller")->required();
   c->add_option("--quality-speed", o->speeds, "settings of the knob, 0 (full attention) to 1 (fastest)")
-      ->capture_default_str();
-  c->add_option("--shares", o->shares, "student shares of further random routings")->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
+  c->add_option("--shares", o->shares, "student shares of further random routings")
+      ->capture_default_str()
+      ->transform(real(0, 1));
   c->add_option("--policy", o->policy, "ranked, stochastic or threshold (see vkflux sample --help)")
       ->capture_default_str();
   c->add_option("--policy-temperature", o->temperature, "of the stochastic policy")
       ->capture_default_str()
-      ->check(CLI::Range(1e-3, 10.0));
+      ->transform(real(kLeastTemperature, kMostTemperature));
   c->add_option("--repeats", o->repeats, "plans drawn for every group of pictures")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  c->add_option("--seed", o->seed, "of the drawn plans")->capture_default_str();
+      ->transform(whole(1, 1000000));
+  c->add_option("--seed", o->seed, "of the drawn plans")->capture_default_str()->transform(any_seed());
   c->add_option("--out", o->out, "also write the figures to this JSON file");
 }
 

@@ -8,6 +8,8 @@
 
 #include "app/cli/cli.h"
 #include "model/component.h"
+#include "model/io/file.h"
+#include "model/io/json.h"
 
 namespace vkflux::cli {
 namespace {
@@ -29,9 +31,9 @@ bool any_starts_with(const io::TensorSource& file, std::string_view prefix) {
 
 /// config.json beside a component's tensors, or null.
 io::Json component_json(const std::string& path) {
-  const fs::path file =
-      (fs::is_directory(path) ? fs::path(path) : fs::path(path).parent_path()) / "config.json";
-  return fs::exists(file) ? io::read_json(file.string()) : io::Json();
+  const fs::path folder = io::is_folder(path) ? fs::path(path) : fs::path(path).parent_path();
+  const std::string file = (folder / "config.json").string();
+  return io::is_there(file) ? io::read_json(file) : io::Json();
 }
 
 /// Small matrices that are added to another model's, by the names that training programs give them; nothing
@@ -152,20 +154,17 @@ Json inspect_pipeline(const Options& o, int& code) {
   j["pipeline"] = io::get_or<std::string>(index, "_class_name", "unknown", o.path + "/model_index.json");
   int64_t values = 0, bytes = 0;
   Json parts = Json::object();
-  std::vector<fs::path> folders;
-  for (const auto& e : fs::directory_iterator(o.path)) {
-    if (e.is_directory()) folders.push_back(e.path());
-  }
-  std::sort(folders.begin(), folders.end());
-  for (const fs::path& folder : folders) {
-    bool holds_tensors = false;
-    for (const auto& e : fs::directory_iterator(folder))
-      holds_tensors |= e.path().filename().string().find(".safetensors") != std::string::npos;
+  for (const std::string& folder : io::folder_entries(o.path)) {
+    if (!io::is_folder(folder)) continue;
+    const std::vector<std::string> files = io::folder_entries(folder);
+    const bool holds_tensors = std::any_of(files.begin(), files.end(), [](const std::string& file) {
+      return io::last_name(file).find(".safetensors") != std::string::npos;
+    });
     if (!holds_tensors) continue;
-    Json part = inspect_checkpoint(folder.string(), o.tensors, code);
+    Json part = inspect_checkpoint(folder, o.tensors, code);
     values += part["parameters"].get<int64_t>();
     bytes += part["bytes"].get<int64_t>();
-    parts[folder.filename().string()] = std::move(part);
+    parts[io::last_name(folder)] = std::move(part);
   }
   j["parameters"] = values;
   j["bytes"] = bytes;
@@ -199,7 +198,7 @@ void print_checkpoint(const Json& j) {
   }
   if (j.contains("config")) {
     for (const auto& [key, value] : j["config"].items()) {
-      if (key != "_class_name") print_out("  {} = {}\n", key, shorten(value.dump()));
+      if (key != "_class_name") print_out("  {} = {}\n", key, shorten(io::json_text(value)));
     }
   }
   for (const auto& [key, value] : j["metadata"].items())
@@ -209,18 +208,18 @@ void print_checkpoint(const Json& j) {
   }
   if (!j.contains("tensors")) return;
   for (const Json& t : j["tensors"]) {
-    print_out("  {:<8} {:<24} {}\n", t["dtype"].get<std::string>(), t["shape"].dump(),
+    print_out("  {:<8} {:<24} {}\n", t["dtype"].get<std::string>(), io::json_text(t["shape"]),
               t["name"].get<std::string>());
   }
 }
 
 int inspect(const Common& common, const Options& o) {
-  if (!fs::exists(o.path)) throw Error(ErrorCode::io, o.path + ": no such file or folder");
+  if (!io::is_there(o.path)) throw Error(ErrorCode::io, o.path + ": no such file or folder");
   int code = kOk;
-  const bool pipeline = fs::exists(fs::path(o.path) / "model_index.json");
+  const bool pipeline = io::is_there(o.path + "/model_index.json");
   const Json j = pipeline ? inspect_pipeline(o, code) : inspect_checkpoint(o.path, o.tensors, code);
   if (common.json) {
-    print_out("{}\n", j.dump(1, ' ', false, Json::error_handler_t::replace));
+    print_out("{}\n", io::json_text(j, 1));
     return code;
   }
   if (!pipeline) {

@@ -4,6 +4,7 @@
 #include "app/cli/cli.h"
 #include "bench/cases.h"
 #include "bench/compiled.h"
+#include "model/io/json.h"
 
 namespace vkflux::cli {
 namespace {
@@ -81,11 +82,11 @@ int run(const Common& common, const Options& o) {
   if (common.json) {
     Json list = Json::array();
     for (const bench::Compiled& c : rows) list.push_back(to_json(c));
-    print_out("{}\n", Json{{"device", caps.device_name},
-                           {"class", name(device->device_class())},
-                           {"driver", caps.driver_name + " " + caps.driver_info},
-                           {"kernels", list}}
-                          .dump(1));
+    const Json all{{"device", caps.device_name},
+                   {"class", name(device->device_class())},
+                   {"driver", caps.driver_name + " " + caps.driver_info},
+                   {"kernels", list}};
+    print_out("{}\n", io::json_text(all, 1));
     return kOk;
   }
   print_out("{} ({} class), {} {}\n\n", caps.device_name, name(device->device_class()), caps.driver_name,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/io/file.h"
+#include "model/io/json.h"
 
 namespace vkflux::cli {
 namespace {
@@ -121,7 +122,7 @@ void ProfileSession::finish() {
   if (profiler.dropped())
     spdlog::warn("the trace ends after {} calls: {} more were not kept", profiler.samples().size(),
                  profiler.dropped());
-  io::atomic_write(args_.trace, profile_trace(device_, profiler).dump() + "\n");
+  io::atomic_write(args_.trace, io::json_text(profile_trace(device_, profiler)) + "\n");
   print_note("{}\n", args_.trace);
 }
 

@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <map>
+#include <set>
 
+#include "app/cli/numbers.h"
 #include "app/cli/sample.h"
 #include "app/frontier.h"
 #include "app/sweep/number_list.h"
 #include "app/weights.h"
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "model/io/png.h"
 
 namespace vkflux::cli {
@@ -33,28 +35,43 @@ struct Setting {
   int64_t steps = 0;
 };
 
+std::vector<double> knob_values(const std::string& text) {
+  std::vector<double> out = number_list(text, "--knob");
+  for (double k : out) {
+    if (!(k >= 0 && k <= 1))
+      throw Error(ErrorCode::invalid_argument, fmt::format("--knob {}: values from 0 to 1 are expected", k));
+  }
+  return out;
+}
+
+std::vector<int64_t> fewer_steps(const std::string& text) {
+  std::vector<int64_t> out;
+  for (double n : number_list(text, "--fewer-steps")) {
+    if (!(n >= 0 && n <= static_cast<double>(kMostSamplingSteps)) || n != std::floor(n)) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          fmt::format("--fewer-steps {}: whole numbers up to {} are expected", n, kMostSamplingSteps));
+    }
+    out.push_back(static_cast<int64_t>(n));
+  }
+  return out;
+}
+
 std::vector<Setting> settings(const Options& o, int64_t steps) {
   std::vector<Setting> out{{"full", 0, steps}};
   const bool controlled = !o.sample.routing.controller.empty();
-  for (double k : number_list(o.knob, "--knob")) {
-    if (!(k >= 0 && k <= 1))
-      throw Error(ErrorCode::invalid_argument, fmt::format("--knob {}: values from 0 to 1 are expected", k));
+  for (double k : knob_values(o.knob)) {
     // Without a controller there is nothing between all students and none.
     if (controlled || k == 0 || k == 1) out.push_back({"routed", k, steps});
   }
-  std::vector<double> fewer = number_list(o.fewer, "--fewer-steps");
+  std::vector<int64_t> fewer = fewer_steps(o.fewer);
   if (o.fewer.empty()) {
     for (double share : {0.875, 0.75, 0.625, 0.5, 0.375, 0.25})
-      fewer.push_back(std::round(share * static_cast<double>(steps)));
+      fewer.push_back(std::llround(share * static_cast<double>(steps)));
   }
-  std::map<int64_t, bool> seen;
-  for (double n : fewer) {
-    const auto whole = static_cast<int64_t>(n);
-    if (static_cast<double>(whole) != n || whole < 0 || whole > 10000)
-      throw Error(ErrorCode::invalid_argument,
-                  fmt::format("--fewer-steps {}: whole numbers are expected", n));
-    if (whole >= 1 && whole < steps && seen.emplace(whole, true).second)
-      out.push_back({"fewer steps", 0, whole});
+  std::set<int64_t> seen;
+  for (int64_t n : fewer) {
+    if (n >= 1 && n < steps && seen.insert(n).second) out.push_back({"fewer steps", 0, n});
   }
   return out;
 }
@@ -123,7 +140,7 @@ Frontier describe(const SampleSession& session, const Options& o, const Drawn& f
 }
 
 Frontier measure(SampleSession& session, const Options& o) {
-  std::vector<std::string> prompts = prompts_to_draw(session, o.sample);
+  std::vector<std::string> prompts = o.sample.texts;
   if (prompts.size() > o.pictures) prompts.resize(o.pictures);
   const int64_t steps = o.sample.steps ? o.sample.steps : session.pipeline->info().defaults.steps;
   const std::vector<Setting> all = settings(o, steps);
@@ -169,12 +186,17 @@ void print_table(const Frontier& f) {
   }
 }
 
-int run(const Common& common, const Options& o) {
+int run(const Common& common, Options o) {
+  o.sample.texts = all_prompts(o.sample.prompts, o.sample.prompts_file);
+  FileUse files;
+  declare_inputs(o.sample, files);
+  files.writes("--out", o.out);
+  files.check();
   SampleSession session(common, o.sample);
   const Frontier f = measure(session, o);
   io::atomic_write(o.out, f.html());
   if (common.json) {
-    print_out("{}\n", f.json().dump(1));
+    print_out("{}\n", io::json_text(f.json(), 1));
   } else {
     print_table(f);
     print_out("{}\n", o.out);
@@ -201,24 +223,31 @@ void add_report(CLI::App& app) {
   c->add_option("--policy", s.routing.policy, "ranked, stochastic or threshold (see vkflux sample --help)")
       ->capture_default_str();
   c->add_option("--policy-temperature", s.routing.temperature, "of the stochastic policy")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(kLeastTemperature, kMostTemperature));
   c->add_option("--prompt", s.prompts, "text; repeat it for several pictures");
   c->add_option("--prompts", s.prompts_file, "a .json file with an array of texts, or one prompt a line");
   c->add_option("--pictures", o->pictures, "at most so many of the prompts")
       ->capture_default_str()
-      ->check(CLI::Range(size_t{1}, kMaxPictures));
-  c->add_option("--knob", o->knob, "values of --quality-speed")->capture_default_str();
-  c->add_option("--fewer-steps", o->fewer, "steps of the baseline; default: 7/8 to 1/4 of the model's");
+      ->transform(whole(1, kMaxPictures));
+  c->add_option("--knob", o->knob, "values of --quality-speed")
+      ->capture_default_str()
+      ->check(parsed_by(knob_values, "NUMBERS"));
+  c->add_option("--fewer-steps", o->fewer, "steps of the baseline; default: 7/8 to 1/4 of the model's")
+      ->check(parsed_by(fewer_steps, "NUMBERS"));
   c->add_option("--repeat", o->repeats, "timings of every setting")
       ->capture_default_str()
-      ->check(CLI::Range(1, 100));
-  c->add_option("--seed", s.seed, "of the first picture; the next ones count up")->capture_default_str();
-  c->add_option("--steps", s.steps, "denoising steps; default: the model's")->check(CLI::PositiveNumber);
+      ->transform(whole(1, 100));
+  c->add_option("--seed", s.seed, "of the first picture; the next ones count up")
+      ->capture_default_str()
+      ->transform(any_seed());
+  c->add_option("--steps", s.steps, "denoising steps; default: the model's")
+      ->transform(whole(1, kMostSamplingSteps));
   c->add_option("--cfg", s.cfg, "true guidance, 1 = off; default: the model's")
-      ->check(CLI::NonNegativeNumber);
+      ->transform(real(0, kMostGuidance));
   c->add_option("--guidance", s.guidance, "distilled guidance; default: the model's")
-      ->check(CLI::NonNegativeNumber);
-  c->add_option("--size", s.size, "WIDTHxHEIGHT in pixels; default: the model's");
+      ->transform(real(0, kMostGuidance));
+  c->add_option("--size", s.size, "WIDTHxHEIGHT in pixels; default: the model's")->check(picture_size());
   add_weights_option(*c, s.weights);
   c->add_option("--out", o->out, "the page")->capture_default_str();
 }

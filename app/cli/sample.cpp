@@ -6,8 +6,11 @@
 #include <cmath>
 #include <filesystem>
 
+#include "app/cli/numbers.h"
+#include "app/sweep/seeds.h"
 #include "app/weights.h"
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "train/picture_grid.h"
 
 namespace vkflux::cli {
@@ -46,7 +49,7 @@ void write_pages(const SampleSession& session, const Common& common, const Sampl
 void write_trace(SampleSession& session, const Common& common, const SampleArgs& args, const Shot& shot) {
   AttentionTrace trace(*session.device);
   const std::vector<Drawn> drawn = draw(session, shot, session.routing != nullptr, "tracing", &trace);
-  io::atomic_write(args.trace, trace_json(trace, drawn[0].run, *session.pipeline).dump(1) + "\n");
+  io::atomic_write(args.trace, io::json_text(trace_json(trace, drawn[0].run, *session.pipeline), 1) + "\n");
   if (!common.json) print_out("{}\n", args.trace);
 }
 
@@ -64,7 +67,7 @@ void print_comparison(const Json& c) {
 int run_batch(SampleSession& session, const Common& common, const SampleArgs& args) {
   Shot shot;
   shot.request = base_request(args);
-  shot.request.prompts = prompts_to_draw(session, args);
+  shot.request.prompts = args.texts;
   shot.request.time_steps = args.compare;
   const bool routed = session.routing != nullptr;
   if (routed) {
@@ -88,7 +91,7 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
     Json item{{"file", path}, {"settings", settings_json(drawn[i], args)}};
     if (args.compare) {
       item["compare"] = save_comparison(path, drawn[i], full[i], args, session.layers());
-      io::atomic_write(with_suffix(path, "-compare.json"), item.dump(1) + "\n");
+      io::atomic_write(comparison_files(path).figures, io::json_text(item, 1) + "\n");
       if (!common.json) print_comparison(item["compare"]);
     }
     list.push_back(std::move(item));
@@ -103,12 +106,45 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
          {"decode_s", r.timings.decode_s}};
   j["steps"] = Json::array();
   for (const StepReport& report : r.reports) j["steps"].push_back(step_json(report));
-  print_out("{}\n", j.dump(1));
+  print_out("{}\n", io::json_text(j, 1));
   return kOk;
 }
 
-int run(const Common& common, const SampleArgs& args) {
+void check_files(const SampleArgs& args) {
+  FileUse files;
+  declare_inputs(args, files);
+  if (args.seeds.empty() && args.sweeps.empty()) {
+    const std::vector<std::string>& prompts = args.texts;
+    const size_t n = prompts.size() == 1 ? static_cast<size_t>(args.batch) : prompts.size();
+    if (prompts.size() > 1 && args.batch != 1) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          fmt::format("--batch {} is for one prompt, and {} are given: --seeds 1,2,3 say draws each of them "
+                      "several times",
+                      args.batch, prompts.size()));
+    }
+    for (size_t i = 0; i < n; ++i) {
+      const std::string path = picture_path(args, i, n, prompts[prompts.size() == 1 ? 0 : i]);
+      files.writes("--out", path);
+      if (!args.compare) continue;
+      const ComparisonFiles beside = comparison_files(path);
+      for (const std::string& name : {beside.full, beside.difference, beside.sheet, beside.figures})
+        files.writes("--compare", name);
+    }
+    files.writes("--grid", args.grid);
+  } else {
+    declare_sweep(args, files);
+  }
+  files.writes("--html", args.html);
+  files.writes("--trace", args.trace);
+  files.writes("--profile-trace", args.profile.trace);
+  files.check();
+}
+
+int run(const Common& common, SampleArgs args) {
   check(args);
+  args.texts = all_prompts(args.prompts, args.prompts_file);
+  check_files(args);
   SampleSession session(common, args);
   return args.seeds.empty() && args.sweeps.empty() ? run_batch(session, common, args)
                                                    : run_sweep(session, common, args);
@@ -119,39 +155,48 @@ void add_picture_options(CLI::App& c, SampleArgs& o) {
   c.add_option("--prompts", o.prompts_file,
                "a .json file with an array of texts, or a file with one prompt a line (# starts a comment)");
   c.add_option("--negative", o.negative, "what true guidance (--cfg) steers away from; empty by default");
-  c.add_option("--seed", o.seed, "of the first picture; the next ones count up")->capture_default_str();
+  c.add_option("--seed", o.seed, "of the first picture; the next ones count up")
+      ->capture_default_str()
+      ->transform(any_seed());
   c.add_option("--batch", o.batch, "pictures of one prompt")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  c.add_option("--steps", o.steps, "denoising steps; default: the model's")->check(CLI::PositiveNumber);
+      ->transform(whole(1, 4096));
+  c.add_option("--steps", o.steps, "denoising steps; default: the model's")
+      ->transform(whole(1, kMostSamplingSteps));
   c.add_option("--guidance", o.guidance, "distilled guidance (dev models); default: the model's")
-      ->check(CLI::NonNegativeNumber);
-  c.add_option("--cfg", o.cfg, "true guidance, 1 = off; default: the model's")->check(CLI::NonNegativeNumber);
-  c.add_option("--size", o.size, "WIDTHxHEIGHT in pixels; default: the model's");
+      ->transform(real(0, kMostGuidance));
+  c.add_option("--cfg", o.cfg, "true guidance, 1 = off; default: the model's")
+      ->transform(real(0, kMostGuidance));
+  c.add_option("--size", o.size, "WIDTHxHEIGHT in pixels; default: the model's")->check(picture_size());
   c.add_option("--noise", o.noise,
                "generator of the starting noise: counter, mersenne (PyTorch's CPU) or philox")
       ->capture_default_str();
-  c.add_option(
+  CLI::Option* init = c.add_option(
       "--init", o.init,
       "a picture to start from (image to image): PNG, JPEG or WebP; transparent parts are white, and of "
       "another shape the middle is used");
   c.add_option("--strength", o.strength, "of image to image: 1 forgets the picture")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
+      ->transform(real(1e-6, 1))
+      ->needs(init);
 }
 
 void add_sweep_options(CLI::App& c, SampleArgs& o) {
   c.add_option("--seeds", o.seeds,
-               "seeds for every prompt: 1,2,3 or random:BASE:COUNT; writes a contact sheet and a table");
-  c.add_option("--sweep", o.sweeps,
-               "NAME=V1,V2,... of seed, steps, cfg, guidance, quality-speed, size, strength or "
-               "policy-temperature; repeat it. A single number N without a comma means 1 to N");
+               "seeds for every prompt: 1,2,3 or random:BASE:COUNT; writes a contact sheet and a table")
+      ->check(parsed_by([](const std::string& text) { parse_seeds(text); }, "SEEDS"));
+  CLI::Option* sweep =
+      c.add_option("--sweep", o.sweeps,
+                   "NAME=V1,V2,... of seed, steps, cfg, guidance, quality-speed, size, strength or "
+                   "policy-temperature; repeat it. A single number N without a comma means 1 to N")
+          ->check(parsed_by([](const std::string& text) { parse_sweep(text); }, "NAME=VALUES"));
   c.add_option("--sweep-mode", o.sweep_mode,
                "of several sweeps: combinations (each list repeats itself up to the product of the lengths, "
                "which meets every combination only when the lengths have no common factor), product (every "
                "combination once) or clock (each list is spread over the pictures)")
       ->capture_default_str()
-      ->check(CLI::IsMember({"combinations", "product", "clock"}));
+      ->check(CLI::IsMember({"combinations", "product", "clock"}))
+      ->needs(sweep);
 }
 
 }  // namespace
@@ -161,7 +206,7 @@ GalleryInfo gallery_info(const SampleSession& session, const Drawn& d, const Sam
   const Caps& caps = session.device->caps();
   return {caps.device_name,
           caps.driver_name + " " + caps.driver_info,
-          fs::path(args.model).filename().string(),
+          io::last_name(args.model),
           d.run.steps,
           d.run.cfg,
           d.run.guidance,

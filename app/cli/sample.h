@@ -12,6 +12,7 @@
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
 #include "app/gallery.h"
+#include "app/outputs.h"
 #include "app/picture_metrics.h"
 #include "app/routing.h"
 #include "app/sweep/plan.h"
@@ -24,6 +25,7 @@ struct SampleArgs {
   std::string model, prompts_file, negative, size, out = "out.png", html, grid, noise = "counter", init,
                                                    weights = "f32", seeds, sweep_mode = "combinations", trace;
   std::vector<std::string> prompts, sweeps;
+  std::vector<std::string> texts = {};  // of --prompt and --prompts, which may be a pipe: read once
   uint64_t seed = 0;
   int64_t steps = 0, batch = 1;
   float guidance = -1, cfg = -1;
@@ -68,8 +70,7 @@ struct SampleSession {
   int64_t layers() const { return static_cast<int64_t>(pipeline->info().layout.replaceable().size()); }
 };
 
-/// The texts of --prompt and --prompts; says which of them the model can't read to their ends.
-std::vector<std::string> prompts_to_draw(const SampleSession& session, const SampleArgs& args);
+void declare_inputs(const SampleArgs& args, FileUse& files);
 /// The request that the flags describe, without prompts.
 GenerateRequest base_request(const SampleArgs& args);
 /// Draws the pictures of a shot; with `routed` by the session's router. Shows progress as `what` and stops
@@ -90,16 +91,26 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args);
 /// Writes it as PNG with its settings; the file's bytes come back.
 std::string save_picture(const std::string& path, const Drawn& d, const SampleArgs& args);
 GalleryInfo gallery_info(const SampleSession& session, const Drawn& d, const SampleArgs& args);
+/// Whether --out names one picture, not a folder. Error invalid_argument for another kind of picture.
+bool is_png_name(const std::string& path);
 /// Where picture i of n goes: into the folder --out, or beside the file --out with a number.
 std::string picture_path(const SampleArgs& args, size_t i, size_t n, const std::string& prompt);
 /// "apple.png" + "-full" -> "apple-full.png"
 std::string with_suffix(const std::string& path, const std::string& suffix);
+
+/// The names of everything that save_comparison() writes beside a picture, and the command its figures to.
+struct ComparisonFiles {
+  std::string full, difference, sheet, figures;
+};
+ComparisonFiles comparison_files(const std::string& picture);
 
 /// full | routed | difference with labels, beside `path` as -full, -difference and -compare; the figures as
 /// JSON with the files' names.
 nlohmann::ordered_json save_comparison(const std::string& path, const Drawn& routed, const Drawn& full,
                                        const SampleArgs& args, int64_t layers);
 
+/// Everything that run_sweep() writes. Error invalid_argument for a sweep that can't be.
+void declare_sweep(const SampleArgs& args, FileUse& files);
 /// Many pictures of --seeds and --sweep: pictures, contact sheet, table as CSV and JSON.
 int run_sweep(SampleSession& session, const Common& common, const SampleArgs& args);
 

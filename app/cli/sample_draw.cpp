@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "app/cli/data.h"
+#include "app/cli/numbers.h"
 #include "app/cli/sample.h"
 #include "app/weights.h"
 
@@ -27,22 +28,26 @@ void say_plan(SampleSession& session, const Shot& shot, const GenerateJob& job) 
 
 void add_routing_options(CLI::App& c, RoutingArgs& a) {
   c.add_option("--ttr", a.ttr, "students of the attention layers (a file of `vkflux distill`)");
-  c.add_option(
+  CLI::Option* controller = c.add_option(
       "--controller", a.controller,
       "controller that chooses which layers use their students (a file of `vkflux train-controller`)");
   c.add_option("--quality-speed", a.quality_speed,
                "share of the attention calls that goes to students, from 0 (none) to 1 (all whose students "
                "are ready);\n"
-               "the default is 0.5, or 1 without a controller");
+               "the default is 0.5, or 1 without a controller")
+      ->transform(real(0, 1));
   c.add_option(
        "--policy", a.policy,
        "how the controller decides. ranked: the share of all calls that --quality-speed says, those that "
        "need full\nattention least first. stochastic (drawn for every step) and threshold are the "
        "reference's: --quality-speed\nmoves the probability at which a call keeps full attention from 0.1 "
        "to 0.9, so the share depends on the controller")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(controller);
   c.add_option("--policy-temperature", a.temperature, "temperature of the stochastic policy")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(kLeastTemperature, kMostTemperature))
+      ->needs(controller);
   c.add_option("--layers", a.layers,
                "without a controller: layers that use their students, 0,2,3 say (layers that may be replaced "
                "count from 0)");
@@ -59,14 +64,17 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   profile = std::make_unique<ProfileSession>(*device, args.profile);
   pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
+  std::vector<std::string> read = args.texts;
+  if (!args.negative.empty()) read.push_back(args.negative);
+  say_cuts("prompts", read, pipeline->cuts(read));
 }
 
-std::vector<std::string> prompts_to_draw(const SampleSession& session, const SampleArgs& args) {
-  std::vector<std::string> prompts = all_prompts(args.prompts, args.prompts_file);
-  std::vector<std::string> read = prompts;
-  if (!args.negative.empty()) read.push_back(args.negative);
-  say_cuts("prompts", read, session.pipeline->cuts(read));
-  return prompts;
+void declare_inputs(const SampleArgs& args, FileUse& files) {
+  files.reads_model("--model", args.model);
+  files.reads("--prompts", args.prompts_file);
+  files.reads("--init", args.init);
+  files.reads("--ttr", args.routing.ttr);
+  files.reads("--controller", args.routing.controller);
 }
 
 GenerateRequest base_request(const SampleArgs& args) {

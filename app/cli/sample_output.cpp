@@ -1,6 +1,7 @@
 // What `vkflux sample` writes about single pictures.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include "app/contact_sheet.h"
 #include "model/io/decimal.h"
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "model/io/png.h"
 
 namespace vkflux::cli {
@@ -16,18 +18,28 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string model_name(const SampleArgs& args) {
-  const fs::path path = fs::path(args.model).lexically_normal();
-  return (path.has_filename() ? path : path.parent_path()).filename().string();
+/// As a value in a list with commas: quoted where it could be taken for more than one.
+std::string listed(const std::string& text) {
+  return text.find_first_of(",:\n\"") == std::string::npos ? text : io::json_text(io::Json(text));
 }
 
 /// The line that other programs read from a PNG.
 std::string parameters_text(const Drawn& d, const SampleArgs& args) {
-  return fmt::format(
+  std::string out = fmt::format(
       "{}\n{}Steps: {}, Sampler: Euler, CFG scale: {}, Distilled CFG Scale: {}, Seed: {}, Size: {}x{}, "
       "Model: {}",
       d.prompt, d.negative.empty() ? "" : "Negative prompt: " + d.negative + "\n", d.run.steps, d.run.cfg,
-      d.run.guidance, d.seed, d.run.width, d.run.height, model_name(args));
+      d.run.guidance, d.seed, d.run.width, d.run.height, listed(io::last_name(args.model)));
+  if (!args.init.empty()) {
+    out +=
+        fmt::format(", Denoising strength: {}, Init image: {}", d.strength, listed(io::last_name(args.init)));
+  }
+  return out;
+}
+
+/// A device or a pipe, /dev/stdout say.
+bool is_stream(const std::string& path) {
+  return !path.empty() && io::destination(path).kind == io::Destination::Kind::stream;
 }
 
 std::string decibels(double psnr) {
@@ -36,10 +48,20 @@ std::string decibels(double psnr) {
 
 }  // namespace
 
+bool is_png_name(const std::string& path) {
+  std::string extension = fs::path(path).extension().string();
+  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const char* other : {".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}) {
+    if (extension == other)
+      throw Error(ErrorCode::invalid_argument, fmt::format("--out {}: pictures are written as .png", path));
+  }
+  return extension == ".png";
+}
+
 std::string picture_path(const SampleArgs& args, size_t i, size_t n, const std::string& prompt) {
   const fs::path out(args.out);
-  if (out.extension() == ".png" && n == 1) return args.out;
-  if (out.extension() == ".png")
+  if (n == 1 && (is_png_name(args.out) || is_stream(args.out))) return args.out;
+  if (is_png_name(args.out))
     return (out.parent_path() / fmt::format("{}-{:02}.png", out.stem().string(), i + 1)).string();
   std::string name;
   for (char c : prompt) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
@@ -61,9 +83,12 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
                            {"width", d.run.width},
                            {"height", d.run.height},
                            {"noise", args.noise},
-                           {"model", model_name(args)},
+                           {"model", io::last_name(args.model)},
                            {"weights", args.weights}};
-  if (!args.init.empty()) j["strength"] = d.strength;
+  if (!args.init.empty()) {
+    j["init"] = io::last_name(args.init);
+    j["strength"] = d.strength;
+  }
   if (d.routed) {
     j["ttr"] = fs::path(args.routing.ttr).filename().string();
     if (!args.routing.controller.empty()) {
@@ -81,7 +106,9 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
 }
 
 std::string save_picture(const std::string& path, const Drawn& d, const SampleArgs& args) {
-  const io::PngText text{{"parameters", parameters_text(d, args)}, {"vkflux", settings_json(d, args).dump()}};
+  std::string parameters = io::valid_utf8(parameters_text(d, args));
+  std::replace(parameters.begin(), parameters.end(), '\0', ' ');  // a text of a PNG ends at a zero byte
+  const io::PngText text{{"parameters", parameters}, {"vkflux", io::json_text(settings_json(d, args))}};
   const std::string png = io::encode_png(to_image8(d.image), text);
   io::atomic_write(path, png);
   return png;
@@ -103,18 +130,21 @@ nlohmann::ordered_json compared_json(const Compared& c) {
   return j;
 }
 
+ComparisonFiles comparison_files(const std::string& picture) {
+  return {with_suffix(picture, "-full.png"), with_suffix(picture, "-difference.png"),
+          with_suffix(picture, "-compare.png"), with_suffix(picture, "-compare.json")};
+}
+
 nlohmann::ordered_json save_comparison(const std::string& path, const Drawn& routed, const Drawn& full,
                                        const SampleArgs& args, int64_t layers) {
   const Compared c = compare(routed, full);
   const RunSummary fast = summarise(routed.run.reports, layers), slow = summarise(full.run.reports, layers);
-  const std::string full_path = with_suffix(path, "-full.png"),
-                    sheet_path = with_suffix(path, "-compare.png"),
-                    difference_path = with_suffix(path, "-difference.png");
-  save_picture(full_path, full, args);
+  const ComparisonFiles files = comparison_files(path);
+  save_picture(files.full, full, args);
   const io::Image8 difference = to_image8(difference_picture(routed.image, full.image, kDifferenceGain));
-  io::write_png(difference_path, difference);
+  io::write_png(files.difference, difference);
   io::write_png(
-      sheet_path,
+      files.sheet,
       contact_sheet({{to_image8(full.image),
                       {"full attention", fmt::format("{:.1f} ms a step", slow.median_step_ms), full.prompt}},
                      {to_image8(routed.image),
@@ -131,7 +161,7 @@ nlohmann::ordered_json save_comparison(const std::string& path, const Drawn& rou
   j["full_flops"] = slow.flops;
   j["routed_flops"] = fast.flops;
   j["student_share"] = fast.student_share;
-  j["files"] = {{"full", full_path}, {"difference", difference_path}, {"side_by_side", sheet_path}};
+  j["files"] = {{"full", files.full}, {"difference", files.difference}, {"side_by_side", files.sheet}};
   return j;
 }
 

@@ -11,6 +11,7 @@
 #include "app/sweep/seeds.h"
 #include "app/sweep/table.h"
 #include "model/io/file.h"
+#include "model/io/json.h"
 
 namespace vkflux::cli {
 namespace {
@@ -37,9 +38,9 @@ bool needs_routing(const std::string& name) {
   return name == "quality-speed" || name == "policy-temperature";
 }
 
-Plan make_plan(const SampleSession& session, const SampleArgs& args) {
+Plan make_plan(const SampleArgs& args) {
   Plan plan;
-  const std::vector<std::string> prompts = prompts_to_draw(session, args);
+  const std::vector<std::string>& prompts = args.texts;
   const std::vector<uint64_t> seeds =
       args.seeds.empty() ? std::vector<uint64_t>{args.seed} : parse_seeds(args.seeds);
   plan.many_prompts = prompts.size() > 1;
@@ -49,7 +50,7 @@ Plan make_plan(const SampleSession& session, const SampleArgs& args) {
   for (const std::string& text : args.sweeps) {
     plan.lists.push_back(parse_sweep(text));
     const std::string& name = plan.lists.back().name;
-    if (needs_routing(name) && !session.routing)
+    if (needs_routing(name) && args.routing.ttr.empty())
       throw Error(ErrorCode::invalid_argument, fmt::format("--sweep {} needs --ttr", name));
     if (name == "policy-temperature" && parse_policy(args.routing.policy) != PolicyKind::stochastic)
       throw Error(ErrorCode::invalid_argument, "--sweep policy-temperature needs --policy stochastic");
@@ -190,18 +191,36 @@ struct Names {
   std::string sheet, csv, json;
 };
 
-Names output_names(const SampleArgs& args) {
-  if (fs::path(args.out).extension() == ".png")
+Names default_names(const SampleArgs& args) {
+  if (is_png_name(args.out))
     return {with_suffix(args.out, "-sheet.png"), with_suffix(args.out, ".csv"),
             with_suffix(args.out, ".json")};
   const fs::path folder(args.out);
   return {(folder / "sheet.png").string(), (folder / "table.csv").string(), (folder / "table.json").string()};
 }
 
+/// Of what is written beside the pictures.
+Names output_names(const SampleArgs& args) {
+  Names names = default_names(args);
+  if (!args.grid.empty()) names.sheet = args.grid;
+  return names;
+}
+
 }  // namespace
 
+void declare_sweep(const SampleArgs& args, FileUse& files) {
+  const Plan plan = make_plan(args);
+  const size_t n = plan.points.size();
+  for (size_t i = 0; i < n; ++i)
+    files.writes("--out", picture_path(args, i, n, plan.bases[plan.points[i].base].prompt));
+  const Names names = output_names(args);
+  files.writes(args.grid.empty() ? "--out" : "--grid", names.sheet);
+  files.writes("--out", names.csv);
+  files.writes("--out", names.json);
+}
+
 int run_sweep(SampleSession& session, const Common& common, const SampleArgs& args) {
-  const Plan plan = make_plan(session, args);
+  const Plan plan = make_plan(args);
   const GenerateRequest base = base_request(args);
   const int64_t blocks = session.layers();
   const size_t n = plan.points.size();
@@ -241,17 +260,17 @@ int run_sweep(SampleSession& session, const Common& common, const SampleArgs& ar
   }
   const Names names = output_names(args);
   const Json table{{"device", session.device->caps().device_name}, {"images", rows}};
-  sheet.write(args.grid.empty() ? names.sheet : args.grid, sheet_columns(plan));
   io::atomic_write(names.csv, csv_table(rows));
-  io::atomic_write(names.json, table.dump(1) + "\n");
+  io::atomic_write(names.json, io::json_text(table, 1) + "\n");
   if (!args.html.empty()) {
     io::atomic_write(args.html, comparison_html(gallery_info(session, *last, args), page.rows()));
     if (!common.json) print_out("{}\n", args.html);
   }
+  sheet.write(names.sheet, sheet_columns(plan));
   if (common.json) {
-    print_out("{}\n", table.dump(1));
+    print_out("{}\n", io::json_text(table, 1));
   } else {
-    print_out("{}\n{}\n{}\n", args.grid.empty() ? names.sheet : args.grid, names.csv, names.json);
+    print_out("{}\n{}\n{}\n", names.sheet, names.csv, names.json);
   }
   return kOk;
 }

@@ -2,6 +2,7 @@
 
 #include "app/cli/cli.h"
 #include "model/family.h"
+#include "model/io/json.h"
 
 namespace vkflux::cli {
 namespace {
@@ -34,14 +35,14 @@ Json tokenized(const PromptTokenizer& t, const std::string& prompt) {
 
 void print(const Json& encoder) {
   const auto& cut = encoder["cut"];
-  fmt::print("  {}: {} of at most {} tokens", encoder["name"].get<std::string>(),
-             encoder["tokens"].get<size_t>(), encoder["room"].get<size_t>());
-  if (!cut["ids"].empty()) fmt::print(", the last {} are cut", cut["ids"].size());
-  fmt::print("\n");
+  print_out("  {}: {} of at most {} tokens", encoder["name"].get<std::string>(),
+            encoder["tokens"].get<size_t>(), encoder["room"].get<size_t>());
+  if (!cut["ids"].empty()) print_out(", the last {} are cut", cut["ids"].size());
+  print_out("\n");
   for (const Json* part : {&encoder, &cut}) {
     for (size_t i = 0; i < (*part)["ids"].size(); ++i)
-      fmt::print("    {:>6}  {}{}\n", (*part)["ids"][i].get<int32_t>(),
-                 (*part)["pieces"][i].get<std::string>(), part == &cut ? "   (cut)" : "");
+      print_out("    {:>6}  {}{}\n", (*part)["ids"][i].get<int32_t>(),
+                (*part)["pieces"][i].get<std::string>(), part == &cut ? "   (cut)" : "");
   }
 }
 
@@ -57,13 +58,12 @@ int run(const Common& common, const Options& o) {
     Json encoders = Json::array();
     for (const PromptTokenizer& t : tokenizers) encoders.push_back(tokenized(t, prompt));
     if (!common.json) {
-      fmt::print("{}\n", prompt);
+      print_out("{}\n", prompt);
       for (const Json& encoder : encoders) print(encoder);
     }
     all.push_back({{"prompt", prompt}, {"encoders", std::move(encoders)}});
   }
-  if (common.json)
-    fmt::print("{}\n", Json{{"prompts", all}}.dump(1, ' ', false, Json::error_handler_t::replace));
+  if (common.json) print_out("{}\n", io::json_text(Json{{"prompts", all}}, 1));
   return kOk;
 }
 

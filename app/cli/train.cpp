@@ -7,9 +7,12 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/data.h"
+#include "app/cli/numbers.h"
 #include "app/cli/profile.h"
+#include "app/outputs.h"
 #include "model/family.h"
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "model/io/png.h"
 #include "model/vae/codec.h"
 #include "model/vae/load.h"
@@ -45,32 +48,56 @@ void add_train_options(CLI::App* c, RunOptions& run, TrainOptions& t) {
   c->add_flag(
       "--accept-changed-inputs", run.accept_changed,
       "go on from the checkpoint although data, files or settings aren't those that it was made with");
-  c->add_option("--stop-after", run.stop_after, "stop after this step with a checkpoint, as if interrupted");
-  c->add_option("--steps", t.steps, "optimiser steps")->capture_default_str()->check(CLI::PositiveNumber);
+  c->add_option("--stop-after", run.stop_after, "stop after this step with a checkpoint, as if interrupted")
+      ->transform(whole(0, kMostSteps));
+  c->add_option("--steps", t.steps, "optimiser steps")
+      ->capture_default_str()
+      ->transform(whole(1, kMostSteps));
   c->add_option("--batch", t.batch, "pictures of a micro-batch")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(whole(1, kMostPictures));
   c->add_option("--accumulate", t.accumulate, "micro-batches of a step")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  c->add_option("--lr", t.lr, "peak learning rate")->capture_default_str();
+      ->transform(whole(1, kMostPictures));
+  c->add_option("--lr", t.lr, "peak learning rate")->capture_default_str()->transform(real(1e-12, 10));
   c->add_option("--final-lr", t.final_lr_ratio, "last learning rate, as a share of the peak (cosine)")
-      ->capture_default_str();
-  c->add_option("--warmup", t.warmup, "steps of linear warm-up")->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
+  c->add_option("--warmup", t.warmup, "steps of linear warm-up")
+      ->capture_default_str()
+      ->transform(whole(0, kMostSteps));
   c->add_option("--weight-decay", t.weight_decay, "decoupled weight decay of matrices")
-      ->capture_default_str();
-  c->add_option("--clip", t.clip, "largest gradient norm, 0 = off")->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 100));
+  c->add_option("--clip", t.clip, "largest gradient norm, 0 = off")
+      ->capture_default_str()
+      ->transform(real(0, 1e9));
   c->add_option("--ema", t.ema, "decay of the averaged weights that are exported, 0 = off")
-      ->capture_default_str();
-  c->add_option("--seed", t.seed, "every random choice follows from it")->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
+  c->add_option("--seed", t.seed, "every random choice follows from it")
+      ->capture_default_str()
+      ->transform(any_seed());
   c->add_option("--log-every", t.log_every, "steps between readbacks of the metrics")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(whole(1, kMostSteps));
   c->add_option("--save-every", t.save_every, "steps between checkpoints")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(whole(1, kMostSteps));
   c->add_option("--sample-every", t.sample_every, "steps between sample grids, 0 = only at the end")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole(0, kMostSteps));
+}
+
+/// Before anything is read; `exported`: the folder of the trained model in the run's folder.
+void check_files(const RunOptions& run, const std::vector<std::pair<std::string, std::string>>& more,
+                 const std::string& exported) {
+  FileUse files;
+  files.reads("--data", run.data);
+  for (const auto& [flag, path] : more) files.reads(flag, path);
+  files.runs_in("--out", run.out, run_files(), {"events", "samples", exported});
+  files.writes("--profile-trace", run.profile.trace);
+  files.check();
 }
 
 /// `sample` writes pictures of the current state, `finish` the trained model.
@@ -105,7 +132,7 @@ int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
   if (common.json) {
     nlohmann::ordered_json j{{"steps", trainer.steps_done()}, {"out", run.out}};
     for (const auto& [name, value] : trainer.latest()) j[name] = value;
-    print_out("{}\n", j.dump());
+    print_out("{}\n", io::json_text(j));
   } else {
     print_out("{}\n", run.out);
   }
@@ -120,14 +147,22 @@ struct AutoencoderRun {
   int64_t latent_channels = 16, blocks = 1, groups = 8;
 };
 
-AutoencoderKL autoencoder_to_train(Device& device, const AutoencoderRun& r) {
-  if (!r.from.empty()) return load_autoencoder(device, r.from);
+AutoencoderConfig autoencoder_config(const AutoencoderRun& r) {
   AutoencoderConfig config;
   config.encoder_widths = config.decoder_widths = r.widths;
   config.latent_channels = r.latent_channels;
   config.blocks = r.blocks;
   config.groups = r.groups;
-  return AutoencoderKL(config);
+  const ErrorContext context("--widths, --latent-channels, --blocks and --groups");
+  config.check();
+  return config;
+}
+
+void check_side(int64_t size, int64_t unit) {
+  if (size % unit == 0) return;
+  throw Error(
+      ErrorCode::invalid_argument,
+      fmt::format("--size {}: a multiple of {} is expected, the pixels that become one token", size, unit));
 }
 
 /// The pictures of a split, by default of the first of `names` that the data set has; says which.
@@ -149,12 +184,15 @@ std::vector<size_t> shown(const std::vector<size_t>& members) {
 }
 
 int train_autoencoder(const Common& common, AutoencoderRun r) {
+  check_files(r.run, {{"--from", r.from}}, "vae");
+  const AutoencoderConfig config = autoencoder_config(r);
   const RunLock lock({r.run.out});
   const auto device = open_device(common);
   const ProfileSession profile(*device, r.run.profile);
   const Dataset data = open_dataset(r.run.data);
   const std::vector<size_t> members = members_of(data, r.options.split, kAutoencoderSplits);
-  AutoencoderKL model = autoencoder_to_train(*device, r);
+  AutoencoderKL model = r.from.empty() ? AutoencoderKL(config) : load_autoencoder(*device, r.from);
+  check_side(r.options.size, model.config().factor());
   AutoencoderTrainer trainer(*device, model, data, r.options);
   if (!r.from.empty()) trainer.inputs().set_files("from", {r.from});
   const auto sample = [&](const std::string& path) {
@@ -194,26 +232,45 @@ void add_autoencoder(CLI::App& train) {
                     return train_autoencoder(*common, *r);
                   });
   add_train_options(c, r->run, t);
-  c->add_option("--size", r->options.size, "pixels a side")->capture_default_str();
+  c->add_option("--size", r->options.size, "pixels a side")
+      ->capture_default_str()
+      ->transform(whole(1, kMostTrainingSide));
   c->add_option(
       "--split", r->options.split,
       "part of the data set, \"all\" = everything; default: autoencoder of the emoji, else train, else all");
   c->add_option("--widths", r->widths, "channels of each level, full resolution first")
-      ->capture_default_str();
-  c->add_option("--latent-channels", r->latent_channels, "channels of the latent")->capture_default_str();
-  c->add_option("--blocks", r->blocks, "residual blocks of an encoder level")->capture_default_str();
-  c->add_option("--groups", r->groups, "groups of the group norms")->capture_default_str();
-  c->add_option("--kl", r->options.kl_weight, "weight of the KL term")->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole(1, kMostWidth));
+  c->add_option("--latent-channels", r->latent_channels, "channels of the latent")
+      ->capture_default_str()
+      ->transform(whole(1, kMostWidth));
+  c->add_option("--blocks", r->blocks, "residual blocks of an encoder level")
+      ->capture_default_str()
+      ->transform(whole(1, kMostLayers));
+  c->add_option("--groups", r->groups, "groups of the group norms")
+      ->capture_default_str()
+      ->transform(whole(1, kMostWidth));
+  c->add_option("--kl", r->options.kl_weight, "weight of the KL term")
+      ->capture_default_str()
+      ->transform(real(0, kMostWeight));
   c->add_option("--gradient", r->options.gradient_weight, "weight of the L1 of finite differences")
-      ->capture_default_str();
-  c->add_option("--mse", r->options.mse_weight, "weight of the squared error")->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, kMostWeight));
+  c->add_option("--mse", r->options.mse_weight, "weight of the squared error")
+      ->capture_default_str()
+      ->transform(real(0, kMostWeight));
   c->add_option("--noise", r->options.noise, "of the posterior sample, in its standard deviations")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1000));
   c->add_option("--permute", r->options.permute, "share of pictures with exchanged colour channels")
-      ->capture_default_str();
-  c->add_option("--shift", r->options.shift, "share of shifted pictures")->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
+  c->add_option("--shift", r->options.shift, "share of shifted pictures")
+      ->capture_default_str()
+      ->transform(real(0, 1));
   c->add_option("--background", r->options.background, "share of pictures on another colour than white")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
   CLI::Option* from =
       c->add_option("--from", r->from, "start from this autoencoder folder; its sizes are kept");
   c->add_flag("--decoder-only", r->options.decoder_only,
@@ -271,7 +328,22 @@ void check_captions(const TrainableModel& model, const Dataset& data, const std:
   say_cuts("captions", captions, model.cuts(captions));
 }
 
+void check_sizes(const FlowRun& r) {
+  const auto refuse = [](const std::string& what) { throw Error(ErrorCode::invalid_argument, what); };
+  const ModelSizes& s = r.sizes;
+  if (s.hidden % s.heads != 0)
+    refuse(
+        fmt::format("--hidden {} --heads {}: the width must be a multiple of the heads", s.hidden, s.heads));
+  if (s.depth + s.depth_single == 0) refuse("--depth 0 --depth-single 0: a transformer needs a block");
+  const CaptionMix& c = r.options.captions;
+  if (double{c.variants} + double{c.colored} + double{c.empty} > 1 + 1e-6)
+    refuse(fmt::format("--keywords {} --tints {} --empty {}: the shares are over 1 together", c.variants,
+                       c.colored, c.empty));
+}
+
 int train_flow(const Common& common, FlowRun r) {
+  check_sizes(r);
+  check_files(r.run, {{"--vae", r.vae}, {"--from", r.from}, {"--tokenizers", r.tokenizers}}, "model");
   const RunLock lock({r.run.out});
   const auto device = open_device(common);
   const ProfileSession profile(*device, r.run.profile);
@@ -284,16 +356,17 @@ int train_flow(const Common& common, FlowRun r) {
   const auto model = family(r.family).create(r.sizes);
   check_captions(*model, data, members, r.options.captions);
   if (!r.from.empty()) model->load(*device, r.from);
+  ModelInfo info{model->backbone().layout(), vae->config().factor(), Schedule::flux1_schnell(), {}};
+  info.defaults.steps = r.sample_steps;
+  info.defaults.cfg = r.sample_cfg;
+  info.defaults.width = info.defaults.height = r.options.size;
+  check_side(r.options.size, info.pixels_per_token());
   FlowTrainer trainer(*device, *model, codec, data, r.options);
   trainer.inputs().set("family", r.family);
   if (!r.from.empty()) trainer.inputs().set_files("from", {r.from});
   trainer.inputs().set_files("vae", {r.vae});
   trainer.inputs().set_files("tokenizers",
                              {r.sizes.tokenizers + "/tokenizer", r.sizes.tokenizers + "/tokenizer_2"});
-  ModelInfo info{model->backbone().layout(), vae->config().factor(), Schedule::flux1_schnell(), {}};
-  info.defaults.steps = r.sample_steps;
-  info.defaults.cfg = r.sample_cfg;
-  info.defaults.width = info.defaults.height = r.options.size;
   const auto sample = [&](const std::string& path) {
     std::vector<std::string> prompts;
     for (const size_t i : shown(members)) prompts.push_back(data.items()[i].name());
@@ -332,21 +405,36 @@ void add_flow(CLI::App& train) {
       "--tokenizers", r->tokenizers,
       "folder with the folders tokenizer and tokenizer_2; default: the data set's, else those of --from, "
       "else made from the captions (vkflux dataset tokenizers makes them too)");
-  c->add_option("--size", r->options.size, "pixels a side")->capture_default_str();
+  c->add_option("--size", r->options.size, "pixels a side")
+      ->capture_default_str()
+      ->transform(whole(1, kMostTrainingSide));
   c->add_option(
       "--split", r->options.split,
       "part of the data set, \"all\" = everything; default: s493 of the emoji, else train, else all");
   c->add_option("--keywords", r->options.captions.variants, "share of captions that are another wording")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
   c->add_option("--tints", r->options.captions.colored, "share of recoloured pictures (\"blue dog face\")")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
   c->add_option("--empty", r->options.captions.empty, "share of empty captions, for guidance")
-      ->capture_default_str();
-  c->add_option("--hidden", r->sizes.hidden, "width of the transformer")->capture_default_str();
-  c->add_option("--heads", r->sizes.heads, "attention heads")->capture_default_str();
-  c->add_option("--depth", r->sizes.depth, "double blocks")->capture_default_str();
-  c->add_option("--depth-single", r->sizes.depth_single, "single blocks")->capture_default_str();
-  c->add_option("--tokens", r->sizes.tokens, "text tokens of both encoders")->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
+  c->add_option("--hidden", r->sizes.hidden, "width of the transformer")
+      ->capture_default_str()
+      ->transform(whole(1, kMostWidth));
+  c->add_option("--heads", r->sizes.heads, "attention heads")
+      ->capture_default_str()
+      ->transform(whole(1, kMostWidth));
+  c->add_option("--depth", r->sizes.depth, "double blocks")
+      ->capture_default_str()
+      ->transform(whole(0, kMostLayers));
+  c->add_option("--depth-single", r->sizes.depth_single, "single blocks")
+      ->capture_default_str()
+      ->transform(whole(0, kMostLayers));
+  c->add_option("--tokens", r->sizes.tokens, "text tokens of both encoders")
+      ->capture_default_str()
+      ->transform(whole(2, 4096));
 }
 
 }  // namespace

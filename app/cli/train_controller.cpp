@@ -7,9 +7,11 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/controller_session.h"
+#include "app/cli/numbers.h"
 #include "app/cli/profile.h"
 #include "app/controller_report.h"
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "model/routing/controller.h"
 #include "train/controller/controller_trainer.h"
 
@@ -29,21 +31,6 @@ struct Options {
   const CLI::App* command = nullptr;
 };
 
-/// What one figure of the flags that can't be is called.
-void check(const Options& o) {
-  const auto within = [](const char* flag, double x, double low, double high) {
-    if (x >= low && x <= high) return;
-    throw Error(ErrorCode::invalid_argument, fmt::format("{} {}: expected {} to {}", flag, x, low, high));
-  };
-  const PolicyTrainOptions& p = o.train.policy;
-  within("--target-ttr-ratio", p.reward.target_ttr_ratio, 0, 1);
-  within("--lambda-eff", p.reward.lambda_eff, 0, 100);
-  within("--lambda-entropy", p.reward.lambda_entropy, 0, 1);
-  within("--lr", p.lr, 1e-7, 1);
-  within("--clip", p.clip, 0, 100);
-  within("--baseline-floor", p.floor, -10, 1);
-}
-
 ControllerNet make_net(Device& device, const Options& o, int64_t layers) {
   ControllerConfig config = o.net;
   config.layers = layers;
@@ -61,7 +48,7 @@ std::string fixed(double x, int digits = 4) {
 ControllerReport make_report(const Options& o, const ControllerSession& s, const ControllerNet& net,
                              const ControllerTrainer& trainer) {
   ControllerReport r;
-  r.title = "A routing controller for " + fs::path(o.session.model).filename().string();
+  r.title = "A routing controller for " + io::last_name(o.session.model);
   r.rows = read_metrics((fs::path(o.out) / "metrics.jsonl").string());
   r.target_share = o.train.policy.reward.target_ttr_ratio;
   r.eligible = s.eligible;
@@ -112,7 +99,7 @@ void print_result(const Common& common, const Options& o, const ControllerTraine
                            {"out", o.out},
                            {"reward_baseline", trainer.policy().baseline().value()}};
   for (const auto& [name, value] : trainer.latest()) j[name] = value;
-  print_out("{}\n", j.dump());
+  print_out("{}\n", io::json_text(j));
 }
 
 int train(const Common& common, const Options& o, ControllerSession& s) {
@@ -150,12 +137,22 @@ int train(const Common& common, const Options& o, ControllerSession& s) {
   return kOk;
 }
 
+void check_files(const Options& o) {
+  FileUse files;
+  declare_inputs(o.session, files);
+  std::vector<std::string> names = run_files();
+  names.insert(names.end(), {"controller.safetensors", "report.html"});
+  files.runs_in("--out", o.out, names, {"events"});
+  files.writes("--profile-trace", o.profile.trace);
+  files.check();
+}
+
 int run(const Common& common, Options o) {
+  check_files(o);
   o.train.noise = parse_action_noise(o.noise);
   o.train.policy.floor_on = parse_floor_on(o.floor_on);
   o.train.sigma_aware = !o.whole_run;
   if (o.whole_run) o.train.plans = 1;
-  check(o);
   const RunLock lock({o.out});
   ControllerSession session(common, o.session);
   const ProfileSession profile(*session.device, o.profile);
@@ -168,23 +165,29 @@ int run(const Common& common, Options o) {
 void add_policy_options(CLI::App& c, Options& o) {
   PolicyTrainOptions& p = o.train.policy;
   c.add_option("--target-ttr-ratio", p.reward.target_ttr_ratio, "wanted share of decisions for the student")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
   c.add_option("--lambda-eff", p.reward.lambda_eff,
                "weight of the penalty for missing the target share of students")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 100));
   c.add_option("--lambda-entropy", p.reward.lambda_entropy,
                "weight of the entropy bonus, which rewards undecided policies")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(0, 1));
   c.add_flag("--entropy-gradient,!--no-entropy-gradient", p.entropy_gradient,
              "follow the entropy's own gradient, which keeps the policy from settling too early (default);\n"
              "without it the entropy only shifts the reward");
   c.add_flag("--exact-efficiency,!--drawn-efficiency", p.exact_efficiency,
              "follow the exact gradient of the expected miss of the target share (default), or that of\n"
              "the shares which were drawn: the same aim, but noisier than what the pictures say");
-  c.add_option("--lr", p.lr, "learning rate (AdamW)")->capture_default_str();
-  c.add_option("--clip", p.clip, "largest gradient norm, 0 = off")->capture_default_str();
+  c.add_option("--lr", p.lr, "learning rate (AdamW)")->capture_default_str()->transform(real(1e-7, 1));
+  c.add_option("--clip", p.clip, "largest gradient norm, 0 = off")
+      ->capture_default_str()
+      ->transform(real(0, 100));
   c.add_option("--baseline-floor", p.floor, "the reward's baseline is kept from following quality below this")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real(-10, 1));
   c.add_option("--baseline-floor-on", o.floor_on,
                "what the floor is compared with: quality (and only while its mean is above the floor),\n"
                "reward (the whole of it) or off")
@@ -196,9 +199,12 @@ void add_policy_options(CLI::App& c, Options& o) {
       ->capture_default_str()
       ->check(CLI::IsMember({"logistic", "gumbel"}));
   c.add_flag("--whole-run", o.whole_run, "one decision for all steps of a picture instead of one for each");
-  c.add_option("--embed-dim", o.net.embed_dim, "width of the controller's embeddings")->capture_default_str();
+  c.add_option("--embed-dim", o.net.embed_dim, "width of the controller's embeddings")
+      ->capture_default_str()
+      ->transform(whole(1, kMostWidth));
   c.add_option("--hidden-dim", o.net.hidden_dim, "width of the controller's hidden layers")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole(1, kMostWidth));
 }
 
 }  // namespace
@@ -223,29 +229,31 @@ void add_train_controller(CLI::App& app) {
       ->required();
   c->add_option("--iterations", o->train.iterations, "policy updates")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(whole(1, kMostSteps));
   c->add_option("--plans", o->train.plans,
                 "plans played in an iteration on the same pictures; from 2 on they are each other's baseline")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(whole(1, kMostPictures));
   add_policy_options(*c, *o);
   add_profile_options(*c, o->profile);
   c->add_option("--seed", o->train.seed, "seed of the controller's initial weights and of every decision")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(any_seed());
   c->add_flag("--fresh", o->fresh, "start over: what an earlier run wrote to the folder is removed first");
   c->add_flag(
       "--accept-changed-inputs", o->accept_changed,
       "go on from the checkpoint although model, students, prompts or settings aren't those that it was\n"
       "made with");
   c->add_option("--stop-after", o->stop_after,
-                "stop after this iteration with a checkpoint, as if interrupted");
+                "stop after this iteration with a checkpoint, as if interrupted")
+      ->transform(whole(0, kMostSteps));
   c->add_option("--save-every", o->save_every, "iterations between checkpoints")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(whole(1, kMostSteps));
   c->add_option("--log-every", o->train.log_every,
                 "iterations between metrics; the first and last are always written")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(whole(1, kMostSteps));
 }
 
 }  // namespace vkflux::cli

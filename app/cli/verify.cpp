@@ -5,7 +5,10 @@
 #include <filesystem>
 
 #include "app/cli/cli.h"
+#include "app/outputs.h"
 #include "app/verify/case.h"
+#include "model/io/file.h"
+#include "model/io/json.h"
 
 namespace vkflux::cli {
 namespace {
@@ -17,21 +20,16 @@ struct Options {
 };
 
 std::vector<std::string> golden_files(const std::vector<std::string>& paths) {
-  namespace fs = std::filesystem;
   std::vector<std::string> out;
   for (const std::string& p : paths) {
-    if (!fs::exists(p)) throw Error(ErrorCode::io, fmt::format("{}: no such file or folder", p));
-    if (!fs::is_directory(p)) {
+    if (!io::is_there(p)) throw Error(ErrorCode::io, fmt::format("{}: no such file or folder", p));
+    if (!io::is_folder(p)) {
       out.push_back(p);
       continue;
     }
-    std::vector<std::string> found;
-    for (const auto& e : fs::directory_iterator(p)) {
-      const std::string ext = e.path().extension().string();
-      if (ext == ".safetensors" || ext == ".json") found.push_back(e.path().string());
+    for (const std::string& file : io::folder_entries(p)) {
+      if (file.ends_with(".safetensors") || file.ends_with(".json")) out.push_back(file);
     }
-    std::sort(found.begin(), found.end());
-    out.insert(out.end(), found.begin(), found.end());
   }
   return out;
 }
@@ -69,8 +67,19 @@ void print(const verify::Report& r, bool verbose) {
             100 * worst);
 }
 
+/// What is computed goes to --dump under the names of the golden files.
+void check_dump(const Options& o, const std::vector<std::string>& golden) {
+  if (o.dump.empty()) return;
+  FileUse files;
+  files.reads("file", golden);
+  for (const std::string& file : golden)
+    files.writes("--dump", o.dump + "/" + std::filesystem::path(file).filename().string());
+  files.check();
+}
+
 int run(const Common& common, const Options& o) {
   const std::vector<std::string> files = golden_files(o.paths);
+  check_dump(o, files);
   const auto device = open_device(common);
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
   size_t passed = 0;
@@ -86,10 +95,10 @@ int run(const Common& common, const Options& o) {
   }
   const bool ok = passed == files.size() && !files.empty();
   if (common.json) {
-    print_out(
-        "{}\n",
-        nlohmann::ordered_json{{"device", device->caps().device_name}, {"passed", ok}, {"cases", all}}.dump(
-            1));
+    print_out("{}\n", io::json_text(
+                          nlohmann::ordered_json{
+                              {"device", device->caps().device_name}, {"passed", ok}, {"cases", all}},
+                          1));
   } else {
     print_out("{} of {} cases passed on {}\n", passed, files.size(), device->caps().device_name);
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "model/io/json.h"
 #include "model/text/characters.h"
 #include "vk/error.h"
 
@@ -32,7 +33,7 @@ std::vector<double> array_numbers(const io::Json& array, const std::string& argu
     } else if (item.is_number()) {
       out.push_back(item.get<double>());
     } else {
-      no_number(argument, item.dump().substr(0, 80));
+      no_number(argument, io::json_text(item).substr(0, 80));
     }
   }
   return out;
@@ -82,7 +83,7 @@ std::vector<double> json_number_list(const io::Json& value, const std::string& a
   if (value.is_string()) return number_list(value.get<std::string>(), argument);
   if (value.is_array()) return array_numbers(value, argument);
   throw Error(ErrorCode::invalid_argument, fmt::format("{}: a list of numbers or a text is needed, not {}",
-                                                       argument, value.dump().substr(0, 80)));
+                                                       argument, io::json_text(value).substr(0, 80)));
 }
 
 }  // namespace vkflux

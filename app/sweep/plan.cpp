@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <set>
+#include <tuple>
 
+#include "app/numbers.h"
 #include "app/sweep/combinations.h"
 #include "app/sweep/number_list.h"
 #include "app/sweep/seeds.h"
@@ -17,14 +18,14 @@ namespace {
 
 constexpr size_t kMaxPictures = 4096, kMaxModularLists = 4;
 
-struct Range {
+struct Limits {
   const char* name;
   double min, max;
   bool whole;
 };
-constexpr Range kRanges[] = {{"steps", 1, 10000, true},    {"cfg", 0, 1000, false},
-                             {"guidance", 0, 1000, false}, {"quality-speed", 0, 1, false},
-                             {"strength", 1e-6, 1, false}, {"policy-temperature", 1e-3, 1000, false}};
+constexpr Limits kRanges[] = {{"steps", 1, 10000, true},    {"cfg", 0, 1000, false},
+                              {"guidance", 0, 1000, false}, {"quality-speed", 0, 1, false},
+                              {"strength", 1e-6, 1, false}, {"policy-temperature", 1e-3, 1000, false}};
 
 [[noreturn]] void wrong(const std::string& message) {
   throw Error(ErrorCode::invalid_argument, message);
@@ -37,22 +38,14 @@ std::vector<SweepValue> sizes(const std::string& text) {
     SweepValue v;
     v.text = text.substr(at, end - at);
     at = end + 1;
-    const char *first = v.text.data(), *last = first + v.text.size();
-    auto [next, error] = std::from_chars(first, last, v.width);
-    v.height = v.width;
-    if (error == std::errc() && next < last && *next == 'x') {
-      const auto second = std::from_chars(next + 1, last, v.height);
-      next = second.ptr;
-      error = second.ec;
-    }
-    if (error != std::errc() || next != last || v.width < 1 || v.height < 1)
-      wrong(fmt::format("--sweep size: \"{}\" is neither a side nor WIDTHxHEIGHT", v.text));
+    const std::string both = v.text.find('x') == std::string::npos ? v.text + "x" + v.text : v.text;
+    std::tie(v.width, v.height) = size_in_pixels(both, "--sweep size");
     out.push_back(v);
   }
   return out;
 }
 
-std::vector<SweepValue> numbers(const Range& range, const std::string& text) {
+std::vector<SweepValue> numbers(const Limits& range, const std::string& text) {
   std::vector<SweepValue> out;
   for (double x : number_list(text, fmt::format("--sweep {}", range.name))) {
     if (!(x >= range.min && x <= range.max) || (range.whole && x != std::floor(x))) {
@@ -112,7 +105,7 @@ SweepList parse_sweep(const std::string& text) {
     out.values = sizes(values);
   } else {
     const auto* range = std::find_if(std::begin(kRanges), std::end(kRanges),
-                                     [&](const Range& r) { return out.name == r.name; });
+                                     [&](const Limits& r) { return out.name == r.name; });
     if (range == std::end(kRanges)) {
       wrong(
           fmt::format("--sweep {}: one of seed, steps, cfg, guidance, quality-speed, size, strength and "

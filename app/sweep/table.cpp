@@ -1,4 +1,5 @@
 #include "app/sweep/table.h"
+#include "model/io/json.h"
 
 #include <algorithm>
 
@@ -7,7 +8,8 @@ namespace {
 
 std::string field(const nlohmann::ordered_json& value) {
   if (value.is_null()) return "";
-  const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+  const std::string text =
+      value.is_string() ? io::valid_utf8(value.get<std::string>()) : io::json_text(value);
   if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
   std::string out = "\"";
   for (char c : text) out += c == '"' ? "\"\"" : std::string(1, c);

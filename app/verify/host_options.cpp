@@ -72,7 +72,7 @@ std::optional<std::pair<int64_t, int64_t>> first_pair(const io::Json& object, Pa
 std::string written(const io::Json& value) {
   if (value.is_null()) return "None";
   if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? value.get<std::string>() : io::json_text(value);
 }
 
 // Correctly rounded on the decimal digits, ties by the exact binary value.

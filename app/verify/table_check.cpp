@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "app/verify/options.h"
+#include "model/io/json.h"
 #include "vk/error.h"
 
 namespace vkflux::verify {
@@ -63,8 +64,8 @@ class Comparison {
   void differ(const Json& got, const Json& want, const std::string& at) {
     check_.passed = false;
     if (!check_.note.empty()) return;
-    check_.note = fmt::format("{}{} instead of {}", at.empty() ? "" : at + ": ", got.dump().substr(0, kShown),
-                              want.dump().substr(0, kShown));
+    check_.note = fmt::format("{}{} instead of {}", at.empty() ? "" : at + ": ",
+                              io::json_text(got).substr(0, kShown), io::json_text(want).substr(0, kShown));
   }
 
   Check& check_;
@@ -90,7 +91,7 @@ Check check_row(const std::string& name, const Json& row, const std::function<Js
   try {
     const Json got = fn();
     if (must_fail)
-      return failed_check(name, fmt::format("{} instead of an error", got.dump().substr(0, kShown)));
+      return failed_check(name, fmt::format("{} instead of an error", io::json_text(got).substr(0, kShown)));
     return compare_values(name, got, row.value("result", Json()), tolerance);
   } catch (const Error& e) {
     if (!must_fail) return failed_check(name, e.what());

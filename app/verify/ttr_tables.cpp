@@ -198,7 +198,7 @@ void run_feature_dims(const Json& rows, Report& report) {
   for (const Json& row : rows) {
     const Json arg = row.value("arg", Json());
     report.checks.push_back(
-        check_row(fmt::format("validate_feature_dim({})", arg.dump()), row, [&]() -> Json {
+        check_row(fmt::format("validate_feature_dim({})", io::json_text(arg)), row, [&]() -> Json {
           const auto f = required<int64_t>(row, "arg");
           check_feature_dim(f, FeatureDimRule::reference);
           return f;

@@ -17,6 +17,7 @@
 #include "model/text/characters.h"
 #include "train/experiment_key.h"
 #include "train/metric_values.h"
+#include "vk/environment.h"
 #include "vk/error.h"
 
 namespace vkflux::verify {
@@ -47,7 +48,7 @@ class Arguments {
 std::string whole_number(const io::Json& value) {
   if (value.is_string()) return value.get<std::string>();
   if (value.is_boolean()) return value.get<bool>() ? "1" : "0";
-  if (!value.is_number_float()) return value.dump();
+  if (!value.is_number_float()) return io::json_text(value);
   const double x = std::trunc(value.get<double>());
   if (!std::isfinite(x)) throw Error(ErrorCode::invalid_argument, fmt::format("{} is no whole number", x));
   return fmt::format("{:.0f}", x);
@@ -91,7 +92,7 @@ Json call_sweep(const std::string& fn, const Arguments& a) {
 Json prompts(const Json& row) {
   if (const auto path = optional_field<std::string>(row, "path")) return load_prompt_list(*path);
   const auto file =
-      std::filesystem::temp_directory_path() / fmt::format("vkflux_verify_prompts_{}.json", getpid());
+      std::filesystem::path(temporary_folder()) / fmt::format("vkflux_verify_prompts_{}.json", getpid());
   io::atomic_write(file.string(), required<std::string>(row, "file_content"));
   struct Remove {
     const std::filesystem::path& path;
@@ -106,7 +107,7 @@ Json prompts(const Json& row) {
 std::string text_of(const io::Json& value) {
   if (value.is_null()) return {};
   if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? value.get<std::string>() : io::json_text(value);
 }
 
 // The reference's `value or ""`.

@@ -68,7 +68,7 @@ struct Host {
       VkPhysicalDeviceProperties properties;
       vkGetPhysicalDeviceProperties(p, &properties);
       if (properties.apiVersion < VK_API_VERSION_1_2) continue;
-      if (wanted && !std::strstr(properties.deviceName, wanted)) continue;
+      if (wanted && *wanted && !std::strstr(properties.deviceName, wanted)) continue;
       physical = p;
       std::printf("host device: %s\n", properties.deviceName);
       return;

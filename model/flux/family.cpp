@@ -81,7 +81,7 @@ class TrainableFlux1 final : public TrainableModel {
     c.hidden = s.hidden;
     c.mlp_hidden = 4 * s.hidden;
     c.heads = s.heads;
-    c.head_dim = s.hidden / s.heads;
+    c.head_dim = s.heads > 0 ? s.hidden / s.heads : 0;  // 0 is refused by the config's check
     c.depth = s.depth;
     c.depth_single = s.depth_single;
     c.axes_dim = default_rope_axes(c.head_dim);
@@ -104,7 +104,7 @@ class TrainableFlux1 final : public TrainableModel {
     c.width = s.text_width;
     c.layers = s.text_layers;
     c.heads = s.text_heads;
-    c.head_dim = s.text_width / s.text_heads;
+    c.head_dim = s.text_heads > 0 ? s.text_width / s.text_heads : 0;
     c.mlp = s.text_mlp;
     return c;
   }

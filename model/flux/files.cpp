@@ -5,6 +5,7 @@
 
 #include "model/io/decimal.h"
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -15,18 +16,13 @@ namespace fs = std::filesystem;
 void copy_files(const std::string& from, const std::string& to) {
   std::error_code ec;
   if (fs::equivalent(from, to, ec)) return;
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(from, ec)) {
-    if (entry.is_regular_file()) files.push_back(entry.path());
-  }
-  if (ec) throw Error(ErrorCode::io, "folder " + from + ": " + ec.message());
-  for (const fs::path& file : files) {
-    io::atomic_write(to + "/" + file.filename().string(), io::read_file(file.string()));
+  for (const std::string& file : io::folder_entries(from)) {
+    if (!io::is_folder(file)) io::atomic_write(to + "/" + io::last_name(file), io::read_file(file));
   }
 }
 
 void write_json(const std::string& path, const io::Json& json) {
-  io::atomic_write(path, json.dump(2) + "\n");
+  io::atomic_write(path, io::json_text(json, 2) + "\n");
 }
 
 // A tokenizer's files for an encoder of `length` ids: whoever pads to what they say must fit it.

@@ -10,7 +10,7 @@ void refuse_other(const Json& object, const std::string& key, std::initializer_l
   if (it == object.end() || it->is_null()) return;
   if (std::find(known.begin(), known.end(), *it) != known.end()) return;
   std::string list;
-  for (const Json& value : known) list += (list.empty() ? "" : " or ") + value.dump();
+  for (const Json& value : known) list += (list.empty() ? "" : " or ") + io::json_text(value);
   throw Error(ErrorCode::unsupported,
               fmt::format("{}: \"{}\" is {}; only {} is implemented", origin, key, shown(it->dump()), list));
 }

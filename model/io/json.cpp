@@ -170,6 +170,10 @@ T parse(std::string_view text, const std::string& origin, WholeNumbers big) {
 
 }  // namespace
 
+std::string valid_utf8(const std::string& text) {
+  return Json::parse(json_text(Json(text))).get<std::string>();
+}
+
 Json parse_json(std::string_view text, const std::string& origin, WholeNumbers big) {
   return parse<Json>(text, origin, big);
 }

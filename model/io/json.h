@@ -28,6 +28,15 @@ Json parse_json(std::string_view text, const std::string& origin, WholeNumbers b
 nlohmann::json parse_sorted_json(std::string_view text, const std::string& origin);
 Json read_json(const std::string& path, uint64_t max_bytes = 64ull << 20);
 
+/// The text of a JSON value; it can't fail: bytes that aren't UTF-8 become U+FFFD, numbers that aren't finite
+/// null. indent: blanks a level, -1 for one line.
+template <class Value>
+std::string json_text(const Value& value, int indent = -1) {
+  return value.dump(indent, ' ', false, Value::error_handler_t::replace);
+}
+/// UTF-8, with U+FFFD in place of bytes that aren't.
+std::string valid_utf8(const std::string& text);
+
 /// Whether a value is a T without rounding, wrapping or guessing: integers fit, true is no number, 1.5 no
 /// integer.
 template <class T>
@@ -53,7 +62,7 @@ T get(const Json& object, const std::string& key, const std::string& origin) {
     if (holds<T>(*it)) return it->template get<T>();
   } catch (const nlohmann::json::exception&) {
   }
-  throw Error(ErrorCode::format, fmt::format("{}: \"{}\" can't be {}", origin, key, shown(it->dump())));
+  throw Error(ErrorCode::format, fmt::format("{}: \"{}\" can't be {}", origin, key, shown(json_text(*it))));
 }
 template <class T>
 T get_or(const Json& object, const std::string& key, T fallback, const std::string& origin) {

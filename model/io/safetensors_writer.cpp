@@ -29,11 +29,8 @@ void check(const std::string& path, const TensorData& t) {
 
 // The parser would refuse it, so the writer does too.
 std::string quoted(const std::string& path, const std::string& text) {
-  try {
-    return nlohmann::json(text).dump();
-  } catch (const nlohmann::json::exception&) {
-    refuse(path, fmt::format("{}: it isn't UTF-8", shown(text)));
-  }
+  if (valid_utf8(text) != text) refuse(path, fmt::format("{}: it isn't UTF-8", shown(text)));
+  return json_text(Json(text));
 }
 
 std::string header_of(const std::string& path, const std::vector<const TensorData*>& order,

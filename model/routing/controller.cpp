@@ -9,6 +9,7 @@
 
 #include "model/attention/hkr/made_for.h"
 #include "model/attention/hkr/scalar_embedding.h"
+#include "model/io/json.h"
 #include "model/load.h"
 #include "vk/error.h"
 
@@ -186,7 +187,7 @@ void append_controller(ControllerNet& net, const BackboneLayout& model, std::vec
   metadata["num_layers"] = std::to_string(c.layers);
   metadata["embed_dim"] = std::to_string(c.embed_dim);
   metadata["hidden_dim"] = std::to_string(c.hidden_dim);
-  metadata["model"] = made_for(model).dump();
+  metadata["model"] = io::json_text(made_for(model));
 }
 
 void save_controller(const std::string& path, ControllerNet& net, const BackboneLayout& model,

@@ -29,6 +29,11 @@ SamplingSetup sampling_setup(const ModelInfo& m, const SamplingRequest& r) {
   SamplingOptions& o = out.options;
   o.width = whole_tokens("width", r.width, d.width, unit);
   o.height = whole_tokens("height", r.height, d.height, unit);
+  if ((r.width && r.width != o.width) || (r.height && r.height != o.height)) {
+    out.notes.push_back(fmt::format("{}x{} pixels aren't whole tokens of {}x{}: {}x{} are drawn",
+                                    r.width ? r.width : d.width, r.height ? r.height : d.height, unit, unit,
+                                    o.width, o.height));
+  }
   o.rows = o.height / unit;
   o.columns = o.width / unit;
   out.latent = {m.layout.geometry.channels, o.height / m.pixels_per_cell, o.width / m.pixels_per_cell};

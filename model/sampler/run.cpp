@@ -5,13 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <string_view>
 #include <utility>
 
 #include "autograd/ops.h"
 #include "model/sampler/euler.h"
 #include "model/sampler/schedule.h"
+#include "vk/environment.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -20,8 +19,7 @@ namespace {
 constexpr int64_t kTableUnit = 64;  // floats: the least alignment of a tensor, and room for a kind's numbers
 
 bool replay_allowed() {
-  const char* env = std::getenv("VKFLUX_REPLAY");
-  return !env || std::string_view(env) != "0";
+  return environment("VKFLUX_REPLAY") != "0";
 }
 
 }  // namespace

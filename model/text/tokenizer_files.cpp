@@ -20,7 +20,7 @@ constexpr uint64_t kMaxTokenizerBytes = 64ull << 20;
 int64_t id_of(const json& value, const std::string& origin) {
   if (!value.is_number_integer()) {
     throw Error(ErrorCode::format, fmt::format("{}: a token's id is {}, expected an integer", origin,
-                                               value.dump().substr(0, 40)));
+                                               io::json_text(value).substr(0, 40)));
   }
   return value.get<int64_t>();
 }

@@ -232,7 +232,7 @@ void read_json_vocab(const nlohmann::json& vocab, UnigramModel& model) {
 int32_t added_id(const nlohmann::json& id, const std::string& origin) {
   if (!id.is_number_unsigned() || id.get<uint64_t>() >= kMaxPieces) {
     throw Error(ErrorCode::format,
-                fmt::format("{}: an added token's id is {}", origin, id.dump().substr(0, 40)));
+                fmt::format("{}: an added token's id is {}", origin, io::json_text(id).substr(0, 40)));
   }
   return id.get<int32_t>();
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/io/file.h"
+#include "model/io/json.h"
 #include "model/io/names.h"
 #include "model/load.h"
 
@@ -33,7 +34,8 @@ void save_autoencoder(const std::string& dir, AutoencoderKL& model, int64_t samp
                       io::FileDType matrices) {
   save(parameters(model), dir + "/diffusion_pytorch_model.safetensors",
        io::vae_names(model.config().levels()), matrices);
-  io::atomic_write(dir + "/config.json", autoencoder_json(model.config(), sample_size).dump(2) + "\n");
+  io::atomic_write(dir + "/config.json",
+                   io::json_text(autoencoder_json(model.config(), sample_size), 2) + "\n");
 }
 
 ComponentKind autoencoder_component() {

@@ -106,9 +106,23 @@ TEST(BitmapFont, DrawsLettersApartAndStaysInside) {
     for (int d = 33; d < c; ++d)
       EXPECT_NE(drawn(letter), drawn(std::string(1, static_cast<char>(d)))) << letter << static_cast<char>(d);
   }
-  EXPECT_EQ(drawn("a\xC3\xA9z"), drawn("a?z"));
+  const auto same = [&](const std::string& a, const std::string& b) { return drawn(a) == drawn(b); };
+  for (const char* other :
+       {"e", "?", "\u00e8", "\u00ea", "\u00eb", "\u011b", "\u0119", "\U0010fffd", "\u6f22"})
+    EXPECT_FALSE(same("\u00e9", other)) << other;
+  EXPECT_TRUE(same("a\u00e9z", "ae\u0301z"));  // composed or not
+  EXPECT_FALSE(same("\u6f22", "??"));
   EXPECT_NE(drawn("AB", 5), drawn("", 5));  // the second letter lies outside
   EXPECT_EQ(drawn("AB", 5), drawn("AC", 5));
+}
+
+TEST(BitmapFont, SaysWhatItCannotDraw) {
+  EXPECT_EQ(undrawable("plain, caf\u00e9 \u00c5\u010d\u0119\u00f1 e\u0301"), "");
+  EXPECT_EQ(undrawable("a\U0010fffdb\U0010fffd"), "\U0010fffd");
+  const std::string han = undrawable("\u6f22");  // as this system's fonts are
+  EXPECT_TRUE(han.empty() || han == "\u6f22");
+  EXPECT_EQ(undrawable("\xff").size() % 3, 0u);  // no byte that isn't UTF-8
+  EXPECT_EQ(text_length("a\u6f22e\u0301\u00e9"), 5);
 }
 
 TEST(BitmapFont, WrapsAtSpaces) {
@@ -116,6 +130,8 @@ TEST(BitmapFont, WrapsAtSpaces) {
   EXPECT_EQ(wrap_text("abcdefgh", 3), (std::vector<std::string>{"abc", "def", "gh"}));
   EXPECT_EQ(wrap_text("\xC3\xA9\xC3\xA9\xC3\xA9", 2),
             (std::vector<std::string>{"\xC3\xA9\xC3\xA9", "\xC3\xA9"}));
+  EXPECT_EQ(wrap_text("\u6f22\u6f22", 3), (std::vector<std::string>{"\u6f22", "\u6f22"}));
+  EXPECT_EQ(wrap_text("ab \u6f22", 1), (std::vector<std::string>{"ab", "\u6f22"}));
   EXPECT_TRUE(wrap_text("", 5).empty());
 }
 

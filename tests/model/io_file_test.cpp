@@ -1,9 +1,11 @@
 // Files: limits, odd kinds, and writing that replaces a file whole or not at all.
 #include "model/io/file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -120,6 +122,90 @@ TEST(IoFile, WritesThroughASymbolicLink) {
   atomic_write(folder.file("link"), "new");
   EXPECT_TRUE(fs::is_symlink(folder.file("link")));
   EXPECT_EQ(read_file(folder.file("real/x")), "new");
+}
+
+TEST(IoFile, ALinkStaysAndItsFileIsMade) {
+  const test::TempFolder folder;
+  fs::create_directory(folder.file("real"));
+  fs::create_symlink("real/absent", folder.file("dangling"));
+  fs::create_symlink("dangling", folder.file("second"));
+  atomic_write(folder.file("second"), "new");
+  EXPECT_TRUE(fs::is_symlink(folder.file("second")));
+  EXPECT_TRUE(fs::is_symlink(folder.file("dangling")));
+  EXPECT_EQ(read_file(folder.file("real/absent")), "new");
+  fs::create_symlink("loop", folder.file("loop"));
+  expect_error(ErrorCode::io, {"loop"}, [&] { atomic_write(folder.file("loop"), "new"); });
+  EXPECT_TRUE(fs::is_symlink(folder.file("loop")));
+}
+
+TEST(IoFile, AnOldFileKeepsItsPermissions) {
+  const test::TempFolder folder;
+  atomic_write(folder.file("x"), "old");
+  for (const mode_t mode : {0600u, 0640u, 0755u}) {
+    ASSERT_EQ(::chmod(folder.file("x").c_str(), mode), 0);
+    atomic_write(folder.file("x"), "new");
+    struct stat info {};
+    ASSERT_EQ(::stat(folder.file("x").c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 07777, mode);
+  }
+}
+
+TEST(IoFile, DevicesAndPipesAreWrittenInto) {
+  const test::TempFolder folder;
+  atomic_write("/dev/null", "gone");
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  expect_error(ErrorCode::io, {"/dev/full", "No space"}, [] { atomic_write("/dev/full", "text"); });
+  const std::string pipe = folder.file("pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  fs::create_symlink("pipe", folder.file("link"));
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+  atomic_write(folder.file("link"), "through");
+  char text[16] = "";
+  EXPECT_EQ(::read(reader, text, sizeof text), 7);
+  EXPECT_STREQ(text, "through");
+  ::close(reader);
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  // An open descriptor by its name: what is written goes where it stands, the file isn't exchanged.
+  const int file = ::open(folder.file("out").c_str(), O_RDWR | O_CREAT, 0600);
+  ASSERT_EQ(::write(file, "first ", 6), 6);
+  atomic_write("/dev/fd/" + std::to_string(file), "second");
+  atomic_write("/proc/self/fd/" + std::to_string(file), " third");
+  ::close(file);
+  EXPECT_EQ(read_file(folder.file("out")), "first second third");
+}
+
+TEST(IoFile, NamesUpToTheLongest) {
+  const test::TempFolder folder;
+  const std::string longest = folder.file(std::string(255, 'n'));
+  atomic_write(longest, "text");
+  atomic_write(longest, "again");
+  EXPECT_EQ(read_file(longest), "again");
+  expect_error(ErrorCode::io, {"too long"}, [&] { atomic_write(longest + "n", ""); });
+  expect_error(ErrorCode::io, {"nnn"}, [&] { atomic_write(folder.file(std::string(5000, 'n')), ""); });
+  expect_error(ErrorCode::io, {""}, [&] { atomic_write("", ""); });
+  EXPECT_EQ(entries(folder.path()), 1u);
+}
+
+TEST(IoFile, LooksWithoutThrowing) {
+  const test::TempFolder folder;
+  fs::create_symlink("loop", folder.file("loop"));
+  fs::create_symlink("none", folder.file("dangling"));
+  atomic_write(folder.file("b"), "");
+  fs::create_directory(folder.file("a"));
+  EXPECT_EQ(folder_entries(folder.path()), (std::vector<std::string>{folder.file("a"), folder.file("b")}));
+  for (const std::string& odd : {folder.file("loop"), folder.file("none"), folder.file("b/below"),
+                                 folder.file(std::string(5000, 'n')), std::string()}) {
+    EXPECT_FALSE(is_there(odd));
+    EXPECT_FALSE(is_folder(odd));
+    EXPECT_THROW(folder_entries(odd), Error);
+  }
+}
+
+TEST(IoFile, TheLastName) {
+  for (const char* path : {"runs/ttr", "runs/ttr/", "runs/ttr//", "runs/ttr/.", "runs/x/../ttr/", "ttr"})
+    EXPECT_EQ(last_name(path), "ttr") << path;
+  EXPECT_EQ(last_name("."), fs::current_path().filename());
+  EXPECT_EQ(last_name("a.b, c.png"), "a.b, c.png");
 }
 
 TEST(IoFile, ShownNamesFitAMessage) {

@@ -89,5 +89,18 @@ TEST(IoJson, GetsOnlyTheRightType) {
   expect_error(ErrorCode::format, {"\"s\""}, [&] { get_or<int>(j, "s", 7, "c.json"); });
 }
 
+TEST(IoJson, AnyValueBecomesText) {
+  const Json j{{"bad\xff key", "caf\xe9"}, {"cut", "\xe6\xbc"}, {"nan", std::nan("")}, {"good", "\u6f22"}};
+  const std::string text = json_text(j, 1);
+  const Json back = parse_json(text, "text");
+  EXPECT_EQ(back.at("cut"), "\ufffd");
+  EXPECT_EQ(back.at("good"), "\u6f22");
+  EXPECT_TRUE(back.at("nan").is_null());
+  EXPECT_EQ(back.begin().key(), "bad\ufffd key");
+  EXPECT_EQ(json_text(Json(1)), "1");
+  EXPECT_EQ(valid_utf8("a\xff"), "a\ufffd");
+  EXPECT_EQ(valid_utf8("\u6f22\n\"\0x"), "\u6f22\n\"");
+}
+
 }  // namespace
 }  // namespace vkflux::io

@@ -122,6 +122,39 @@ TEST_F(PipelineCacheTest, GarbageIsIgnoredAndReplaced) {
   }
 }
 
+TEST_F(PipelineCacheTest, AFolderInTheFilesPlaceIsNoError) {
+  {
+    const auto device = open();
+    work(*device);
+  }
+  ASSERT_EQ(files().size(), 1u);
+  const fs::path file = files()[0];
+  fs::remove(file);
+  fs::create_directories(file / "below");
+  const auto device = open();
+  EXPECT_EQ(work(*device), 6);
+  device->kernels().save();
+  EXPECT_TRUE(fs::is_directory(file / "below"));
+  EXPECT_EQ(files().size(), 1u);
+}
+
+TEST_F(PipelineCacheTest, AnEmptyVariableIsNotSet) {
+  const char* xdg = getenv("XDG_CACHE_HOME");
+  const std::string old = xdg ? xdg : "";
+  setenv("VKFLUX_CACHE_DIR", "", 1);
+  setenv("XDG_CACHE_HOME", folder_.path().c_str(), 1);
+  {
+    const auto device = open();
+    EXPECT_EQ(work(*device), 6);
+  }
+  EXPECT_EQ(files(), (std::vector<fs::path>{folder_.path() + "/vkflux"}));
+  if (old.empty()) {
+    unsetenv("XDG_CACHE_HOME");
+  } else {
+    setenv("XDG_CACHE_HOME", old.c_str(), 1);
+  }
+}
+
 TEST_F(PipelineCacheTest, AFolderThatCannotBeWrittenIsNoError) {
   setenv("VKFLUX_CACHE_DIR", (folder_.path() + "/file/below").c_str(), 1);
   std::ofstream(folder_.path() + "/file") << "in the way";

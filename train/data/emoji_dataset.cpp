@@ -201,7 +201,7 @@ EmojiDatasetReport write_emoji_dataset(const EmojiDatasetOptions& options) {
                          {"names", fmt::format("Unicode emoji-test.txt {}", emoji_test_version(emoji_text))},
                          {"keywords", "Unicode CLDR annotations, en"}}},
                        {"items", std::move(entries)}};
-  io::atomic_write((options.out / "index.json").string(), index.dump(1) + "\n");
+  io::atomic_write((options.out / "index.json").string(), io::json_text(index, 1) + "\n");
   return report;
 }
 

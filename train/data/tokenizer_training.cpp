@@ -13,6 +13,7 @@
 #include "model/io/json.h"
 #include "model/text/characters.h"
 #include "train/data/emoji_list.h"
+#include "vk/environment.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -91,7 +92,7 @@ bool contains(const Word& word, const Pair& pair) {
 }
 
 void write_json(const fs::path& path, const io::Json& value) {
-  io::atomic_write(path.string(), value.dump(2) + "\n");
+  io::atomic_write(path.string(), io::json_text(value, 2) + "\n");
 }
 
 class TextIterator final : public sentencepiece::SentenceIterator {
@@ -179,7 +180,7 @@ std::string normalization_rules() {
 class TemporaryFile {
  public:
   explicit TemporaryFile(const std::string& contents) {
-    std::string name = (fs::temp_directory_path() / "vkflux_rules_XXXXXX").string();
+    std::string name = temporary_folder() + "/vkflux_rules_XXXXXX";
     const int fd = ::mkstemp(name.data());
     if (fd < 0) throw Error(ErrorCode::io, fmt::format("{}: cannot make a temporary file", name));
     ::close(fd);
@@ -260,7 +261,7 @@ void write_clip_tokenizer(const fs::path& folder, const ClipVocabulary& vocabula
                  {"eos_token", vocabulary.end},
                  {"pad_token", vocabulary.pad},
                  {"unk_token", vocabulary.unknown}};
-  io::atomic_write((folder / "vocab.json").string(), vocab.dump() + "\n");
+  io::atomic_write((folder / "vocab.json").string(), io::json_text(vocab) + "\n");
   io::atomic_write((folder / "merges.txt").string(), merges);
   write_json(folder / "special_tokens_map.json", roles);
   roles["do_lower_case"] = true;

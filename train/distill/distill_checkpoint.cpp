@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "autograd/ops.h"
+#include "model/io/json.h"
 #include "train/checkpoint.h"
 #include "train/distill/distiller.h"
 #include "vk/error.h"
@@ -52,7 +53,8 @@ DistillSettings merged(const DistillSettings& run, const io::Json& file, const s
   for (const auto& [key, value] : own.items()) {
     if (!file.contains(key) || belongs_to_run(key) || mine.count(key) || file[key] == value) continue;
     taken[key] = file[key];
-    spdlog::warn("{}: the checkpoint's {} is used instead of {}", key, file[key].dump(), value.dump());
+    spdlog::warn("{}: the checkpoint's {} is used instead of {}", key, io::json_text(file[key]),
+                 io::json_text(value));
   }
   DistillSettings out = run;
   out.merge(taken, kOrigin);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "model/io/json.h"
 #include "train/checkpoint.h"
 #include "vk/error.h"
 
@@ -54,7 +55,7 @@ void DistillRun::save(const std::string& path) {
   std::vector<io::TensorData> tensors;
   std::map<std::string, std::string> metadata;
   distiller_.save(tensors, metadata, options_.save_replay);
-  metadata["sampler"] = runs_.save(tensors).dump();
+  metadata["sampler"] = io::json_text(runs_.save(tensors));
   inputs_.write(metadata);
   io::write_safetensors(path, tensors, metadata);
 }

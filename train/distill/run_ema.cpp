@@ -1,4 +1,5 @@
 #include "train/distill/run_ema.h"
+#include "model/io/json.h"
 
 #include <algorithm>
 #include <cmath>
@@ -27,7 +28,7 @@ double decode(const io::Json& value) {
   if (text == "inf") return std::numeric_limits<double>::infinity();
   if (text == "-inf") return -std::numeric_limits<double>::infinity();
   throw Error(ErrorCode::format,
-              fmt::format("run averages: {} instead of a number", value.dump().substr(0, 80)));
+              fmt::format("run averages: {} instead of a number", io::json_text(value).substr(0, 80)));
 }
 std::vector<double> decode_list(const io::Json& object, const char* key) {
   std::vector<double> out;

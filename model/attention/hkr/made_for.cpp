@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "model/io/json.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -47,9 +48,10 @@ void check_made_for(const char* these, const io::Json& file, const BackboneLayou
     if (it == file.end()) continue;
     const bool typed = value.is_string() ? it->is_string() : it->is_number_integer();
     if (!typed) {
-      throw Error(ErrorCode::format, fmt::format("\"model\" of the file: \"{}\" is {}", key, it->dump()));
+      throw Error(ErrorCode::format,
+                  fmt::format("\"model\" of the file: \"{}\" is {}", key, io::json_text(*it)));
     }
-    if (*it != value) refuse_model(these, key, it->dump(), value.dump());
+    if (*it != value) refuse_model(these, key, io::json_text(*it), io::json_text(value));
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "model/attention/hkr/made_for.h"
 #include "model/io/decimal.h"
+#include "model/io/json.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -356,7 +357,7 @@ void append_students(const Students& students, io::FileDType dtype, std::vector<
   }
   metadata["format"] = kFormat;
   metadata["alpha_format"] = "logit";
-  metadata["ttr"] = described(students).dump();
+  metadata["ttr"] = io::json_text(described(students));
 }
 
 void save_students(const std::string& path, const Students& students, io::FileDType dtype) {
