@@ -281,6 +281,12 @@ int run(const Common& common, Options o) {
   const auto pipeline = Pipeline::load(*device, o.model, model_options(o.weights));
   const SamplingPlan plan = sampling_plan(o);
   RunSequence runs(*pipeline, plan);
+  for (const auto& [width, height] : plan.sizes) {
+    SamplingRequest request;
+    request.width = width;
+    request.height = height;
+    for (const std::string& note : sampling_setup(pipeline->info(), request).notes) spdlog::warn("{}", note);
+  }
   const BackboneLayout& layout = pipeline->info().layout;
   prepare(o, pipeline->info(), runs, *device);
   Distiller distiller(*device, layout, o.distill);
