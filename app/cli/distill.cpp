@@ -310,6 +310,12 @@ int run(const Common& common, Options o) {
   say_cuts("prompts", plan.prompts, pipeline->cuts(plan.prompts));
   const std::vector<std::string> held_out = held_out_prompts(o, *pipeline, plan);
   RunSequence runs(*pipeline, plan);
+  for (const auto& [width, height] : plan.sizes) {
+    SamplingRequest request;
+    request.width = width;
+    request.height = height;
+    for (const std::string& note : sampling_setup(pipeline->info(), request).notes) spdlog::warn("{}", note);
+  }
   const BackboneLayout& layout = pipeline->info().layout;
   prepare(o, pipeline->info(), runs, *device);
   Distiller distiller(*device, layout, o.distill);

@@ -147,7 +147,7 @@ TEST_F(PipelineCacheTest, AnEmptyVariableIsNotSet) {
     const auto device = open();
     EXPECT_EQ(work(*device), 6);
   }
-  EXPECT_EQ(files(), (std::vector<fs::path>{folder_.path() + "/vkflux"}));
+  EXPECT_FALSE(fs::is_empty(folder_.path() + "/vkflux"));
   if (old.empty()) {
     unsetenv("XDG_CACHE_HOME");
   } else {
