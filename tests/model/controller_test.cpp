@@ -105,6 +105,34 @@ TEST(Policy, DrawsFollowTheirLaw) {
   EXPECT_FALSE(draw_full(-13.83, 1, ActionNoise::gumbel));
 }
 
+// A plan of a seed stays the plan of that seed.
+TEST(Policy, DrawsAreThoseOfTheirSeed) {
+  EXPECT_EQ(policy_uniform((uint64_t{5} << 32) + 7, 2, 3), 2489560824 * 0x1p-32 + 0x1p-33);
+  EXPECT_NE(policy_uniform(7, 2, 3), policy_uniform((uint64_t{5} << 32) + 7, 2, 3));
+  EXPECT_NE(policy_uniform(7, 2, 3), policy_uniform(7, 3, 2));
+}
+
+TEST(Policy, EntropyOfADecision) {
+  EXPECT_NEAR(decision_entropy(0.5), std::log(2.0), 1e-6);
+  EXPECT_NEAR(decision_entropy(0.25), 0.5623351446, 1e-6);
+  EXPECT_NEAR(decision_entropy(0), 0, 1e-6);
+  EXPECT_NEAR(decision_entropy(1), 0, 1e-6);
+}
+
+// Without a threshold and temperature of its own a decision is the logit itself, also where its probability
+// rounds to 0 or 1.
+TEST(Policy, PlainDecisionsTakeTheLogit) {
+  const std::vector<float> logits{20, -20, 20};
+  const std::vector<uint8_t> eligible{1, 1, 1};
+  PolicyOptions options;
+  const auto always = [](double u) { return [u](uint32_t) { return u; }; };
+  EXPECT_EQ(decide(logits, eligible, options, always(1)).student, (std::vector<uint8_t>{0, 1, 0}));
+  EXPECT_EQ(decide(logits, eligible, options, always(0)).student, (std::vector<uint8_t>{0, 1, 0}));
+  options.temperature = 2;  // p is clamped then, to what the smallest and largest draws overrule
+  EXPECT_EQ(decide(logits, eligible, options, always(1)).student, (std::vector<uint8_t>{1, 1, 1}));
+  EXPECT_EQ(decide(logits, eligible, options, always(0)).student, (std::vector<uint8_t>{0, 0, 0}));
+}
+
 TEST(Policy, StochasticDecisionsFollowTheAdjustedProbability) {
   PolicyOptions options;
   options.threshold = 0.3;

@@ -47,6 +47,11 @@ TEST(Schedule, ReadsDiffusersConfig) {
   EXPECT_THROW(Schedule::from_json({{"shift", "three"}}), Error);
   EXPECT_THROW(s.levels(0, 16), Error);
   EXPECT_THROW(s.levels(1 << 20, 16), Error);
+  EXPECT_EQ(s.levels(10000, 16).size(), 10001u) << "the most there may be";
+  EXPECT_THROW(s.levels(10001, 16), Error);
+  EXPECT_EQ(s.levels(1, 16), (std::vector<double>{1, 0}));
+  // Without the field there is no dynamic shifting.
+  expect_levels(Schedule::from_json({{"shift", 3.0}}).levels(2, 77), {1, 0.75, 0});
 }
 
 TEST(Schedule, RefusesByNameWhatItHasNot) {
@@ -73,6 +78,7 @@ TEST(Schedule, RefusesByNameWhatItHasNot) {
 
 TEST(Schedule, ChecksLevelsGivenByHand) {
   check_levels({1, 0.5, 0});
+  EXPECT_NO_THROW(check_levels({1, 0})) << "one step";
   EXPECT_THROW(check_levels({1}), Error);
   EXPECT_THROW(check_levels({1, 1, 0}), Error);
   EXPECT_THROW(check_levels({1.5, 0}), Error);
