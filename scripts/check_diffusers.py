@@ -124,7 +124,7 @@ def main():
             "tokens": [{"text": t, "tokenizer": i[0], "tokenizer_2": i[1]} for t, i in zip(texts, ids)],
             "pictures": [
                 {"prompt": p, "width": d["width"], "height": d["height"], "rgb": base64.b64encode(x.tobytes()).decode()}
-                for p, x in zip(prompts, pictures)
+                for p, x in list(zip(prompts, pictures))[:1]  # one is enough for a test
             ],
         }
         with open(args.vectors, "w", encoding="utf-8") as file:

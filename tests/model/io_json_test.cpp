@@ -34,7 +34,7 @@ TEST(IoJson, RefusesBadText) {
 
 TEST(IoJson, NumbersThatPythonWrites) {
   const Json j = parse_json(
-      R"({"a": NaN, "b": [Infinity, -Infinity, null], "NaN": "NaN \\" Infinity", "c": {"d":-Infinity}})",
+      R"({"a": NaN, "b": [Infinity, -Infinity, null], "NaN": "NaN \" Infinity", "c": {"d":-Infinity}})",
       "test");
   EXPECT_TRUE(std::isnan(j["a"].get<double>()));
   EXPECT_EQ(j["b"][0], INFINITY);

@@ -133,7 +133,14 @@ io::Json DistillSettings::to_json() const {
 
 void DistillSettings::merge(const io::Json& object, const std::string& origin) {
   DistillSettings read = *this;
-  each_field(read, [&](const char* name, auto& field) { field = io::get_or(object, name, field, origin); });
+  each_field(read, [&](const char* name, auto& field) {
+    field = io::get_or(object, name, field, origin);
+    if constexpr (std::is_floating_point_v<std::remove_cvref_t<decltype(field)>>) {
+      // A file may hold NaN; sanitise() knows what that means for the guidance alone.
+      if (!std::isfinite(field) && &field != &read.cfg_scale)
+        throw Error(ErrorCode::format, fmt::format("{}: \"{}\" is {}", origin, name, field));
+    }
+  });
   read.sanitise();
   *this = read;
 }
