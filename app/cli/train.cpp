@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 const std::vector<std::string> kAutoencoderSplits{"autoencoder", "train"}, kFlowSplits{"s493", "train"};
 
 struct RunOptions {
-  std::string data, out;
+  std::string data, out, split;  // the split that is trained on, once it is known
   bool fresh = false;
   int64_t stop_after = 0;
   ProfileArgs profile;
@@ -73,8 +73,9 @@ void add_train_options(CLI::App* c, RunOptions& run, TrainOptions& t) {
 int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
                const std::function<void(const std::string&)>& sample, const std::function<void()>& finish) {
   const TrainOptions& t = trainer.options();
-  const RunLoopOptions loop{{run.out},      run.fresh, t.save_every,
-                            run.stop_after, "steps",   settings_of(*run.command)};
+  nlohmann::ordered_json settings = settings_of(*run.command);
+  settings["split"] = run.split;
+  const RunLoopOptions loop{{run.out}, run.fresh, t.save_every, run.stop_after, "steps", settings};
   std::optional<Progress> progress;
   const auto after_step = [&] {
     const int64_t step = trainer.steps_done();
@@ -144,6 +145,7 @@ int train_autoencoder(const Common& common, AutoencoderRun r) {
   const ProfileSession profile(*device, r.run.profile);
   const Dataset data = open_dataset(r.run.data);
   const std::vector<size_t> members = members_of(data, r.options.split, kAutoencoderSplits);
+  r.run.split = r.options.split;
   AutoencoderKL model = autoencoder_to_train(*device, r);
   AutoencoderTrainer trainer(*device, model, data, r.options);
   const auto sample = [&](const std::string& path) {
@@ -247,6 +249,7 @@ int train_flow(const Common& common, FlowRun r) {
   const AutoencoderCodec codec(vae);
   r.sizes.latent_channels = vae->config().latent_channels;
   const std::vector<size_t> members = members_of(data, r.options.split, kFlowSplits);
+  r.run.split = r.options.split;
   r.sizes.tokenizers = tokenizers_for(r, data);
   const auto model = family(r.family).create(r.sizes);
   check_captions(*model, data, members, r.options.captions);
