@@ -97,6 +97,7 @@ void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
 ControllerSession::ControllerSession(const cli::Common& common, const ControllerSessionArgs& args)
     : quality(quality_of(args)) {
   const std::vector<std::string> texts = all_prompts({}, args.prompts);
+  check_text("--negative", args.negative);
   prompts = texts.size();
   device = cli::open_device(common);
   pipeline = Pipeline::load(*device, args.model, model_options(args.weights));

@@ -46,6 +46,7 @@ SamplingPlan sampling_plan(const Options& o) {
   SamplingPlan plan;
   plan.prompts = all_prompts(o.prompts, o.prompts_file);
   for (const std::string& size : o.sizes) plan.sizes.push_back(parse_size(size));
+  check_text("--negative", o.negative);
   plan.negative = o.negative;
   plan.steps = o.sampling_steps;
   if (o.cfg >= 0) plan.cfg = o.cfg;

@@ -38,6 +38,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
 
 std::vector<std::string> prompts_to_draw(const SampleSession& session, const SampleArgs& args) {
   std::vector<std::string> prompts = all_prompts(args.prompts, args.prompts_file);
+  check_text("--negative", args.negative);
   std::vector<std::string> read = prompts;
   if (!args.negative.empty()) read.push_back(args.negative);
   say_cuts("prompts", read, session.pipeline->cuts(read));
