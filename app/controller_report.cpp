@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "app/gallery.h"
+#include "app/html.h"
 #include "app/svg_plot.h"
 #include "train/controller/controller_trainer.h"
 
@@ -112,7 +113,7 @@ std::vector<std::pair<int64_t, std::map<std::string, double>>> read_metrics(cons
 std::string controller_report_html(const ControllerReport& r) {
   std::string facts;
   for (const auto& [name, value] : r.facts)
-    facts += fmt::format("<tr><td>{}</td><td>{}</td></tr>\n", html_escape(name), html_escape(value));
+    facts += fmt::format("<tr><td>{}</td><td>{}</td></tr>\n", escape_html(name), escape_html(value));
   std::string plots;
   plots += plot(r, "Reward", "reward", "reward", {{"baseline", series(r, "reward_baseline")}});
   plots += plot(r, "Share of the students", "share of the eligible decisions", "ttr_eligible",
@@ -136,7 +137,7 @@ A dash: its student wasn't ready, so it keeps full attention.</p>
 {3}
 </body></html>
 )",
-      html_escape(r.title), facts, plots, probability_map(r));
+      escape_html(r.title), facts, plots, probability_map(r));
 }
 
 }  // namespace vkflux

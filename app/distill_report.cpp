@@ -5,6 +5,7 @@
 #include <map>
 #include <sstream>
 
+#include "app/html.h"
 #include "app/svg_plot.h"
 
 namespace vkflux {

@@ -6,15 +6,15 @@
 #include <cmath>
 #include <limits>
 
-#include "app/frontier_plot.h"
+#include "app/html.h"
 #include "app/routing.h"
+#include "app/svg_plot.h"
+#include "model/io/decimal.h"
 
 namespace vkflux {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr const char* kRoutedColour = "#c2410c";
-constexpr const char* kStepsColour = "#1d4ed8";
 
 std::string number(double v, int digits) {
   return std::isfinite(v) ? fmt::format("{:.{}f}", v, digits) : "equal";
@@ -23,18 +23,18 @@ std::string number(double v, int digits) {
 template <class X, class Y>
 std::string plot(const Frontier& f, const std::string& title, const std::string& x_label,
                  const std::string& y_label, X x, Y y) {
-  Curve routed{"routed, by --quality-speed", kRoutedColour, {}},
-      steps{"full attention, fewer steps", kStepsColour, {}};
+  Plot plot{
+      title, x_label, y_label, {{"routed, by --quality-speed", {}}, {"full attention, fewer steps", {}}}};
+  const auto add = [&](size_t series, const FrontierPoint& p, const std::string& label) {
+    plot.series[series].points.emplace_back(x(p), y(p));
+    plot.series[series].labels.push_back(label);
+  };
+  add(1, f.points.front(), std::to_string(f.points.front().steps));
   for (const FrontierPoint& p : f.points) {
-    if (p.series != "fewer steps") continue;
-    steps.points.push_back({x(p), y(p), std::to_string(p.steps)});
+    if (p.series == "routed") add(0, p, fmt::format("{:g}", p.knob));
+    if (p.series == "fewer steps") add(1, p, std::to_string(p.steps));
   }
-  const FrontierPoint& full = f.points.front();
-  steps.points.insert(steps.points.begin(), {x(full), y(full), std::to_string(full.steps)});
-  for (const FrontierPoint& p : f.points) {
-    if (p.series == "routed") routed.points.push_back({x(p), y(p), fmt::format("{:g}", p.knob)});
-  }
-  return curves_svg(title, x_label, y_label, {routed, steps});
+  return svg_plot(plot);
 }
 
 std::string table(const Frontier& f) {
@@ -49,7 +49,7 @@ std::string table(const Frontier& f) {
         "<tr><td>{}<td>{}<td>{:.0f}%<td>{:.3f}<td>{}<td>{:.0f}%<td>{:.4f}<td>{:.1f}%<td>{:.1f}%<td>{}<td>{:."
         "4f}"
         "<td>{:.5f}<td>{:.5f}\n",
-        html_escape(p.label()), p.steps, 100 * p.student_share, p.median_seconds(), all,
+        escape_html(p.label()), p.steps, 100 * p.student_share, p.median_seconds(), all,
         100 * p.median_seconds() / full.median_seconds(), p.flops * 1e-12, 100 * p.flops / full.flops,
         100 * p.attention_flops / full.attention_flops, number(p.quality.psnr(), 2),
         p.quality.ssim / static_cast<double>(p.quality.pictures),
@@ -61,11 +61,11 @@ std::string table(const Frontier& f) {
 std::string pictures(const Frontier& f) {
   std::string out;
   for (size_t i = 0; i < f.shown.size(); ++i) {
-    out += fmt::format("<h3>{}</h3><div class=\"row\">\n", html_escape(f.shown[i]));
+    out += fmt::format("<h3>{}</h3><div class=\"row\">\n", escape_html(f.shown[i]));
     for (const FrontierPoint& p : f.points) {
       out += fmt::format(
           "<figure><img alt=\"\" src=\"data:image/png;base64,{}\"><figcaption>{}</figcaption></figure>\n",
-          base64(p.pngs.at(i)), html_escape(p.label()));
+          base64(p.pngs.at(i)), escape_html(p.label()));
     }
     out += "</div>\n";
   }
@@ -120,9 +120,12 @@ Json FrontierPoint::json() const {
 }
 
 Json Frontier::json() const {
-  Json j{{"device", device}, {"driver", driver},     {"model", model},       {"ttr", ttr},
-         {"policy", policy}, {"width", width},       {"height", height},     {"steps", steps},
-         {"cfg", cfg},       {"guidance", guidance}, {"pictures", pictures}, {"repeats", repeats}};
+  Json j{{"device", device},        {"driver", driver},
+         {"model", model},          {"ttr", ttr},
+         {"policy", policy},        {"width", width},
+         {"height", height},        {"steps", steps},
+         {"cfg", io::decimal(cfg)}, {"guidance", io::decimal(guidance)},
+         {"pictures", pictures},    {"repeats", repeats}};
   j["controller"] = controller.empty() ? Json(nullptr) : Json(controller);
   j["points"] = Json::array();
   for (const FrontierPoint& p : points) j["points"].push_back(p.json());
@@ -168,12 +171,12 @@ The blue curve is what anybody can do without students: take fewer steps.</p>
 <h2>Pictures</h2>
 {shown}</body></html>
 )",
-      fmt::arg("model", html_escape(model)), fmt::arg("pictures", this->pictures), fmt::arg("width", width),
+      fmt::arg("model", escape_html(model)), fmt::arg("pictures", this->pictures), fmt::arg("width", width),
       fmt::arg("height", height), fmt::arg("steps", steps), fmt::arg("cfg", cfg),
-      fmt::arg("ttr", html_escape(ttr)),
+      fmt::arg("ttr", escape_html(ttr)),
       fmt::arg("control", controller.empty() ? "without a controller (all ready layers, or none)"
-                                             : html_escape("chosen by " + controller + ", policy " + policy)),
-      fmt::arg("device", html_escape(device)), fmt::arg("driver", html_escape(driver)),
+                                             : escape_html("chosen by " + controller + ", policy " + policy)),
+      fmt::arg("device", escape_html(device)), fmt::arg("driver", escape_html(driver)),
       fmt::arg("repeats", repeats), fmt::arg("plots", plots), fmt::arg("table", table(*this)),
       fmt::arg("shown", vkflux::pictures(*this)));
 }

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "app/html.h"
+
 namespace vkflux {
 
 std::string base64(const std::string& bytes) {
@@ -16,36 +18,13 @@ std::string base64(const std::string& bytes) {
   return out;
 }
 
-std::string html_escape(const std::string& text) {
-  std::string out;
-  for (char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
 std::string gallery_html(const GalleryInfo& info, const std::vector<GalleryPicture>& pictures) {
   std::string cells;
   for (const GalleryPicture& p : pictures) {
     cells += fmt::format(
         "<figure><img alt=\"{0}\" src=\"data:image/png;base64,{1}\"><figcaption>{0}<small>seed "
         "{2}</small></figcaption></figure>\n",
-        html_escape(p.prompt), base64(p.png), p.seed);
+        escape_html(p.prompt), base64(p.png), p.seed);
   }
   const double total = info.encode_s + info.denoise_s + info.decode_s;
   return fmt::format(
@@ -64,10 +43,10 @@ img {{ width: 100%; image-rendering: auto; }} small {{ display: block; color: #7
 <main>
 {cells}</main></body></html>
 )",
-      fmt::arg("model", html_escape(info.model)), fmt::arg("width", info.width),
+      fmt::arg("model", escape_html(info.model)), fmt::arg("width", info.width),
       fmt::arg("height", info.height), fmt::arg("steps", info.steps), fmt::arg("cfg", info.cfg),
-      fmt::arg("guidance", info.guidance), fmt::arg("device", html_escape(info.device)),
-      fmt::arg("driver", html_escape(info.driver)), fmt::arg("total", total),
+      fmt::arg("guidance", info.guidance), fmt::arg("device", escape_html(info.device)),
+      fmt::arg("driver", escape_html(info.driver)), fmt::arg("total", total),
       fmt::arg("count", pictures.size()), fmt::arg("encode", info.encode_s),
       fmt::arg("denoise", info.denoise_s), fmt::arg("decode", info.decode_s), fmt::arg("cells", cells));
 }
@@ -75,11 +54,11 @@ img {{ width: 100%; image-rendering: auto; }} small {{ display: block; color: #7
 std::string comparison_html(const GalleryInfo& info, const std::vector<GalleryRow>& rows) {
   std::string body;
   for (const GalleryRow& row : rows) {
-    body += fmt::format("<h2>{}</h2>\n<div class=\"row\">\n", html_escape(row.title));
+    body += fmt::format("<h2>{}</h2>\n<div class=\"row\">\n", escape_html(row.title));
     for (const GalleryCell& cell : row.cells) {
       body += fmt::format("<figure><img alt=\"\" src=\"data:image/png;base64,{}\"><figcaption>",
                           base64(cell.png));
-      for (const std::string& line : cell.lines) body += html_escape(line) + "<br>";
+      for (const std::string& line : cell.lines) body += escape_html(line) + "<br>";
       body += "</figcaption></figure>\n";
     }
     body += "</div>\n";
@@ -97,9 +76,9 @@ img {{ width: 100%; }} figcaption {{ font-size: .78rem; color: #555; }}
 <p>{model}, {width}x{height}, {steps} Euler steps, true guidance {cfg}, on {device} ({driver}).</p>
 {body}</body></html>
 )",
-      fmt::arg("model", html_escape(info.model)), fmt::arg("width", info.width),
+      fmt::arg("model", escape_html(info.model)), fmt::arg("width", info.width),
       fmt::arg("height", info.height), fmt::arg("steps", info.steps), fmt::arg("cfg", info.cfg),
-      fmt::arg("device", html_escape(info.device)), fmt::arg("driver", html_escape(info.driver)),
+      fmt::arg("device", escape_html(info.device)), fmt::arg("driver", escape_html(info.driver)),
       fmt::arg("body", body));
 }
 

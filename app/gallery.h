@@ -35,6 +35,5 @@ std::string gallery_html(const GalleryInfo& info, const std::vector<GalleryPictu
 /// Rows of pictures that belong together; a row scrolls when it is too long for the window.
 std::string comparison_html(const GalleryInfo& info, const std::vector<GalleryRow>& rows);
 std::string base64(const std::string& bytes);
-std::string html_escape(const std::string& text);
 
 }  // namespace vkflux

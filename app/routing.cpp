@@ -24,7 +24,11 @@ void check(const RoutingArgs& a) {
     wrong("--layers fixes the layers, so --quality-speed has nothing to decide: give only one of them");
   if (a.quality_speed && !(*a.quality_speed >= 0 && *a.quality_speed <= 1))
     wrong(fmt::format("--quality-speed {}: 0 (full attention) to 1 (fastest) is expected", *a.quality_speed));
-  parse_policy(a.policy);
+  const PolicyKind policy = parse_policy(a.policy);
+  if (a.controller.empty() && policy != PolicyKind::ranked)
+    wrong(fmt::format("--policy {} says how a controller decides: give --controller, or leave it out", a.policy));
+  if (policy != PolicyKind::stochastic && a.temperature != 1)
+    wrong("--policy-temperature is of the stochastic policy: add --policy stochastic, or leave it out");
 }
 
 std::vector<int> parse_layers(const std::string& text) {
@@ -55,8 +59,8 @@ RouterSource::RouterSource(Pipeline& pipeline, RoutingArgs args)
   pipeline_.install_students(args_.ttr);
   if (!args_.controller.empty())
     controller_ = load_controller(pipeline_.device(), args_.controller, pipeline_.students()->model);
-  const size_t ready = pipeline_.students()->ready().size();
-  if (ready == 0) spdlog::warn("{}: no student is ready, so every layer keeps full attention", args_.ttr);
+  if (pipeline_.students()->serving().empty())
+    spdlog::warn("{}: no student is ready, so every layer keeps full attention", args_.ttr);
 }
 
 double RouterSource::default_quality_speed() const {
@@ -69,12 +73,12 @@ std::shared_ptr<Router> RouterSource::router(double quality_speed, double temper
   if (!args_.layers.empty())
     return std::make_shared<FixedRouter>(layer_flags(parse_layers(args_.layers), layers));
   if (controller_) {
-    PolicyOptions policy;
-    policy.kind = parse_policy(args_.policy);
-    policy.threshold = quality_threshold(quality_speed);
-    policy.temperature = temperature;
-    // Ready or not: the run says why it refuses those that aren't.
-    return std::make_shared<ControllerRouter>(controller_, policy, layer_flags(students.distilled(), layers));
+    const PolicyOptions policy = policy_at(parse_policy(args_.policy), quality_speed, temperature);
+    // The ranked policy's share is one of calls that can be served. The others decide about every student,
+    // as the reference's do, and the run says why it refuses those that aren't ready.
+    const std::vector<int> eligible =
+        policy.kind == PolicyKind::ranked ? students.serving() : students.distilled();
+    return std::make_shared<ControllerRouter>(controller_, policy, layer_flags(eligible, layers));
   }
   if (quality_speed != 0 && quality_speed != 1) {
     throw Error(
@@ -84,7 +88,7 @@ std::shared_ptr<Router> RouterSource::router(double quality_speed, double temper
                     quality_speed));
   }
   return std::make_shared<FixedRouter>(
-      layer_flags(quality_speed == 1 ? students.ready() : std::vector<int>{}, layers));
+      layer_flags(quality_speed == 1 ? students.serving() : std::vector<int>{}, layers));
 }
 
 std::string short_list(const std::vector<int>& numbers) {

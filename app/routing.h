@@ -16,7 +16,7 @@ namespace vkflux {
 struct RoutingArgs {
   std::string ttr, controller;          // files; no ttr: nothing is routed
   std::optional<double> quality_speed;  // 0 to 1, higher is faster; default 0.5, or 1 without a controller
-  std::string policy = "stochastic";
+  std::string policy = "ranked";
   double temperature = 1;  // of the stochastic policy
   std::string layers;      // without a controller: the layers that use their students
 };

@@ -5,12 +5,17 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
+
+#include "app/html.h"
 
 namespace vkflux {
 namespace {
 
-constexpr double kWidth = 640, kHeight = 360, kLeft = 64, kRight = 140, kTop = 32, kBottom = 44;
+constexpr double kWidth = 640, kHeight = 360, kLeft = 64, kRight = 16, kTop = 32, kBottom = 44;
+constexpr double kDot = 3.5, kLetter = 6.4, kLine = 12;  // of the marks and their labels
+constexpr int kLegendColumns = 3;
 constexpr std::array<const char*, 8> kColors = {"#1f6fb4", "#d9730d", "#2c8c3c", "#b3261e",
                                                 "#7a4fb5", "#8a5a3b", "#c2418f", "#5f6b76"};
 
@@ -21,23 +26,26 @@ struct Range {
     low = std::min(low, x);
     high = std::max(high, x);
   }
-  void settle() {
+  // `marked`: with room for marks at the ends.
+  void settle(bool marked) {
     if (!(low <= high)) *this = {0, 1};
-    if (low < high) return;
-    const double room = low == 0 ? 1 : std::fabs(low) * 0.1;
+    if (low < high && !marked) return;
+    constexpr double kMargin = 0.06;
+    const double room = low < high ? kMargin * (high - low) : low == 0 ? 1 : std::fabs(low) * 0.1;
     low -= room;
     high += room;
   }
 };
 
-/// A distance between ticks that reads well: 1, 2 or 5 times a power of ten, at most `most` of them.
-double tick_step(const Range& r, int most) {
-  const double raw = (r.high - r.low) / most, power = std::pow(10, std::floor(std::log10(raw)));
-  for (double f : {1.0, 2.0, 5.0}) {
-    if (f * power >= raw) return f * power;
+struct Box {
+  double left, top, right, bottom;
+  bool meets(const Box& o) const {
+    return left < o.right && o.left < right && top < o.bottom && o.top < bottom;
   }
-  return 10 * power;
-}
+  bool inside() const {
+    return left >= kLeft && right <= kWidth - kRight && top >= kTop && bottom <= kHeight - kBottom;
+  }
+};
 
 class Frame {
  public:
@@ -51,8 +59,10 @@ class Frame {
     }
     if (plot.rule) y_.add(*plot.rule);
     if (plot.from_zero) y_.add(0);
-    x_.settle();
-    y_.settle();
+    const bool marked = std::any_of(plot.series.begin(), plot.series.end(),
+                                    [](const PlotSeries& s) { return !s.labels.empty(); });
+    x_.settle(marked);
+    y_.settle(marked);
   }
   double x(double v) const { return kLeft + (v - x_.low) / (x_.high - x_.low) * (kWidth - kLeft - kRight); }
   double y(double v) const {
@@ -61,16 +71,15 @@ class Frame {
   std::string axes() const {
     std::string out;
     constexpr int kTicks = 6;
-    const double dx = tick_step(x_, kTicks), dy = tick_step(y_, kTicks);
-    for (double v = std::ceil(y_.low / dy) * dy; v <= y_.high + dy * 1e-9; v += dy) {
+    for (const double v : round_ticks(y_.low, y_.high, kTicks)) {
       out += fmt::format(
           "<line x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}' class='grid'/><text x='{:.1f}' y='{:.1f}' "
           "class='tick' text-anchor='end'>{:.4g}</text>",
-          kLeft, kWidth - kRight, y(v), y(v), kLeft - 6, y(v) + 4, std::fabs(v) < dy * 1e-9 ? 0.0 : v);
+          kLeft, kWidth - kRight, y(v), y(v), kLeft - 6, y(v) + 4, v);
     }
-    for (double v = std::ceil(x_.low / dx) * dx; v <= x_.high + dx * 1e-9; v += dx) {
+    for (const double v : round_ticks(x_.low, x_.high, kTicks)) {
       out += fmt::format("<text x='{:.1f}' y='{:.1f}' class='tick' text-anchor='middle'>{:.6g}</text>", x(v),
-                         kHeight - kBottom + 16, std::fabs(v) < dx * 1e-9 ? 0.0 : v);
+                         kHeight - kBottom + 16, v);
     }
     const double middle = (kLeft + kWidth - kRight) / 2, half = (kTop + kHeight - kBottom) / 2;
     out += fmt::format("<text x='{:.1f}' y='18' class='title' text-anchor='middle'>{}</text>", middle,
@@ -94,6 +103,49 @@ class Frame {
     }
     return fmt::format("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.5'/>", points, color);
   }
+  // The marks of all series, then their labels where there is room for them.
+  std::string marks() const {
+    std::string out;
+    std::vector<Box> taken;
+    const auto each = [&](const auto& fn) {
+      for (size_t i = 0; i < plot_.series.size(); ++i) {
+        const PlotSeries& s = plot_.series[i];
+        for (size_t k = 0; k < std::min(s.points.size(), s.labels.size()); ++k) {
+          const auto [px, py] = s.points[k];
+          if (std::isfinite(px) && std::isfinite(py))
+            fn(x(px), y(py), kColors[i % kColors.size()], s.labels[k]);
+        }
+      }
+    };
+    each([&](double px, double py, const char* color, const std::string& label) {
+      out += fmt::format("<circle cx='{:.1f}' cy='{:.1f}' r='{}' fill='{}'><title>{}</title></circle>", px,
+                         py, kDot, color, escape_html(label));
+      taken.push_back({px - kDot, py - kDot, px + kDot, py + kDot});
+    });
+    each([&](double px, double py, const char* color, const std::string& label) {
+      const double wide = kLetter * static_cast<double>(label.size()), near = kDot + 2, far = near + wide;
+      // Right, left, above and below, the corners first.
+      for (const auto& [dx, dy] :
+           std::initializer_list<std::pair<double, double>>{{near, -near},
+                                                            {-far, -near},
+                                                            {near, near + kLine - 2},
+                                                            {-far, near + kLine - 2},
+                                                            {near, kLine / 2 - 2},
+                                                            {-far, kLine / 2 - 2},
+                                                            {-wide / 2, -near},
+                                                            {-wide / 2, near + kLine - 2}}) {
+        const Box box{px + dx, py + dy - kLine + 2, px + dx + wide, py + dy + 2};
+        if (!box.inside() ||
+            std::any_of(taken.begin(), taken.end(), [&](const Box& b) { return b.meets(box); }))
+          continue;
+        taken.push_back(box);
+        out += fmt::format("<text x='{:.1f}' y='{:.1f}' class='tick' style='fill:{}'>{}</text>", box.left,
+                           py + dy, color, escape_html(label));
+        break;
+      }
+    });
+    return out;
+  }
 
  private:
   const Plot& plot_;
@@ -102,59 +154,53 @@ class Frame {
 
 }  // namespace
 
-std::string escape_html(const std::string& text) {
-  std::string out;
-  for (char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
+std::vector<double> round_ticks(double low, double high, int most) {
+  if (!(high > low) || most < 1) return {};
+  const double raw = (high - low) / most, power = std::pow(10, std::floor(std::log10(raw)));
+  double step = 10 * power;
+  for (double m : {5.0, 2.0, 1.0}) {
+    if (m * power >= raw) step = m * power;
   }
+  std::vector<double> out;
+  constexpr double kNearly = 1e-9;  // of a step
+  for (double i = std::ceil(low / step - kNearly); i * step <= high + kNearly * step; ++i)
+    out.push_back(i == 0 ? 0 : i * step);
   return out;
 }
 
 std::string svg_plot(const Plot& plot) {
   const Frame frame(plot);
+  constexpr double kRow = 17;
+  const size_t entries = plot.series.size() + (plot.rule ? 1 : 0);
+  const double rows = static_cast<double>((entries + kLegendColumns - 1) / kLegendColumns);
   std::string out = fmt::format(
       "<svg viewBox='0 0 {0:.0f} {1:.0f}' width='{0:.0f}' height='{1:.0f}' font-family='sans-serif'>"
       "<style>.grid{{stroke:#ddd}}.tick{{font-size:11px;fill:#555}}.label{{font-size:12px;fill:#333}}"
       ".title{{font-size:14px;fill:#111}}</style>",
-      kWidth, kHeight);
+      kWidth, kHeight + kRow * rows + 4);
   out += frame.axes();
-  if (plot.rule) {
-    out += fmt::format(
-        "<line x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}' stroke='#888' stroke-dasharray='5 4'/>", kLeft,
-        kWidth - kRight, frame.y(*plot.rule), frame.y(*plot.rule));
-  }
-  constexpr double kRow = 17;
-  double row = kTop + 6;
+  size_t entry = 0;
   const auto legend = [&](const char* color, const char* dash, const std::string& name) {
+    const double x = kLeft + static_cast<double>(entry % kLegendColumns) * (kWidth - kLeft) / kLegendColumns,
+                 y = kHeight + kRow * (static_cast<double>(entry / kLegendColumns) + 0.5);
     out += fmt::format(
         "<line x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}' stroke='{}' stroke-width='2'{}/>"
         "<text x='{:.1f}' y='{:.1f}' class='tick'>{}</text>",
-        kWidth - kRight + 10, kWidth - kRight + 28, row, row, color, dash, kWidth - kRight + 33, row + 4,
-        escape_html(name));
-    row += kRow;
+        x, x + 18, y, y, color, dash, x + 23, y + 4, escape_html(name));
+    ++entry;
   };
   for (size_t i = 0; i < plot.series.size(); ++i) {
     const char* color = kColors[i % kColors.size()];
     out += frame.line(plot.series[i], color);
-    if (row < kHeight - kBottom) legend(color, "", plot.series[i].name);
+    legend(color, "", plot.series[i].name);
   }
-  if (plot.rule && row < kHeight - kBottom) legend("#888", " stroke-dasharray='5 4'", plot.rule_name);
-  return out + "</svg>";
+  if (plot.rule) {
+    constexpr const char* kDash = " stroke-dasharray='5 4'";
+    out += fmt::format("<line x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}' stroke='#888'{}/>", kLeft,
+                       kWidth - kRight, frame.y(*plot.rule), frame.y(*plot.rule), kDash);
+    legend("#888", kDash, plot.rule_name);
+  }
+  return out + frame.marks() + "</svg>\n";
 }
 
 }  // namespace vkflux

@@ -136,9 +136,9 @@ struct AttentionOptions {
   Tensor bias;          // f32 [H, Nq, Nk], added to the scaled scores (gradient flows)
   bool f16 = false;  // forward may round q, k, v and the weights to f16, where that is faster; sums are f32
 };
-/// softmax(q k^T scale + bias) v; q[B, H, Nq, D], k, v[B, H, Nk, D] -> [B, H, Nq, D]. Any D that is a
-/// multiple of 4. Scratch is bounded: no Nq x Nk matrix exists at once (except in calls with a bias, whose
-/// gradient has that size anyway).
+/// softmax(q k^T scale + bias) v; q[B, H, Nq, D], k[B, H, Nk, D], v[B, H, Nk, Dv] -> [B, H, Nq, Dv]. Without
+/// copies where D = Dv is a multiple of 4. Scratch is bounded: no Nq x Nk matrix exists at once (except in
+/// calls with a bias, whose gradient has that size anyway).
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});
 /// [B, H, N, D] -> [B, N, H D] and back.
 Tensor merge_heads(const Tensor& x);

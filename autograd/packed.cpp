@@ -176,8 +176,8 @@ uint8_t to_f8(DType t, float x) {
   const uint32_t largest = e4m3 ? 0x7e : 0x7b;
   const uint32_t u = std::bit_cast<uint32_t>(x), sign = u >> 24 & 0x80u, v = u & 0x7fffffffu;
   uint32_t code;
-  if (v > 0x7f800000u) {
-    code = 0x7f;
+  if (v >= 0x7f800000u) {
+    code = v > 0x7f800000u || e4m3 ? 0x7f : 0x7c;  // e4m3 has no infinity
   } else if (v >= normal << 23) {
     code = std::min(
         largest, ((v + (1u << (bits - 1)) - 1 + (v >> bits & 1u)) >> bits) - ((normal - 1) << (23 - bits)));

@@ -33,7 +33,8 @@ std::vector<std::byte> unpack_rows(DType t, std::span<const std::byte> device_ro
 std::vector<float> decode_rows(DType t, std::span<const std::byte> device_rows, const Shape& shape);
 
 // fp8 on the host. E4M3 has no infinities, NaN 0x7f and largest value 448; E5M2 is the upper byte of an f16.
-// To fp8: round to nearest even, saturating (also infinities); NaN stays NaN.
+// To fp8: round to nearest even, finite values saturating; infinities become e5m2's and e4m3's NaN, NaN stays
+// NaN.
 float from_f8(DType t, uint8_t code);
 uint8_t to_f8(DType t, float x);
 

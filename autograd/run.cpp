@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "vk/error.h"
 
@@ -11,21 +10,6 @@ namespace vkflux {
 namespace {
 
 constexpr uint64_t kGroupRow = 32768;  // the same constant as in shaders/common/index.glsl
-
-std::vector<std::pair<std::string, std::string>>& overrides() {
-  thread_local std::vector<std::pair<std::string, std::string>> list = [] {
-    std::vector<std::pair<std::string, std::string>> out;
-    const char* env = std::getenv("VKFLUX_VARIANT");
-    std::string text = env ? env : "";
-    while (!text.empty()) {
-      const size_t comma = std::min(text.find(','), text.size()), colon = text.find(':');
-      if (colon < comma) out.emplace_back(text.substr(0, colon), text.substr(colon + 1, comma - colon - 1));
-      text.erase(0, comma + 1);
-    }
-    return out;
-  }();
-  return list;
-}
 
 }  // namespace
 
@@ -50,6 +34,10 @@ void run_bytes(Device& device, const KernelId& kernel, std::span<const TensorRef
       {ranges.data(), bindings.size()}, args, groups, cost);
 }
 
+Tensor saturation_place(Device& device) {
+  return Tensor::over(device, device.saturated().place(), {1}, DType::i32);
+}
+
 Groups groups_1d(uint64_t n) {
   return {static_cast<uint32_t>(std::min(n, kGroupRow)), static_cast<uint32_t>(ceil_div(n, kGroupRow)), 1};
 }
@@ -62,27 +50,6 @@ void expect(const char* op, bool ok, std::string_view what, std::initializer_lis
                           t->defined() ? t->shape().str() : "");
   }
   throw Error(ErrorCode::invalid_argument, fmt::format("{}: {} (given {})", op, what, shapes));
-}
-
-VariantOverride::VariantOverride(std::string op, std::string variant) {
-  overrides().emplace_back(std::move(op), std::move(variant));
-}
-VariantOverride::~VariantOverride() {
-  overrides().pop_back();
-}
-
-std::string forced_variant(const char* op) {
-  const auto& list = overrides();
-  if (list.empty()) return {};
-  const auto it = std::find_if(list.rbegin(), list.rend(),
-                               [&](const auto& o) { return o.first == op || o.first == "*"; });
-  return it == list.rend() ? std::string() : it->second;
-}
-
-bool use_simd(Device& device, const char* op) {
-  const std::string forced = forced_variant(op);
-  if (!forced.empty()) return forced == "simd" && device.caps().simd();
-  return device.device_class() == DeviceClass::cpu && device.caps().simd();
 }
 
 }  // namespace vkflux

@@ -64,6 +64,9 @@ inline uint32_t u32(int64_t x) {
   return static_cast<uint32_t>(x);
 }
 
+/// Where one call of a kernel that rounds to f16 counts what Device::saturated() tells of, i32 [1].
+Tensor saturation_place(Device& device);
+
 /// n workgroups in one dimension, folded into x and y; group_1d() of shaders/common/index.glsl is the inverse
 /// (a kernel must check its index against the count: the last row may be partly empty).
 Groups groups_1d(uint64_t n);
@@ -72,18 +75,28 @@ Groups groups_1d(uint64_t n);
 void expect(const char* op, bool ok, std::string_view what, std::initializer_list<const Tensor*> tensors);
 
 /// The structure of kernels to use, by device class; "simd" needs subgroup shuffles and a SIMD-width
-/// subgroup. VKFLUX_VARIANT="op:variant,op:variant" forces one (tests and measurements); see VariantOverride.
+/// subgroup. VKFLUX_VARIANT="op:form,op:form" forces one wherever it fits (measurements); see
+/// VariantOverride.
 bool use_simd(Device& device, const char* op);
 
-/// While alive, choose() on this thread returns `variant` for `op` wherever that variant is eligible.
+/// While alive, `op` runs in `form` on this thread. Error invalid_argument names the ops and forms there are
+/// (autograd/variants.cpp).
 class VariantOverride {
  public:
-  VariantOverride(std::string op, std::string variant);
+  enum class Where {
+    always,  // a call that the form can't take is an Error internal
+    it_fits  // such calls take another form
+  };
+  VariantOverride(std::string op, std::string form, Where where = Where::always);
   ~VariantOverride();
   VariantOverride(const VariantOverride&) = delete;
   VariantOverride& operator=(const VariantOverride&) = delete;
 };
-/// The forced variant of an op, or empty.
+/// The forced form of an op, or empty.
 std::string forced_variant(const char* op);
+/// An op that has chosen says so here, which is where an override finds out that it wasn't followed.
+void took_variant(const char* op, std::string_view form);
+/// Error invalid_argument when VKFLUX_VARIANT names no op or form; set but empty counts as unset.
+void check_forced_variants();
 
 }  // namespace vkflux

@@ -187,6 +187,18 @@ bool Tensor::is_bindable() const {
   return is_contiguous() && byte_offset() % device_->caps().buffer_alignment == 0;
 }
 
+Tensor Tensor::over(Device& device, const BufferRange& memory, Shape shape, DType dtype) {
+  Tensor t;
+  t.device_ = &device;
+  t.buffer_ = memory.buffer;
+  t.dtype_ = dtype;
+  t.shape_ = shape;
+  t.strides_ = contiguous_strides(shape);
+  t.offset_ = static_cast<int64_t>(memory.offset / size_of(dtype));
+  t.id_ = next_id();
+  return t;
+}
+
 Binding Tensor::binding() const {
   if (is_packed(dtype_)) return {buffer_.get(), byte_offset(), bytes()};
   int64_t last = 0;

@@ -6,6 +6,8 @@
 #include <limits>
 #include <map>
 
+#include "vk/interrupt.h"
+
 namespace vkflux::bench {
 namespace {
 
@@ -120,6 +122,7 @@ Row measure(Device& device, const Case& work, PeakProbe& probe, const MeasureOpt
   };
   while (static_cast<int>(ms.size()) < options.max_repeats &&
          (static_cast<int>(ms.size()) < options.min_repeats || total < options.seconds * 1e3)) {
+    check_interrupted("the measurement");
     if (total - probed >= kBetweenProbesMs) measure_peaks();
     const double took = time_ms(device, instance);
     ms.push_back(took / instance.steps);

@@ -40,12 +40,12 @@ struct StudentSetup {
     trainer = std::make_unique<StudentTrainer>(device, layer, StudentOptimizer{});
     before = trainer->optimiser().param().flat().to_host();
     const int64_t n = s.text + s.image;
-    sample.q = noise(device, {1, s.heads, s.queries, s.head_dim});
+    sample.call.q = noise(device, {1, s.heads, s.queries, s.head_dim});
     sample.teacher = noise(device, {1, s.heads, s.queries, s.head_dim}, 1);
-    sample.k = noise(device, {1, s.heads, n, s.head_dim}, 2);
-    sample.v = noise(device, {1, s.heads, n, s.head_dim}, 3);
-    sample.text = s.text;
-    sample.sigma = 0.7f, sample.cfg = 1.0f;
+    sample.call.k = noise(device, {1, s.heads, n, s.head_dim}, 2);
+    sample.call.v = noise(device, {1, s.heads, n, s.head_dim}, 3);
+    sample.call.context.text = s.text;
+    sample.call.context.sigma = 0.7f, sample.call.context.cfg = 1;
   }
   static HkrConfig config_of(const StudentSetting& s) {
     HkrConfig c;
@@ -213,7 +213,6 @@ class MiniatureTrainer final : public Trainer {
   Tensor loss(int64_t, int64_t, std::map<std::string, Tensor>&) override {
     return op::mse(model_.forward(inputs()), op::sub(noise_, x0_));
   }
-  std::string fingerprint() const override { return "bench"; }
 
  private:
   static TrainOptions options() {

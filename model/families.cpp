@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "model/component.h"
 #include "model/family.h"
@@ -35,6 +36,18 @@ const Family& family(std::string_view name) {
 
 const Family& family_of(const std::string& folder) {
   const std::string origin = "model_index.json";
+  std::error_code ignored;
+  const bool is_folder = std::filesystem::is_directory(folder, ignored);
+  if (!is_folder || !std::filesystem::exists(std::filesystem::path(folder) / origin, ignored)) {
+    const bool there = std::filesystem::exists(folder, ignored);
+    throw Error(ErrorCode::io,
+                fmt::format("{}; a model is a folder in diffusers' layout: {} beside transformer/, vae/, "
+                            "text_encoder/, text_encoder_2/, tokenizer/, tokenizer_2/ and scheduler/{}",
+                            is_folder ? "there is no model_index.json"
+                            : there   ? "this is a file"
+                                      : "no such folder",
+                            origin, there && !is_folder ? " (vkflux inspect says what a file holds)" : ""));
+  }
   const io::Json index = io::read_json(folder + "/" + origin);
   const auto type = io::get_or<std::string>(index, "_class_name", "FluxPipeline", origin);
   std::string known;

@@ -18,6 +18,7 @@
 #include "model/module.h"
 #include "model/sampler/request.h"
 #include "model/text/cut.h"
+#include "model/text/tokenizer.h"
 
 namespace vkflux {
 
@@ -79,6 +80,13 @@ class TrainableModel {
                     const SamplingDefaults& defaults) = 0;
 };
 
+/// A tokenizer of a model's folder, and how many ids the text encoder behind it takes.
+struct PromptTokenizer {
+  std::string name;  // of its folder, "tokenizer_2"
+  std::shared_ptr<const Tokenizer> tokenizer;
+  int length = 0;
+};
+
 struct Family {
   std::string_view name, title;  // "flux1", "FLUX.1"
   /// Whether model_index.json's "_class_name" is one of this family's pipelines.
@@ -86,6 +94,8 @@ struct Family {
   /// Error format names what is missing, unsupported what is another model.
   std::unique_ptr<Model> (*open)(Device& device, const std::string& folder, const ModelOptions& options);
   std::unique_ptr<TrainableModel> (*create)(const ModelSizes& sizes);
+  /// The tokenizers of a folder; null: the family has none.
+  std::vector<PromptTokenizer> (*tokenizers)(const std::string& folder) = nullptr;
 };
 
 /// All families that files are tried with.

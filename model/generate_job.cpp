@@ -215,7 +215,8 @@ void GenerateJob::plan_routes() {
   if (!request_.router) return;
   const SamplingOptions& o = setup_.options;
   std::vector<RouteInput> inputs;
-  for (size_t i = 0; i + 1 < o.levels.size(); ++i) inputs.push_back({o.levels[i], o.cfg, o.width, o.height});
+  for (auto i = static_cast<size_t>(o.start); i + 1 < o.levels.size(); ++i)
+    inputs.push_back({o.levels[i], o.cfg, o.width, o.height});
   decisions_ = request_.router->plan(inputs, request_.route_seed.value_or(request_.seed));
   if (decisions_.size() != inputs.size()) {
     throw Error(ErrorCode::internal,
@@ -224,14 +225,22 @@ void GenerateJob::plan_routes() {
   for (const RouteDecision& d : decisions_) plans_.push_back(route_plan(d, model_.info().layout));
 }
 
+int64_t GenerateJob::planned() const {
+  int64_t n = 0;
+  for (const RouteDecision& d : decisions_) n += std::count(d.student.begin(), d.student.end(), 1);
+  return n;
+}
+
 void GenerateJob::denoise() {
   Stream& stream = device_.stream();
-  if (result_.reports.empty()) step_end_ = seconds();
+  if (result_.reports.empty()) first_ = stream.time_of(stream.next_value());
   const double flops = stream.counters().flops;
-  run_->step(plans_.empty() ? RoutePlan() : plans_[static_cast<size_t>(run_->step_index())]);
+  run_->step(plans_.empty() ? RoutePlan()
+                            : plans_[static_cast<size_t>(run_->step_index() - setup_.options.start)]);
   report_step(flops);
   const uint64_t previous = submitted_;
   submitted_ = stream.submit();
+  ends_.push_back(stream.time_of(submitted_));
   if (request_.time_steps) {
     stream.wait(submitted_);
     end_of_step();
@@ -258,7 +267,7 @@ void GenerateJob::report_step(double flops_before) {
   }
   if (!decisions_.empty()) {
     r.routed = true;
-    r.threshold = decisions_[static_cast<size_t>(r.index)].threshold;
+    r.threshold = decisions_[static_cast<size_t>(r.index - setup_.options.start)].threshold;
   }
   const std::vector<int> layers = model_.info().layout.replaceable();
   for (size_t l = 0; l < layers.size(); ++l) {
@@ -271,9 +280,11 @@ void GenerateJob::report_step(double flops_before) {
 }
 
 void GenerateJob::end_of_step() {
-  const double t = seconds();
-  result_.reports[timed_++].ms = (t - step_end_) * 1e3;
-  step_end_ = t;
+  if (timed_ == 0) step_end_ms_ = first_->begin_ms;
+  const double end = ends_.front()->end_ms;
+  result_.reports[timed_++].ms = end - step_end_ms_;
+  step_end_ms_ = end;
+  ends_.pop_front();
 }
 
 void GenerateJob::decode() {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "model/io/image8.h"
 #include "model/routing/router.h"
 #include "model/sampler/noise.h"
+#include "vk/stream.h"
 
 namespace vkflux {
 
@@ -33,8 +35,8 @@ struct GenerateRequest : SamplingRequest {
   NoiseMode noise = NoiseMode::counter;
   std::optional<RgbImage> init;  // image to image: its middle in the target's shape, resampled to its size
   double strength = 0.6;         // of image to image
-  /// Decides which layers use their students (see Pipeline::install_students), step by step; all decisions
-  /// are made before the first step. Null: full attention.
+  /// Decides which layers use their students (see Pipeline::install_students), step by step; the decisions
+  /// about all steps that run are made before the first of them. Null: full attention.
   std::shared_ptr<Router> router;
   std::optional<uint64_t> route_seed;  // of the router's draws; default: `seed`
   /// Wait for the device after every step, so that StepReport::ms is that step's time and nothing else's.
@@ -53,7 +55,7 @@ struct RefusedLayer {
 struct StepReport {
   int64_t index = 0;
   double sigma = 0;
-  double ms = 0;  // from the end of the step before to the end of this one
+  double ms = 0;  // on the device, from the end of the step before to the end of this one
   double flops = 0, attention_flops = 0, full_attention_flops = 0;  // counted; the last: had all been full
   // Only of routed runs; layers are those that may be replaced, counted from 0.
   bool routed = false;
@@ -98,6 +100,8 @@ class GenerateJob {
   const JobProgress& progress() const { return progress_; }
   /// Complete when progress().phase is done.
   const GenerateResult& result() const { return result_; }
+  /// Of a routed job that has begun: (step, layer) pairs that the plan gives to students.
+  int64_t planned() const;
 
  private:
   void begin();  // encode phase
@@ -115,11 +119,13 @@ class GenerateJob {
   int64_t images_ = 1;
   std::shared_ptr<Backbone> backbone_;
   std::unique_ptr<SamplingRun> run_;
-  std::vector<RouteDecision> decisions_;  // of every step; empty: not routed
+  std::vector<RouteDecision> decisions_;  // of every step that runs; empty: not routed
   std::vector<RoutePlan> plans_;          // what they mean
   uint64_t submitted_ = 0;
-  size_t timed_ = 0;     // reports whose ms is known
-  double step_end_ = 0;  // when the last timed step ended, in seconds
+  std::shared_ptr<const BatchTime> first_;             // the first work of denoising
+  std::deque<std::shared_ptr<const BatchTime>> ends_;  // the last work of the steps whose ms isn't known
+  size_t timed_ = 0;                                   // reports whose ms is known
+  double step_end_ms_ = 0;                             // of the last of them
   std::atomic<bool> cancelled_{false};
   std::function<void(const JobProgress&)> callback_;
   JobProgress progress_;

@@ -30,7 +30,7 @@ void main() {
   for (uint k = lane; k < a.ld4; k += WIDTH) {
     const vec4 w = weights(scores(row, k), l), dp = texelFetch(Dp, int(row.s + k));
     // dP in the columns behind nk was never computed and may be anything.
-    const vec4 d = mix(vec4(0), w * (dp - shift), greaterThan(w, vec4(0)));
+    const vec4 d = mix(w * (dp - shift), vec4(0), equal(w, vec4(0)));
     p[row.s + k] = w;
     ds[row.s + k] = d;
   }

@@ -1,5 +1,5 @@
 // f32 <-> f16 or bf16, eight elements an invocation. In integers, so that every device rounds to nearest even and keeps
-// subnormals; f16 saturates to its largest finite value (as to_f16 in autograd/tensor.h).
+// subnormals; f16 saturates to its largest finite value (as to_f16 in autograd/half.h), which is counted.
 //   down  f32 to 16 bit
 //   up    16 bit to f32
 //@variant down DOWN=1
@@ -15,6 +15,9 @@ layout(constant_id = 1) const uint BF16 = 0;
 layout(local_size_x_id = 0) in;
 layout(set = 0, binding = 0) uniform usamplerBuffer X;
 layout(set = 0, binding = 1) writeonly buffer Y { uvec4 y[]; };
+#ifdef DOWN
+layout(set = 0, binding = 2) buffer Saturated { uint all_saturated[]; };
+#endif
 layout(push_constant) uniform Push { CastArgs a; };
 
 uint from_f16(uint h) {
@@ -38,8 +41,15 @@ void main() {
   // Of the f32 side, the second vec4 may lie behind the end.
   const bool both = 8u * at + 4u < a.count;
 #ifdef DOWN
-  const uvec2 first = pack(texelFetch(X, int(2u * at)));
-  y[at] = uvec4(first, both ? pack(texelFetch(X, int(2u * at + 1u))) : uvec2(0));
+  const uvec4 head = texelFetch(X, int(2u * at)), tail = both ? texelFetch(X, int(2u * at + 1u)) : uvec4(0);
+  y[at] = uvec4(pack(head), pack(tail));
+  if (BF16 == 0u) {
+    const uvec4 place = 8u * at + uvec4(0, 1, 2, 3);
+    const uvec4 beyond = uvec4(lessThan(place, uvec4(a.count))) * saturates(head) +
+                         uvec4(lessThan(place + 4u, uvec4(a.count))) * saturates(tail);
+    const uint n = beyond.x + beyond.y + beyond.z + beyond.w;
+    if (n != 0u) atomicAdd(all_saturated[0], n);
+  }
 #else
   const uvec4 v = texelFetch(X, int(at));
   y[2u * at] = unpack(v.xy);

@@ -3,6 +3,7 @@
 // BACKWARD takes y instead of x: u = y (|u| + eps), and the slope of ELU + 1 is min(u, 1), so x isn't needed.
 #extension GL_GOOGLE_include_directive : require
 #include "feature_map.args.h"
+#include "nan.glsl"
 #include "row.glsl"
 layout(constant_id = 3) const uint ELU = 1;
 layout(constant_id = 4) const uint NORM = 1;
@@ -17,7 +18,7 @@ layout(push_constant) uniform Push { FeatureMapArgs a; };
 vec4 feature(vec4 x) {
   if (ELU == 0) return x;
   // The negative side directly as e^x: (e^x - 1) + 1 would round small features away.
-  return mix(exp(clamp(x, -80.0, 0.0)), x + 1.0, greaterThan(x, vec4(0)));
+  return keep_nan(x, mix(exp(clamp(x, -80.0, 0.0)), x + 1.0, greaterThan(x, vec4(0))));
 }
 
 void forward(uint row, uint base, uint units) {
@@ -50,7 +51,7 @@ void backward(uint row, uint base, uint units) {
   for (uint c = row_lane(); c < units; c += LANES) {
     const vec4 y = LOAD(X, base + c);
     vec4 dx = LOAD(DY, base + c) / s - y * along;
-    if (ELU != 0) dx *= min(y * s, vec4(1));
+    if (ELU != 0) dx *= keep_nan(y, min(y * s, vec4(1)));
     STORE(result, base + c, dx);
   }
 }

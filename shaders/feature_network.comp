@@ -8,6 +8,7 @@
 #include "feature_network.args.h"
 #include "index.glsl"
 #include "linear_activation.glsl"
+#include "nan.glsl"
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const uint LOCAL = 256;
@@ -62,7 +63,7 @@ void multiply(uint layer, uint k, uint n) {
   barrier();
 }
 
-vec4 feature(vec4 v) { return mix(exp(clamp(v, -80.0, 0.0)), v + 1.0, greaterThan(v, vec4(0))); }
+vec4 feature(vec4 v) { return keep_nan(v, mix(exp(clamp(v, -80.0, 0.0)), v + 1.0, greaterThan(v, vec4(0)))); }
 
 // 1 / (|u| + eps) of this invocation's rows.
 void row_scales(uint groups4, out float scale[TM]) {

@@ -12,7 +12,9 @@
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
 #include "flash_attention.args.h"
+#include "factors.glsl"
 #include "index.glsl"
+#include "nan.glsl"
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const uint LOCAL = 128;
@@ -30,18 +32,19 @@ layout(set = 0, binding = 2) readonly buffer V { vec4 v[]; };
 layout(set = 0, binding = 3) readonly buffer Mask { uint mask[]; };
 layout(set = 0, binding = 4) writeonly buffer O { vec4 o[]; };
 layout(set = 0, binding = 5) writeonly buffer Lse { float lse[]; };
+layout(set = 0, binding = 6) buffer Saturated { uint all_saturated[]; };
 layout(push_constant) uniform Push { FlashAttentionArgs a; };
 
 #include "flash_attention_mask.glsl"
 
 const uint SUBGROUPS = LOCAL / SG, BR = SUBGROUPS * TM, LPR = SG / TM, D = 4 * D4;
-const uint ROW = D4 + 2;             // of queries, keys and values; padded by 16 bytes against bank conflicts
-const uint WEIGHT_ROW = BC / 4 + 2, SCORE_ROW = BC / 4 + 1;
+const uint ROW = D4 / 2 + 1;         // of queries, keys and values; padded by 16 bytes against bank conflicts
+const uint WEIGHT_ROW = BC / 8 + 1, SCORE_ROW = BC / 4 + 1;
 const uint COLUMNS4 = BC / 4 / LPR;  // of an invocation in its row of scores
 const uint KEYS_AT = 0, VALUES_AT = BC * ROW, TILE = (2 * BC > BR ? 2 * BC : BR) * ROW;
 const uint LOADS = BC * D4 / LOCAL;  // of keys, per invocation
-shared uvec2 tile[TILE];  // four factors each: first the queries, then keys and values
-shared uvec2 weights[BR * WEIGHT_ROW];
+shared uvec4 tile[TILE];  // eight factors each: first the queries, then keys and values
+shared uvec4 weights[BR * WEIGHT_ROW];
 shared vec4 scores[BR * SCORE_ROW];  // also a factor per row, spread over a matrix, and results on their way out
 shared vec4 kept[BC / 4];            // 1 or 0
 
@@ -53,16 +56,14 @@ uint lane_part() { return gl_SubgroupInvocationID % LPR; }
 uint score_at() { return gl_SubgroupID * TM * SCORE_ROW; }
 uint weight_at() { return gl_SubgroupID * TM * WEIGHT_ROW; }
 
-uint pack(vec2 x) { return packFloat2x16(f16vec2(clamp(x, -65504.0, 65504.0))); }
-uvec2 factors(vec4 x) { return uvec2(pack(x.xy), pack(x.zw)); }
-
 void load_queries(uint first, uint count) {
   for (uint i = gl_LocalInvocationIndex; i < BR * D4; i += LOCAL) {
-    tile[i / D4 * ROW + i % D4] = i / D4 < count ? factors(q[first * D4 + i]) : uvec2(0);
+    const uvec2 four = i / D4 < count ? factors(q[first * D4 + i]) : uvec2(0);
+    PUT_FACTORS(tile, i / D4 * 2 * ROW + i % D4, four);
   }
   barrier();
   [[unroll]] for (uint c = 0; c < D / TK; c++) {
-    coopMatLoad(query[c], tile, gl_SubgroupID * TM * ROW + c * TK / 4, ROW, gl_CooperativeMatrixLayoutRowMajor);
+    coopMatLoad(query[c], tile, gl_SubgroupID * TM * ROW + c * TK / 8, ROW, gl_CooperativeMatrixLayoutRowMajor);
   }
   barrier();
 }
@@ -71,11 +72,13 @@ void load_keys(uint bh, uint k0, uint count) {
   const uint first = bh * a.nk + k0;
   [[unroll]] for (uint t = 0; t < LOADS; t++) {
     const uint i = t * LOCAL + gl_LocalInvocationIndex, row = i / D4;
-    tile[KEYS_AT + row * ROW + i % D4] = row < count ? factors(k[first * D4 + i]) : uvec2(0);
+    const uvec2 four = row < count ? factors(k[first * D4 + i]) : uvec2(0);
+    PUT_FACTORS(tile, 2 * (KEYS_AT + row * ROW) + i % D4, four);
   }
   [[unroll]] for (uint t = 0; t < LOADS; t++) {
     const uint i = t * LOCAL + gl_LocalInvocationIndex, row = i / D4;
-    tile[VALUES_AT + row * ROW + i % D4] = row < count ? factors(v[first * D4 + i]) : uvec2(0);
+    const uvec2 four = row < count ? factors(v[first * D4 + i]) : uvec2(0);
+    PUT_FACTORS(tile, 2 * (VALUES_AT + row * ROW) + i % D4, four);
   }
   for (uint i = gl_LocalInvocationIndex; i < BC / 4; i += LOCAL) {
     vec4 x;
@@ -91,7 +94,7 @@ void score_product() {
         coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator>(0.0);
     [[unroll]] for (uint c = 0; c < D / TK; c++) {
       coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> x;
-      coopMatLoad(x, tile, KEYS_AT + j * TN * ROW + c * TK / 4, ROW, gl_CooperativeMatrixLayoutColumnMajor);
+      coopMatLoad(x, tile, KEYS_AT + j * TN * ROW + c * TK / 8, ROW, gl_CooperativeMatrixLayoutColumnMajor);
       s = coopMatMulAdd(query[c], x, s);
     }
     coopMatStore(s, scores, score_at() + j * TN / 4, SCORE_ROW, gl_CooperativeMatrixLayoutRowMajor);
@@ -135,9 +138,10 @@ float softmax(uint query_index, uint k0, inout float best, inout float sum) {
   const float shift = max(best, row_max(top)), old = exp2(max(best - shift, -200.0));
   vec4 part = vec4(0);
   [[unroll]] for (uint c = 0; c < COLUMNS4; c++) {
-    const vec4 w = mix(exp2(max(s[c] - shift, -200.0)), vec4(0), lessThan(s[c], vec4(kDroppedBelow)));
+    const vec4 w = keep_nan(s[c], mix(exp2(max(s[c] - shift, -200.0)), vec4(0), lessThan(s[c], vec4(kDroppedBelow))));
     part += w;
-    weights[weight_at() + lane_row() * WEIGHT_ROW + column4 + c] = factors(w);
+    const uvec2 four = factors_in_range(w);
+    PUT_FACTORS(weights, 2 * (weight_at() + lane_row() * WEIGHT_ROW) + column4 + c, four);
   }
   sum = sum * old + row_sum(part.x + part.y + part.z + part.w);
   best = shift;
@@ -147,10 +151,10 @@ float softmax(uint query_index, uint k0, inout float best, inout float sum) {
 void result_product() {
   for (uint c = 0; c < BC / TK; c++) {
     coopmat<float16_t, gl_ScopeSubgroup, TM, TK, gl_MatrixUseA> w;
-    coopMatLoad(w, weights, weight_at() + c * TK / 4, WEIGHT_ROW, gl_CooperativeMatrixLayoutRowMajor);
+    coopMatLoad(w, weights, weight_at() + c * TK / 8, WEIGHT_ROW, gl_CooperativeMatrixLayoutRowMajor);
     [[unroll]] for (uint j = 0; j < D / TN; j++) {
       coopmat<float16_t, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> x;
-      coopMatLoad(x, tile, VALUES_AT + c * TK * ROW + j * TN / 4, ROW, gl_CooperativeMatrixLayoutRowMajor);
+      coopMatLoad(x, tile, VALUES_AT + c * TK * ROW + j * TN / 8, ROW, gl_CooperativeMatrixLayoutRowMajor);
       acc[j] = coopMatMulAdd(w, x, acc[j]);
     }
   }
@@ -181,6 +185,7 @@ void main() {
   const uint count = min(BR, a.nq - q0);
   load_queries(bh * a.nq + q0, count);
   const uint end = key_end(q0 + count);
+  uint counted = saturated;
   for (uint k0 = 0; k0 < end; k0 += BC) {
     load_keys(bh, k0, min(BC, end - k0));
     score_product();
@@ -190,5 +195,8 @@ void main() {
     result_product();
     barrier();
   }
+  // Keys and values are counted by the workgroup of the last queries, which see all that any query sees.
+  if (group % tiles == 0) counted = saturated;
+  if (counted != 0) atomicAdd(all_saturated[0], counted);
   store(bh, q0, best, sum);
 }

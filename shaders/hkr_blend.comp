@@ -4,6 +4,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "hkr_blend.args.h"
 #include "hkr_blend.glsl"
+#include "nan.glsl"
 layout(constant_id = 4) const uint ADAPTIVE = 1;
 layout(set = 0, binding = 3) uniform samplerBuffer Alpha;
 layout(set = 0, binding = 4) uniform samplerBuffer Disagreement;
@@ -19,10 +20,10 @@ void main() {
   const vec4 c = conditioner();
   float logit = texelFetch(Alpha, 0).x;
   if (ADAPTIVE != 0) {
-    const float mean = max(LOAD1(Mean, row / a.tokens), 1e-6);
-    logit += a.gamma * (min(LOAD1(Disagreement, row) / mean, 3.0) / 3.0 - 0.5);
+    const float mean = LOAD1(Mean, row / a.tokens), d = LOAD1(Disagreement, row), share = d / keep_nan(mean, max(mean, 1e-6));
+    logit += a.gamma * (keep_nan(share, min(share, 3.0)) / 3.0 - 0.5);
   }
-  const float s = 1 / (1 + exp(-clamp(logit, -80.0, 80.0)));
+  const float s = keep_nan(logit, 1 / (1 + exp(-clamp(logit, -80.0, 80.0))));
   if (row_lane() == 0) gate[row] = s;
   for (uint i = row_lane(); i < units; i += LANES) {
     const vec4 x = kernel_at(base + i, c);

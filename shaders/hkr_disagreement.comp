@@ -4,6 +4,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "hkr_blend.args.h"
 #include "hkr_blend.glsl"
+#include "nan.glsl"
 layout(set = 0, binding = 3) writeonly buffer Out { float disagreement[]; };
 layout(push_constant) uniform Push { HkrBlendArgs a; };
 
@@ -21,7 +22,8 @@ void main() {
     yy += y * y;
   }
   const float x_norm = sqrt(row_sum(xx)), y_norm = sqrt(row_sum(yy));
-  const float x_scale = 1 / max(x_norm, kFloor), y_scale = 1 / max(y_norm, kFloor);
+  const float x_scale = 1 / keep_nan(x_norm, max(x_norm, kFloor));
+  const float y_scale = 1 / keep_nan(y_norm, max(y_norm, kFloor));
   vec4 difference = vec4(0), product = vec4(0);
   for (uint i = row_lane(); i < units; i += LANES) {
     const vec4 x = kernel_at(base + i, c) * x_scale, y = land_at(base + i, c) * y_scale;

@@ -2,6 +2,7 @@
 // y = x / max(|x|, eps) over rows. BACKWARD: dx = (dy - u (u . dy)) / |x| with u = x / |x|, or dy / eps below eps.
 #extension GL_GOOGLE_include_directive : require
 #include "l2norm.args.h"
+#include "nan.glsl"
 #include "row.glsl"
 layout(constant_id = 3) const uint BACKWARD = 0;
 layout(set = 0, binding = 0) uniform samplerBuffer X;
@@ -20,7 +21,7 @@ void main() {
     if (BACKWARD != 0) products += x * LOAD(DY, base + c);
   }
   const float norm = sqrt(row_sum(squares));
-  const float scale = 1 / max(norm, a.eps);
+  const float scale = 1 / keep_nan(norm, max(norm, a.eps));
   if (BACKWARD != 0) {
     float along = row_sum(products) * scale * scale;
     if (norm <= a.eps) along = 0;

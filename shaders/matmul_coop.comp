@@ -1,7 +1,8 @@
 #version 450
 // C = act(alpha op(A) op(B) + bias) on cooperative matrices: 16-bit factors, f32 sums.
 //   nt: A[M, K], B[N, K]   nn: A[M, K], B[K, N]   tn: A[K, M], B[K, N]
-// A is f32 in memory and is rounded to the factors' type on its way into shared memory, f16 with saturation at +-65504; B is
+// A is f32 in memory and is rounded to the factors' type on its way into shared memory, f16 with saturation at +-65504, which
+// is counted; B is
 // 16-bit and is copied as it is when it has the factors' type, or it is packed and is decoded. A workgroup computes BM x BN of C in steps of BK, each of its
 // subgroups CM x CN matrices of TM x TN. While a step is multiplied, the next one is on its way into registers. Tiles keep
 // the operand's own order, their rows are padded by 16 bytes against bank conflicts. Finished sums go through shared memory
@@ -24,6 +25,7 @@
 #define FACTOR_FORMAT 1
 #endif
 #include "matmul.args.h"
+#include "factors.glsl"
 #include "weight_format.glsl"
 
 layout(local_size_x_id = 0) in;
@@ -49,46 +51,41 @@ layout(set = 0, binding = 1) readonly buffer B { uint b[]; };
 #else
 layout(set = 0, binding = 1) readonly buffer B { uvec2 b[]; };
 #endif
+#ifndef BF16
+layout(set = 0, binding = 5) buffer Saturated { uint all_saturated[]; };
+#endif
 layout(push_constant) uniform Push { MatmulArgs p; };
 #include "matmul_epilogue.glsl"
 
 const uint SUBGROUPS = LOCAL / SG, BM = SUBGROUPS / ACROSS * CM * TM, BN = ACROSS * CN * TN, BK4 = BK / 4;
 const bool A_BY_K = FORM != 2, B_BY_K = FORM == 0;  // K is the innermost dimension
-const uint A_ROW = (A_BY_K ? BK4 : BM / 4) + 2, B_ROW = (B_BY_K ? BK4 : BN / 4) + 2;
+const uint A_ROW = (A_BY_K ? BK4 : BM / 4) / 2 + 1, B_ROW = (B_BY_K ? BK4 : BN / 4) / 2 + 1;
 const uint A_PART = (BM * BK4 + LOCAL - 1) / LOCAL, B_PART = (BN * BK4 + LOCAL - 1) / LOCAL;
-shared uvec2 tile_a[(A_BY_K ? BM : BK) * A_ROW];  // four factors each
-shared uvec2 tile_b[(B_BY_K ? BN : BK) * B_ROW];
+shared uvec4 tile_a[(A_BY_K ? BM : BK) * A_ROW];  // eight factors each
+shared uvec4 tile_b[(B_BY_K ? BN : BK) * B_ROW];
 shared vec4 sums[SUBGROUPS * TM * TN / 4];
 
 uvec2 part_a[A_PART], part_b[B_PART];  // this invocation's share of the next step
 coopmat<float, gl_ScopeSubgroup, TM, TN, gl_MatrixUseAccumulator> acc[CM * CN];
 
-#ifdef BF16
-uint pack(vec2 v) {  // to the nearest, ties to even
-  uvec2 u = floatBitsToUint(v);
-  u += 0x7fffu + (u >> 16 & 1u);
-  return u.x >> 16 | u.y & 0xffff0000u;
-}
-#else
-uint pack(vec2 v) { return packFloat2x16(f16vec2(clamp(v, -65504.0, 65504.0))); }
-#endif
-uvec2 factors(vec4 v) { return uvec2(pack(v.xy), pack(v.zw)); }
-
 // Of four factors the first `count`.
 uvec2 first(uvec2 u, uint count) {
   return u & uvec2(count > 1 ? ~0u : count * 0xffffu, count > 3 ? ~0u : count > 2 ? 0xffffu : 0u);
 }
-uvec2 load_a(uint at, uint count) { return count == 0 ? uvec2(0) : first(factors(a[at / 4]), count); }
+// Of four values the first `count`.
+vec4 first(vec4 v, uint count) { return mix(vec4(0), v, lessThan(uvec4(0, 1, 2, 3), uvec4(count))); }
+uvec2 load_a(uint at, uint count) { return count == 0 ? uvec2(0) : factors(first(a[at / 4], count)); }
 #ifdef PACKED
 uvec2 load_b(uint b0, uint row, uint column, uint count) {
   if (count == 0) return uvec2(0);
-  return first(factors(packed_values(B_FORMAT, b0 + row * p.ldb, column, B_BY_K ? p.k : p.n)), count);
+  return factors(first(packed_values(B_FORMAT, b0 + row * p.ldb, column, B_BY_K ? p.k : p.n), count));
 }
 #else
 uvec2 load_b(uint b0, uint row, uint column, uint count) {
   if (count == 0) return uvec2(0);
   const uvec2 raw = b[(b0 + row * p.ldb + column) / 4];
-  return first(B_FORMAT == FACTOR_FORMAT ? raw : factors(decode_weights(int(B_FORMAT), uvec4(raw, raw), 0)), count);
+  if (B_FORMAT == FACTOR_FORMAT) return first(raw, count);
+  return factors(first(decode_weights(int(B_FORMAT), uvec4(raw, raw), 0), count));
 }
 #endif
 
@@ -100,28 +97,39 @@ uvec2 place(bool by_k, uint i, uint wide) {
 }
 
 void fetch(uint a0, uint b0, uint m0, uint n0, uint k0, uint k_end) {
+#ifndef BF16
+  const uint before = saturated;
+#endif
   [[unroll]] for (uint t = 0; t < A_PART; t++) {
     const uvec2 at = uvec2(m0, k0) + place(A_BY_K, t * LOCAL + gl_LocalInvocationIndex, BM);
     const bool inside = at.x < p.m && at.y < k_end;
     part_a[t] = A_BY_K ? load_a(a0 + at.x * p.lda + at.y, inside ? left(k_end, at.y) : 0)
                        : load_a(a0 + at.y * p.lda + at.x, inside ? left(p.m, at.x) : 0);
   }
+#ifndef BF16
+  // An element is counted by one of the workgroups that read it.
+  const uint of_a = gl_WorkGroupID.y == 0 ? saturated - before : 0;
+  saturated = 0;
+#endif
   [[unroll]] for (uint t = 0; t < B_PART; t++) {
     const uvec2 at = uvec2(n0, k0) + place(B_BY_K, t * LOCAL + gl_LocalInvocationIndex, BN);
     const bool inside = at.x < p.n && at.y < k_end;
     const uvec2 b_at = B_BY_K ? at : at.yx;  // row and column
     part_b[t] = load_b(b0, b_at.x, b_at.y, inside ? left(B_BY_K ? k_end : p.n, b_at.y) : 0);
   }
+#ifndef BF16
+  saturated = before + of_a + (gl_WorkGroupID.x == 0 ? saturated : 0);
+#endif
 }
 
 void keep() {
   [[unroll]] for (uint t = 0; t < A_PART; t++) {
     const uint i = t * LOCAL + gl_LocalInvocationIndex, wide4 = A_BY_K ? BK4 : BM / 4;
-    if (i < BM * BK4) tile_a[i / wide4 * A_ROW + i % wide4] = part_a[t];
+    if (i < BM * BK4) { PUT_FACTORS(tile_a, i / wide4 * 2 * A_ROW + i % wide4, part_a[t]); }
   }
   [[unroll]] for (uint t = 0; t < B_PART; t++) {
     const uint i = t * LOCAL + gl_LocalInvocationIndex, wide4 = B_BY_K ? BK4 : BN / 4;
-    if (i < BN * BK4) tile_b[i / wide4 * B_ROW + i % wide4] = part_b[t];
+    if (i < BN * BK4) { PUT_FACTORS(tile_b, i / wide4 * 2 * B_ROW + i % wide4, part_b[t]); }
   }
 }
 
@@ -136,18 +144,18 @@ void multiply() {
     [[unroll]] for (uint i = 0; i < CM; i++) {
       const uint m = row + i * TM;
       if (A_BY_K) {
-        coopMatLoad(x[i], tile_a, m * A_ROW + k / 4, A_ROW, gl_CooperativeMatrixLayoutRowMajor);
+        coopMatLoad(x[i], tile_a, m * A_ROW + k / 8, A_ROW, gl_CooperativeMatrixLayoutRowMajor);
       } else {
-        coopMatLoad(x[i], tile_a, k * A_ROW + m / 4, A_ROW, gl_CooperativeMatrixLayoutColumnMajor);
+        coopMatLoad(x[i], tile_a, k * A_ROW + m / 8, A_ROW, gl_CooperativeMatrixLayoutColumnMajor);
       }
     }
     [[unroll]] for (uint j = 0; j < CN; j++) {
       coopmat<FACTOR, gl_ScopeSubgroup, TK, TN, gl_MatrixUseB> w;
       const uint n = column + j * TN;
       if (B_BY_K) {
-        coopMatLoad(w, tile_b, n * B_ROW + k / 4, B_ROW, gl_CooperativeMatrixLayoutColumnMajor);
+        coopMatLoad(w, tile_b, n * B_ROW + k / 8, B_ROW, gl_CooperativeMatrixLayoutColumnMajor);
       } else {
-        coopMatLoad(w, tile_b, k * B_ROW + n / 4, B_ROW, gl_CooperativeMatrixLayoutRowMajor);
+        coopMatLoad(w, tile_b, k * B_ROW + n / 8, B_ROW, gl_CooperativeMatrixLayoutRowMajor);
       }
       [[unroll]] for (uint i = 0; i < CM; i++) acc[i * CN + j] = coopMatMulAdd(x[i], w, acc[i * CN + j]);
     }
@@ -185,4 +193,7 @@ void main() {
     barrier();
   }
   store_all(m0, n0);
+#ifndef BF16
+  if (saturated != 0) atomicAdd(all_saturated[0], saturated);
+#endif
 }

@@ -1,5 +1,5 @@
 // f32 rows to packed rows (autograd/packed.h).
-//   f8  an invocation encodes 16 values. In integers: round to nearest even, saturating, on every device.
+//   f8  an invocation encodes 16 values. In integers: round to nearest even, finite values saturating, on every device.
 //   q8  eight invocations encode a group of up to 256 values, one block each: d = max|w| / 127 rounded to f16, and
 //       q = w / d rounded to nearest, halves to even.
 //   q4  eight invocations encode a block, one sub-block each: for each of some step widths near the range / 15, the values
@@ -13,6 +13,7 @@
 #extension GL_EXT_control_flow_attributes : require
 #include "half.glsl"
 #include "index.glsl"
+#include "nan.glsl"
 #include "quantize.args.h"
 
 layout(constant_id = 0) const uint LOCAL = 64;
@@ -38,7 +39,7 @@ uint to_f8(uint u) {
   const bool e4m3 = FORMAT == 3;
   const uint bits = e4m3 ? 20 : 21, normal = e4m3 ? 121 : 113, largest = e4m3 ? 0x7e : 0x7b;
   const uint sign = u >> 24 & 0x80u, v = u & 0x7fffffffu;
-  if (v > 0x7f800000u) return sign | 0x7fu;
+  if (v >= 0x7f800000u) return sign | (v > 0x7f800000u || e4m3 ? 0x7fu : 0x7cu);  // e4m3 has no infinity
   if (v >= normal << 23) {
     const uint code = ((v + (1u << (bits - 1)) - 1u + (v >> bits & 1u)) >> bits) - ((normal - 1u) << (23 - bits));
     return sign | min(largest, code);
@@ -79,6 +80,10 @@ void locate() {
 
 uint f16_bits(float x) { return to_f16(floatBitsToUint(x)); }
 
+// A block that holds a value that isn't finite has a scale that isn't.
+const uint kF16Nan = 0x7e00u;
+bool special(vec4 x) { return any(equal(floatBitsToUint(x) & 0x7f800000u, uvec4(0x7f800000u))); }
+
 #ifdef Q8
 shared uint scales[LOCAL];
 
@@ -86,12 +91,14 @@ void main() {
   locate();
   vec4 v[8];
   float most = 0;
+  bool odd = false;
   [[unroll]] for (uint i = 0; i < 8; i++) {
     v[i] = mine ? load(row, column + 4 * i) : vec4(0);
+    odd = odd || special(v[i]);
     const vec4 size = abs(v[i]);
     most = max(most, max(max(size.x, size.y), max(size.z, size.w)));
   }
-  const uint bits = f16_bits(most / 127);
+  const uint bits = odd ? kF16Nan : f16_bits(most / 127);
   const float d = unpackHalf2x16(bits).x;
   scales[gl_LocalInvocationIndex] = bits;
   barrier();
@@ -170,12 +177,18 @@ vec2 best_fit() {
 void main() {
   locate();
   [[unroll]] for (uint i = 0; i < 8; i++) v[i] = mine ? load(row, column + 4 * i) : vec4(0);
-  fits[gl_LocalInvocationIndex] = best_fit();
+  bool odd = false;
+  [[unroll]] for (uint i = 0; i < 8; i++) odd = odd || special(v[i]);
+  fits[gl_LocalInvocationIndex] = odd ? vec2(uintBitsToFloat(0x7fc00000u)) : best_fit();
   barrier();
   const uint first = gl_LocalInvocationIndex - part;
   vec2 most = vec2(0);
-  for (uint b = 0; b < 8; b++) most = max(most, fits[first + b]);
-  const uvec2 d_bits = uvec2(f16_bits(most.x / 63), f16_bits(most.y / 63));
+  odd = false;
+  for (uint b = 0; b < 8; b++) {
+    most = max(most, fits[first + b]);
+    odd = odd || is_nan(fits[first + b].x);
+  }
+  const uvec2 d_bits = odd ? uvec2(kF16Nan) : uvec2(f16_bits(most.x / 63), f16_bits(most.y / 63));
   const vec2 d = vec2(unpackHalf2x16(d_bits.x).x, unpackHalf2x16(d_bits.y).x);
   // The 6-bit numbers of sub-block b; every invocation needs its own, the first all of them.
   const vec2 whole = mix(vec2(0), clamp(roundEven(fits[gl_LocalInvocationIndex] / max(d, vec2(1e-30))), vec2(0), vec2(63)),

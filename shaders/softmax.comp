@@ -3,6 +3,7 @@
 //@variant wide int64 WIDE=1
 // y = exp(x - max) / sum over rows; entries far below the maximum (and -infinity) become exactly 0.
 #extension GL_GOOGLE_include_directive : require
+#include "nan.glsl"
 #include "row.glsl"
 #include "softmax.args.h"
 layout(set = 0, binding = 0) uniform samplerBuffer X;
@@ -10,7 +11,7 @@ layout(set = 0, binding = 1) writeonly buffer Y { WIDE_VEC y[]; };
 layout(push_constant) uniform Push { SoftmaxArgs a; };
 
 // exp without results in the denormal range, which CPUs compute slowly.
-vec4 exp_above(vec4 x) { return mix(exp(max(x, vec4(-80))), vec4(0), lessThan(x, vec4(-80))); }
+vec4 exp_above(vec4 x) { return keep_nan(x, mix(exp(max(x, vec4(-80))), vec4(0), lessThan(x, vec4(-80)))); }
 
 void main() {
   const uint row = group_1d();

@@ -5,6 +5,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "unary.args.h"
 #include "flat.glsl"
+#include "nan.glsl"
 
 layout(constant_id = 1) const uint KIND = 0;
 layout(constant_id = 2) const uint BACKWARD = 0;
@@ -93,7 +94,7 @@ void main() {
     [[unroll]] for (uint k = 0; k < WIDTH; ++k) {
       const int at = int(i * WIDTH + k);
       const vec4 x = texelFetch(X, at);
-      v[k] = BACKWARD == 0 ? forward(x) : texelFetch(G, at) * derivative(x);
+      v[k] = keep_nan(x, BACKWARD == 0 ? forward(x) : texelFetch(G, at) * derivative(x));
     }
     STORE_WIDE(y, i, v);
   }

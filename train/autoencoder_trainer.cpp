@@ -10,6 +10,7 @@
 #include "autograd/ops.h"
 #include "autograd/tape.h"
 #include "vk/error.h"
+#include "vk/interrupt.h"
 
 namespace vkflux {
 namespace {
@@ -27,6 +28,7 @@ Tensor difference_l1(const Tensor& x, const Tensor& y, int dim) {
 template <class F>
 void in_chunks(Device& device, const Dataset& data, const std::vector<size_t>& indices, int size, F fn) {
   for (size_t at = 0; at < indices.size(); at += kEvalBatch) {
+    check_interrupted("reading the pictures");
     const std::vector<size_t> part(
         indices.begin() + static_cast<ptrdiff_t>(at),
         indices.begin() + static_cast<ptrdiff_t>(std::min(at + kEvalBatch, indices.size())));
@@ -39,7 +41,10 @@ void in_chunks(Device& device, const Dataset& data, const std::vector<size_t>& i
 AutoencoderTrainer::AutoencoderTrainer(Device& device, AutoencoderKL& model, const Dataset& data,
                                        const AutoencoderTrainOptions& options)
     : Trainer(device, options.train), model_(model), ae_(options) {
-  for (size_t i : data.split(options.split)) images_.push_back(data.image(i, options.size));
+  for (size_t i : data.split(options.split)) {
+    check_interrupted("reading the pictures");
+    images_.push_back(data.image(i, options.size));
+  }
   if (images_.empty())
     throw Error(ErrorCode::invalid_argument, fmt::format("no pictures in split '{}'", options.split));
   std::vector<Param> params = parameters(model_);
@@ -53,22 +58,28 @@ AutoencoderTrainer::AutoencoderTrainer(Device& device, AutoencoderKL& model, con
     all.push_back({p.name, p.tensor});
     if (!ae_.decoder_only || p.name.starts_with("decoder.")) trainables.push_back(all.back());
   }
-  if (ae_.loaded) start_sum_ = checksum(all);
+  inputs_.set("size", ae_.size);
+  inputs_.set("split", ae_.split);
+  inputs_.set_items(data, data.split(options.split));
+  inputs_.set("gradient", ae_.gradient_weight);
+  inputs_.set("kl", ae_.kl_weight);
+  inputs_.set("mse", ae_.mse_weight);
+  inputs_.set("noise", ae_.noise);
+  inputs_.set("shift", ae_.shift);
+  inputs_.set("mirror", ae_.mirror);
+  inputs_.set("permute", ae_.permute);
+  inputs_.set("background", ae_.background);
+  inputs_.set("max-shift", ae_.max_shift);
+  const AutoencoderConfig& c = model_.config();
+  inputs_.set("widths", c.decoder_widths);
+  inputs_.set("latent-channels", c.latent_channels);
+  inputs_.set("blocks", c.blocks);
+  inputs_.set("groups", c.groups);
+  if (ae_.loaded) {
+    inputs_.set("decoder-only", ae_.decoder_only);
+    inputs_.set("weights to begin with", fmt::format("checksum {:08x}", checksum(all)));
+  }
   adopt(trainables);
-}
-
-std::string AutoencoderTrainer::fingerprint() const {
-  const TrainOptions& t = ae_.train;
-  const std::string part =
-      ae_.loaded ? fmt::format(" {} of {:08x}", ae_.decoder_only ? "decoder" : "all", start_sum_) : "";
-  return fmt::format(
-      "autoencoder v2 size {} pictures {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} "
-      "clip {} "
-      "ema {} seed {} loss {} {} {} noise {} augment {} {} {} {} {} params {}{}",
-      ae_.size, images_.size(), ae_.split, t.steps, t.batch, t.accumulate, t.lr, t.final_lr_ratio, t.warmup,
-      t.beta1, t.beta2, t.weight_decay, t.clip, t.ema, t.seed, ae_.gradient_weight, ae_.kl_weight,
-      ae_.mse_weight, ae_.noise, ae_.shift, ae_.mirror, ae_.permute, ae_.background, ae_.max_shift,
-      count(parameters(model_)), part);
 }
 
 Tensor AutoencoderTrainer::batch(int64_t step, int64_t micro) const {

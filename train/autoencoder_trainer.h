@@ -34,14 +34,12 @@ class AutoencoderTrainer : public Trainer {
 
  protected:
   Tensor loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) override;
-  std::string fingerprint() const override;
 
  private:
   Tensor batch(int64_t step, int64_t micro) const;  // [B, 3, size, size] in [-1, 1]
 
   AutoencoderKL& model_;
   AutoencoderTrainOptions ae_;
-  uint32_t start_sum_ = 0;  // of a loaded model's weights
   std::vector<RgbaImage> images_;
 };
 

@@ -23,10 +23,29 @@ void each_state(const Optimiser& optimiser, const StateNames& names, const F& fn
   arena(names.average, optimiser.average());
 }
 
+bool finite(const std::vector<float>& values) {
+  return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
+}
+
+std::vector<float> finite_values(const std::string& name, const Tensor& t) {
+  std::vector<float> values = t.to_host();
+  if (finite(values)) return values;
+  throw Error(
+      ErrorCode::invalid_argument,
+      fmt::format("training diverged: {} isn't finite any more; an earlier checkpoint stays as it is: lower "
+                  "the learning rate",
+                  name));
+}
+
 }  // namespace
 
 io::TensorData host_copy(const std::string& name, const Tensor& t) {
-  return io::tensor_data(name, {t.shape().begin(), t.shape().end()}, t.to_host());
+  return io::tensor_data(name, {t.shape().begin(), t.shape().end()}, finite_values(name, t));
+}
+
+void expect_finite(const Optimiser& optimiser) {
+  for (size_t i = 0; i < optimiser.param().size(); ++i)
+    finite_values(optimiser.name(i), optimiser.param()[i]);
 }
 
 void append_state(const Optimiser& optimiser, const StateNames& names, std::vector<io::TensorData>& tensors) {
@@ -40,7 +59,7 @@ void PendingValues::take(const io::SafetensorsFile& file, const std::string& nam
     throw Error(ErrorCode::format,
                 fmt::format("{} has {} values, {} are needed", name, values.size(), to.numel()));
   }
-  if (!std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); }))
+  if (!finite(values))
     throw Error(ErrorCode::format, fmt::format("{} holds values that aren't finite", name));
   values_.emplace_back(to, std::move(values));
 }

@@ -18,9 +18,13 @@ namespace vkflux {
 struct StateNames {
   std::optional<std::string> param, m, v, average;
 };
+/// Error invalid_argument names a tensor that isn't finite: training has diverged, and what it left must not
+/// take the place of a good checkpoint.
 void append_state(const Optimiser& optimiser, const StateNames& names, std::vector<io::TensorData>& tensors);
-/// A tensor's values as they are now.
+/// A tensor's values as they are now; the same error.
 io::TensorData host_copy(const std::string& name, const Tensor& t);
+/// The same error for parameters that somebody else writes.
+void expect_finite(const Optimiser& optimiser);
 
 /// Values of a file that are read, checked, and not yet where they belong.
 class PendingValues {

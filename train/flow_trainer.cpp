@@ -10,6 +10,7 @@
 #include "autograd/tape.h"
 #include "model/sampler/noise.h"
 #include "vk/error.h"
+#include "vk/interrupt.h"
 
 namespace vkflux {
 namespace {
@@ -36,6 +37,7 @@ LatentCache::LatentCache(Device& device, const LatentCodec& codec, const LatentG
   const auto plane = static_cast<size_t>(3 * size * size);
   std::vector<Tensor> parts;
   for (size_t at = 0; at < keys.size(); at += kChunk) {
+    check_interrupted("encoding the pictures");
     const size_t n = std::min(kChunk, keys.size() - at);
     std::vector<float> host(n * plane);
     for (size_t k = 0; k < n; ++k) {
@@ -80,20 +82,17 @@ FlowTrainer::FlowTrainer(Device& device, TrainableModel& model, const LatentCode
     }
     for (const Param& p : part.params) trainables.push_back({part.prefix + p.name, p.tensor});
   }
-  if (options.loaded) start_sum_ = checksum(trainables);
+  inputs_.set("size", flow_.size);
+  inputs_.set("split", flow_.split);
+  inputs_.set_items(data, items_);
+  inputs_.set("keywords", flow_.captions.variants);
+  inputs_.set("tints", flow_.captions.colored);
+  inputs_.set("empty", flow_.captions.empty);
+  inputs_.set("time", std::vector<double>{io::decimal(flow_.time_mu), io::decimal(flow_.time_sigma)});
+  inputs_.set("model", model.fingerprint());
+  if (options.loaded)
+    inputs_.set("weights to begin with", fmt::format("checksum {:08x}", checksum(trainables)));
   adopt(trainables);
-}
-
-std::string FlowTrainer::fingerprint() const {
-  const TrainOptions& t = flow_.train;
-  return fmt::format(
-      "flow v2 size {} items {} split {} steps {} batch {}x{} lr {} {} warmup {} betas {} {} wd {} clip {} "
-      "ema {} seed {} captions {} {} "
-      "{} time {} {} {}{}",
-      flow_.size, items_.size(), flow_.split, t.steps, t.batch, t.accumulate, t.lr, t.final_lr_ratio,
-      t.warmup, t.beta1, t.beta2, t.weight_decay, t.clip, t.ema, t.seed, flow_.captions.variants,
-      flow_.captions.colored, flow_.captions.empty, flow_.time_mu, flow_.time_sigma, model_.fingerprint(),
-      flow_.loaded ? fmt::format(" of {:08x}", start_sum_) : "");
 }
 
 Tensor FlowTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) {
@@ -148,7 +147,10 @@ Tensor sample_latents(Backbone& backbone, const ModelInfo& model, const Conditio
   const Shape tokens{setup.options.rows * setup.options.columns, model.layout.geometry.token_channels()};
   const Tensor noise = initial_noise(device, seeds_from(seed, positive.batch()), tokens, NoiseMode::counter);
   SamplingRun run(backbone, positive, empty, noise, setup.options);
-  while (!run.finished()) run.step();
+  while (!run.finished()) {
+    check_interrupted("drawing");
+    run.step();
+  }
   return run.x();
 }
 

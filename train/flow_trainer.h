@@ -51,7 +51,6 @@ class FlowTrainer : public Trainer {
 
  protected:
   Tensor loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) override;
-  std::string fingerprint() const override;
 
  private:
   TrainableModel& model_;
@@ -59,7 +58,6 @@ class FlowTrainer : public Trainer {
   const Dataset& data_;
   std::vector<size_t> items_;
   LatentCache latents_;
-  uint32_t start_sum_ = 0;  // of a loaded model's weights
 };
 
 /// Packed latents [B, tokens, channels], one picture for each row of the condition; picture b depends on

@@ -1,6 +1,7 @@
 #include "train/optimise.h"
 
 #include <fmt/format.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <limits>
@@ -8,7 +9,6 @@
 
 #include "autograd/ops.h"
 #include "autograd/tape.h"
-#include "train/metrics.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -41,12 +41,12 @@ std::vector<Trainable> trainables(const std::vector<Param>& params) {
 }
 
 uint32_t checksum(const std::vector<Trainable>& parameters) {
-  std::string all;
+  uLong sum = 0;
   for (const Trainable& p : parameters) {
     const std::vector<uint8_t> bytes = p.tensor->to_host_bytes();
-    all.append(bytes.begin(), bytes.end());
+    sum = crc32_z(sum, bytes.data(), bytes.size());
   }
-  return crc32c(all);
+  return static_cast<uint32_t>(sum);
 }
 
 Optimiser::Optimiser(Device& device, std::vector<Trainable> parameters, const OptimiserLayout& layout)

@@ -23,6 +23,20 @@ StateNames state_names() {
 
 }  // namespace
 
+Trainer::Trainer(Device& device, TrainOptions options) : device_(device), options_(options) {
+  inputs_.set("steps", options_.steps);
+  inputs_.set("batch", options_.batch);
+  inputs_.set("accumulate", options_.accumulate);
+  inputs_.set("lr", options_.lr);
+  inputs_.set("final-lr", options_.final_lr_ratio);
+  inputs_.set("warmup", options_.warmup);
+  inputs_.set("betas", std::vector<double>{options_.beta1, options_.beta2});
+  inputs_.set("weight-decay", options_.weight_decay);
+  inputs_.set("clip", options_.clip);
+  inputs_.set("ema", options_.ema);
+  inputs_.set("seed", options_.seed);
+}
+
 float Trainer::learning_rate(int64_t step) const {
   const double s = static_cast<double>(step), warm = static_cast<double>(options_.warmup);
   if (s < warm) return static_cast<float>(options_.lr * (s + 1) / warm);
@@ -82,10 +96,10 @@ void Trainer::flush_metrics() {
     const Metrics metrics = prefixed_metrics("", row);
     for (const auto& sink : sinks_) sink->write(step, metrics);
     for (const auto& [name, value] : latest_) {
-      if (name == "loss" && !std::isfinite(value)) {
+      if ((name == "loss" || name == "grad_norm") && !std::isfinite(value)) {
         throw Error(ErrorCode::invalid_argument,
-                    fmt::format("the loss became {} at step {}; lower --lr (now {}) or raise --warmup", value,
-                                step, options_.lr));
+                    fmt::format("the {} became {} at step {}; lower --lr (now {}) or raise --warmup",
+                                name == "loss" ? "loss" : "gradient", value, step, options_.lr));
       }
     }
   }
@@ -97,9 +111,9 @@ void Trainer::save(const std::string& path) {
   flush_metrics();
   std::vector<io::TensorData> tensors;
   append_state(*optimiser_, state_names(), tensors);
-  io::write_safetensors(
-      path, tensors,
-      {{"format", kFormat}, {"step", std::to_string(steps_done())}, {"fingerprint", fingerprint()}});
+  std::map<std::string, std::string> metadata{{"format", kFormat}, {"step", std::to_string(steps_done())}};
+  inputs_.write(metadata);
+  io::write_safetensors(path, tensors, metadata);
 }
 
 void Trainer::load(const std::string& path) {
@@ -107,8 +121,8 @@ void Trainer::load(const std::string& path) {
   const io::SafetensorsFile file(path);
   if (metadata_of(file, "format") != kFormat)
     throw Error(ErrorCode::format, "this is no training checkpoint of vkflux");
-  expect_same_setting("the run", metadata_of(file, "fingerprint"), fingerprint());
   const int64_t step = counter_of(file, "step");
+  inputs_.check(file);
   PendingValues values;
   values.take(file, *optimiser_, state_names());
   values.apply();

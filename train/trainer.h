@@ -31,7 +31,7 @@ struct TrainOptions {
 
 class Trainer : public Resumable {
  public:
-  Trainer(Device& device, TrainOptions options) : device_(device), options_(options) {}
+  Trainer(Device& device, TrainOptions options);
 
   /// One optimiser step. Metrics are read back every log_every steps and handed to the sinks.
   void step() override;
@@ -59,8 +59,6 @@ class Trainer : public Resumable {
   /// The mean loss of one micro-batch, recorded on the current tape; named extra values ([] tensors) may be
   /// reported.
   virtual Tensor loss(int64_t step, int64_t micro, std::map<std::string, Tensor>& report) = 0;
-  /// What must agree between a checkpoint and this run.
-  virtual std::string fingerprint() const = 0;
 
   Device& device_;
   TrainOptions options_;

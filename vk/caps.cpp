@@ -44,6 +44,7 @@ T query_feature(const InstanceFunctions& vk, VkPhysicalDevice physical, VkStruct
 void query_subgroup_sizes(const InstanceFunctions& vk, VkPhysicalDevice physical, Caps& c) {
   const auto f = query_feature<VkPhysicalDeviceSubgroupSizeControlFeatures>(
       vk, physical, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES);
+  c.full_subgroups = f.computeFullSubgroups;
   if (!f.subgroupSizeControl || !f.computeFullSubgroups) return;
   VkPhysicalDeviceSubgroupSizeControlProperties sizes{};
   sizes.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES;
@@ -61,6 +62,7 @@ void query_matrices(const InstanceFunctions& vk, VkPhysicalDevice physical, cons
   const auto core = query_feature<VkPhysicalDeviceVulkan12Features>(
       vk, physical, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES);
   if (!vk.vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR || !core.vulkanMemoryModel ||
+      !core.vulkanMemoryModelDeviceScope ||
       !query_feature<VkPhysicalDeviceCooperativeMatrixFeaturesKHR>(vk, physical,
                                                                    kStructureCooperativeMatrixFeatures)
            .cooperativeMatrix) {
@@ -83,7 +85,8 @@ void query_matrices(const InstanceFunctions& vk, VkPhysicalDevice physical, cons
     if (p.AType == kComponentF16) c.f16_shapes.push_back(shape);
     if (p.AType == kComponentBf16 && bf16_type) c.bf16_shapes.push_back(shape);
   }
-  c.coopmat = !c.f16_shapes.empty() && c.fp16;
+  // Shaders with cooperative matrices must ask for full subgroups.
+  c.coopmat = !c.f16_shapes.empty() && c.fp16 && c.full_subgroups;
   c.bf16 = c.coopmat && !c.bf16_shapes.empty();
 }
 

@@ -35,6 +35,7 @@ struct Caps {
   uint32_t max_push_constants = 0, max_invocations = 0, max_shared_memory = 0;
   uint32_t max_group_count[3] = {};
   uint32_t subgroup_size = 0;
+  bool full_subgroups = false;                            // a kernel can ask for full ones
   uint32_t min_subgroup_size = 0, max_subgroup_size = 0;  // that a kernel can ask for; 0: it can't
   float timestamp_period = 0;                             // ns per tick, 0: no timestamps
   uint64_t device_memory = 0;                             // bytes of the largest device-local heap

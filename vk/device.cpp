@@ -244,6 +244,7 @@ std::unique_ptr<Device> Device::adopt(const HostDevice& host, uint64_t memory_bu
   d->caps_.int8 = host.int8 && host.storage_8bit;
   d->caps_.int64 = host.int64;
   d->caps_.coopmat = d->caps_.bf16 = false;  // hosts don't state these features
+  d->caps_.full_subgroups = false;
   d->caps_.min_subgroup_size = d->caps_.max_subgroup_size = 0;
   VkPhysicalDeviceMemoryProperties2 memory{};
   memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
@@ -264,6 +265,7 @@ void Device::start(uint64_t budget) {
   pool_ = std::make_unique<Pool>(*this, budget);
   kernels_ = std::make_unique<KernelCache>(*this);
   stream_ = std::make_unique<Stream>(*this);
+  saturated_ = std::make_unique<Tally>(*this);
 }
 
 BufferPtr Device::constant(std::span<const std::byte> bytes) {
@@ -283,6 +285,7 @@ BufferPtr Device::constant(std::span<const std::byte> bytes) {
 
 Device::~Device() {
   stream_.reset();
+  saturated_.reset();
   kernels_.reset();
   constants_.clear();
   pool_.reset();

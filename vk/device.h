@@ -18,6 +18,7 @@
 #include "vk/memory.h"
 #include "vk/profiler.h"
 #include "vk/stream.h"
+#include "vk/tally.h"
 
 namespace vkflux {
 
@@ -64,6 +65,9 @@ class Device {
   KernelCache& kernels() { return *kernels_; }
   Stream& stream() { return *stream_; }
   Profiler& profiler() { return profiler_; }
+
+  /// Counts finite values that kernels rounded to f16's largest number because they are beyond it.
+  Tally& saturated() { return *saturated_; }
 
   /// These bytes on the device, the same buffer for everybody who asks for the same bytes: for small tables
   /// that are computed on the host. Read only.
@@ -112,6 +116,7 @@ class Device {
   uint64_t constant_bytes_ = 0;
   std::unique_ptr<KernelCache> kernels_;
   std::unique_ptr<Stream> stream_;
+  std::unique_ptr<Tally> saturated_;
 };
 
 }  // namespace vkflux

@@ -33,13 +33,15 @@ DeviceFeatures::DeviceFeatures(const InstanceFunctions& vk, VkPhysicalDevice phy
   core_.shaderInt8 = have.shaderInt8;
   core_.storageBuffer8BitAccess = have.storageBuffer8BitAccess;
   if (caps.push_descriptor) extensions_.push_back(VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME);
-  if (caps.min_subgroup_size) {
+  if (caps.full_subgroups) {
     subgroup_size_.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES;
-    subgroup_size_.subgroupSizeControl = subgroup_size_.computeFullSubgroups = VK_TRUE;
+    subgroup_size_.computeFullSubgroups = VK_TRUE;
+    subgroup_size_.subgroupSizeControl = caps.min_subgroup_size ? VK_TRUE : VK_FALSE;
     add(subgroup_size_, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
   }
   if (caps.coopmat) {
-    core_.vulkanMemoryModel = VK_TRUE;  // cooperative-matrix modules are of that model
+    core_.vulkanMemoryModel = VK_TRUE;             // cooperative-matrix modules are of that model
+    core_.vulkanMemoryModelDeviceScope = VK_TRUE;  // of atomics, in every module of such a device
     matrix_.sType = kStructureCooperativeMatrixFeatures;
     matrix_.cooperativeMatrix = VK_TRUE;
     add(matrix_, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME);

@@ -15,6 +15,7 @@
 #include "vk/device.h"
 #include "vk/error.h"
 #include "vk/spirv.h"
+#include "vk/subgroup_request.h"
 
 namespace vkflux {
 namespace {
@@ -106,6 +107,11 @@ const SpirvModule* find_spirv(std::string_view shader, std::string_view variant)
     if (m.shader == shader && m.variant == variant) return &m;
   }
   return nullptr;
+}
+
+SubgroupRequest subgroup_request(const Caps& caps, uint32_t size) {
+  if (size == 0 || !caps.full_subgroups) return {};
+  return {VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT, caps.min_subgroup_size ? size : 0};
 }
 
 size_t KernelCache::KeyHash::operator()(const Key& k) const {
@@ -263,11 +269,10 @@ Kernel KernelCache::make(const Key& key) {
   info.layout = k.layout;
   VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size{};
   size.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO;
-  size.requiredSubgroupSize = subgroup_size;
-  if (subgroup_size && device_.caps().min_subgroup_size) {
-    info.stage.pNext = &size;
-    info.stage.flags = VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
-  }
+  const SubgroupRequest request = subgroup_request(device_.caps(), subgroup_size);
+  size.requiredSubgroupSize = request.size;
+  info.stage.flags = request.flags;
+  if (request.size) info.stage.pNext = &size;
   if (device_.captures_statistics()) info.flags |= VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR;
   const VkResult made = vk.vkCreateComputePipelines(device_.handle(), cache_, 1, &info, nullptr, &k.pipeline);
   vk.vkDestroyShaderModule(device_.handle(), module, nullptr);

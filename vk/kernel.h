@@ -32,7 +32,8 @@ struct KernelBinding {
 struct KernelInterface {
   std::vector<KernelBinding> bindings;  // sorted by binding number, which counts from 0 without gaps
   uint32_t push_bytes = 0;
-  uint32_t constants = 0;  // one more than the highest constant_id that the module uses
+  uint32_t constants = 0;      // one more than the highest constant_id that the module uses
+  bool counts_groups = false;  // reads the number of workgroups: a dispatch can't be made in parts
 };
 
 /// What a driver's compiler says about one program of a pipeline, under the driver's own names

@@ -88,6 +88,21 @@ std::vector<uint32_t> with_known_types(const uint32_t* words, size_t count) {
   return out;
 }
 
+// Whether the module reads gl_NumWorkGroups.
+bool counts_groups(const uint32_t* words, size_t count) {
+  constexpr uint32_t kDecorate = 71, kBuiltIn = 11, kNumWorkgroups = 24;
+  for (size_t i = 5; i < count;) {
+    const uint32_t length = words[i] >> 16;
+    if (length == 0 || length > count - i) break;
+    if ((words[i] & 0xffff) == kDecorate && length == 4 && words[i + 2] == kBuiltIn &&
+        words[i + 3] == kNumWorkgroups) {
+      return true;
+    }
+    i += length;
+  }
+  return false;
+}
+
 }  // namespace
 
 KernelInterface reflect(std::string_view name, const uint32_t* words, size_t count) {
@@ -116,6 +131,7 @@ KernelInterface reflect(std::string_view name, const uint32_t* words, size_t cou
   size_t n = 0;
   spvc_compiler_get_specialization_constants(r.compiler, &constants, &n);
   for (size_t i = 0; i < n; ++i) r.out.constants = std::max(r.out.constants, constants[i].constant_id + 1);
+  r.out.counts_groups = counts_groups(words, count);
   auto& b = r.out.bindings;
   std::sort(b.begin(), b.end(), [](const auto& x, const auto& y) { return x.binding < y.binding; });
   for (uint32_t i = 0; i < b.size(); ++i) {

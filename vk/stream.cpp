@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 
 #include "vk/device.h"
 #include "vk/error.h"
@@ -11,6 +12,11 @@ namespace vkflux {
 namespace {
 
 constexpr size_t kMaxInFlight = 3;
+
+double host_ms() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
 
 }  // namespace
 
@@ -143,9 +149,10 @@ uint64_t Stream::submit_open() {
     const auto lock = device_.lock_queue();
     result = vk.vkQueueSubmit(device_.queue(), 1, &info, VK_NULL_HANDLE);
   }
-  lost_ = lost_ || result == VK_ERROR_DEVICE_LOST;
+  lost_ = lost_ || result != VK_SUCCESS;  // whatever failed: its end is never signalled
   check(result, "vkQueueSubmit");
   ++counters_.submits;
+  current_.submitted_ms = host_ms();
   const uint64_t value = current_.value;
   in_flight_.push_back(std::move(current_));
   open_ = false;
@@ -175,6 +182,13 @@ void Stream::wait(uint64_t value) {
   }
 }
 
+std::shared_ptr<const BatchTime> Stream::time_of(uint64_t value) {
+  if (value <= done_) return std::make_shared<BatchTime>(last_time_);
+  std::shared_ptr<BatchTime>& time = watched_[value];
+  if (!time) time = std::make_shared<BatchTime>();
+  return time;
+}
+
 void Stream::drain() noexcept {
   if (in_flight_.empty()) return;
   VkSemaphoreWaitInfo info{};
@@ -200,6 +214,7 @@ void Stream::retire(Batch& b) {
   const DeviceFunctions& vk = device_.vk();
   const uint32_t n = 1 + std::max<uint32_t>(1, static_cast<uint32_t>(b.timed.size()));
   std::vector<uint64_t> ticks(n);
+  last_time_ = {b.submitted_ms, host_ms()};
   if (b.queries && vk.vkGetQueryPoolResults(device_.handle(), b.queries, 0, n, n * 8, ticks.data(), 8,
                                             VK_QUERY_RESULT_64_BIT) == VK_SUCCESS) {
     const double ms = device_.caps().timestamp_period * 1e-6;
@@ -208,12 +223,17 @@ void Stream::retire(Batch& b) {
       device_.profiler().add({t.name, t.scope, static_cast<double>(ticks[i]) * ms,
                               static_cast<double>(ticks[i + 1]) * ms, t.cost.flops, t.cost.bytes});
     }
+    last_time_ = {static_cast<double>(ticks[0]) * ms, static_cast<double>(ticks[n - 1]) * ms};
     const double actual = static_cast<double>(ticks[n - 1] - ticks[0]) * ms;
     if (b.estimated_ms > 1 && actual > 0) {
       const double ratio = std::clamp(b.estimated_ms / actual, 0.5, 2.0), scale = 1 + 0.1 * (ratio - 1);
       gflops_ = std::max(gflops_ * scale, 0.1);
       gbs_ = std::max(gbs_ * scale, 0.02);
     }
+  }
+  if (const auto watched = watched_.find(b.value); watched != watched_.end()) {
+    *watched->second = last_time_;
+    watched_.erase(watched);
   }
   b.timed.clear();
   b.keep.clear();

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -22,7 +24,13 @@ namespace vkflux {
 
 struct Groups {
   uint32_t x = 1, y = 1, z = 1;
+
+  uint64_t count() const { return uint64_t{x} * y * z; }
 };
+
+/// Calls f(first, count) for boxes of workgroups that are `groups` together, in their order: as many as
+/// `parts`, or somewhat more, or one for each workgroup.
+void each_part(Groups groups, uint64_t parts, const std::function<void(Groups first, Groups count)>& f);
 
 /// Bytes [offset, offset + size) of a buffer.
 struct BufferRange {
@@ -43,6 +51,12 @@ struct Download {
   uint64_t size = 0, value = 0;  // value: of the timeline, when it is done
 };
 
+/// When the device ran a batch of work: by its timestamps, or by the host's clock from handing it over to
+/// seeing it done where it has none. Only differences mean something.
+struct BatchTime {
+  double begin_ms = 0, end_ms = 0;
+};
+
 /// What a stream did since it was made. A steady step uploads nothing and downloads nothing but what its
 /// caller asked for.
 struct StreamCounters {
@@ -57,7 +71,8 @@ class Stream {
   explicit Stream(Device& device);
   ~Stream();
 
-  /// Records one dispatch. args: the push constants (exactly the reflected size, or empty).
+  /// Records one dispatch, or several that are it together where it costs more than dispatch_limit(). args:
+  /// the push constants (exactly the reflected size, or empty).
   void dispatch(const Kernel& kernel, std::span<const Binding> bindings, std::span<const std::byte> args,
                 Groups groups, Cost cost);
   void copy(const BufferRange& dst, const BufferRange& src);
@@ -83,6 +98,10 @@ class Stream {
   uint64_t submit();
   void wait(uint64_t value);
   void sync() { wait(submit()); }
+  /// The time of the batch with that timeline value, which may be the coming one (next_value()) or the last;
+  /// it is filled in when the batch is waited for, by whomever.
+  std::shared_ptr<const BatchTime> time_of(uint64_t value);
+  uint64_t next_value() const { return next_value_; }
   /// Waits for what was handed to the queue, and for nothing else that the device does, before objects that
   /// it uses are destroyed. A lost device ends it at once.
   void drain() noexcept;
@@ -91,6 +110,10 @@ class Stream {
   void count_relayout() { ++counters_.relayouts; }
   /// Longest estimated time of one submit.
   void set_time_slice_ms(double ms) { slice_ms_ = ms; }
+  /// What one command may cost at most, so that none lasts longer than drivers' watchdogs allow (kernels that
+  /// count their workgroups excepted; those only stream through memory).
+  Cost dispatch_limit() const { return dispatch_limit_; }
+  void set_dispatch_limit(Cost most) { dispatch_limit_ = most; }
 
  private:
   friend class RecordingScope;
@@ -106,7 +129,7 @@ class Stream {
     uint32_t descriptor_sets = 0;
     VkQueryPool queries = VK_NULL_HANDLE;
     uint64_t value = 0;
-    double estimated_ms = 0;
+    double estimated_ms = 0, submitted_ms = 0;
     std::vector<Timed> timed;
     std::vector<BufferPtr> keep;
   };
@@ -118,6 +141,8 @@ class Stream {
   void barrier(VkCommandBuffer commands);
   void guard(std::span<const Hazards::Range> next);
   void bind(const Kernel& kernel, std::span<const Binding> bindings);
+  void dispatch_part(const Kernel& kernel, std::span<const Binding> bindings, std::span<const std::byte> args,
+                     Groups first, Groups count);
   VkDescriptorSet allocate_set(const Kernel& kernel);
   /// After each command: its estimated time, and its timestamp when profiling.
   void issued(std::string_view name, Cost cost);
@@ -136,6 +161,8 @@ class Stream {
   Device& device_;
   VkSemaphore timeline_ = VK_NULL_HANDLE;
   uint64_t next_value_ = 1, done_ = 0;
+  std::map<uint64_t, std::shared_ptr<BatchTime>> watched_;
+  BatchTime last_time_;  // of the last retired batch
   std::deque<Batch> in_flight_;
   std::vector<Batch> idle_;
   Batch current_;
@@ -145,6 +172,9 @@ class Stream {
   Hazards hazards_;
   StreamCounters counters_;
   double slice_ms_ = 20;
+  // A tenth of a second on a GPU of 0.3 TFLOP/s and 20 GB/s. Fixed, so that the same work is always cut
+  // alike.
+  Cost dispatch_limit_{32e9, 2e9};
   double gflops_ = 20, gbs_ = 4;  // calibrated by timestamps
   bool lost_ = false;
 };

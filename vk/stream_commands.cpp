@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -54,7 +55,34 @@ void check_size(const Caps& caps, const Kernel& kernel, size_t i, bool storage, 
   }
 }
 
+// Equal parts that cost no more than `most`.
+uint64_t parts_within(Cost cost, Cost most) {
+  const double parts = std::ceil(std::max(cost.flops / most.flops, cost.bytes / most.bytes));
+  return parts > 1 ? static_cast<uint64_t>(std::min(parts, 1e9)) : 1;
+}
+
 }  // namespace
+
+void each_part(Groups groups, uint64_t parts, const std::function<void(Groups, Groups)>& f) {
+  const auto cut = [](uint32_t n, uint64_t wanted) {
+    return static_cast<uint32_t>(std::clamp<uint64_t>(wanted, 1, std::max(n, 1u)));
+  };
+  const auto rest = [](uint64_t wanted, uint32_t had) { return (wanted + had - 1) / had; };
+  const uint32_t nz = cut(groups.z, parts), ny = cut(groups.y, rest(parts, nz)),
+                 nx = cut(groups.x, rest(rest(parts, nz), ny));
+  const auto begin = [](uint32_t n, uint32_t ranges, uint32_t i) {
+    return static_cast<uint32_t>(uint64_t{n} * i / ranges);
+  };
+  for (uint32_t z = 0; z < nz; ++z) {
+    for (uint32_t y = 0; y < ny; ++y) {
+      for (uint32_t x = 0; x < nx; ++x) {
+        const Groups first{begin(groups.x, nx, x), begin(groups.y, ny, y), begin(groups.z, nz, z)};
+        f(first, {begin(groups.x, nx, x + 1) - first.x, begin(groups.y, ny, y + 1) - first.y,
+                  begin(groups.z, nz, z + 1) - first.z});
+      }
+    }
+  }
+}
 
 VkCommandBuffer Stream::commands() {
   return target_ ? target_->pieces_.back().commands : recording().commands;
@@ -167,8 +195,23 @@ void Stream::dispatch(const Kernel& kernel, std::span<const Binding> bindings,
     next[i] = {r.buffer->handle(), begin, begin + padded(r.size), storage && declared.written};
     keep(r.buffer);
   }
-  make_room(estimate_ms(cost));
-  guard({next.data(), bindings.size()});
+  const uint64_t parts = kernel.interface.counts_groups ? 1 : parts_within(cost, dispatch_limit_);
+  bool guarded = false;  // workgroups of a dispatch never wait for each other
+  const auto record = [&](Groups first, Groups count) {
+    const double share = static_cast<double>(count.count()) / static_cast<double>(groups.count());
+    const Cost part{cost.flops * share, cost.bytes * share};
+    make_room(estimate_ms(part));
+    if (!std::exchange(guarded, true)) guard({next.data(), bindings.size()});
+    dispatch_part(kernel, bindings, args, first, count);
+    issued(kernel.name, part);
+  };
+  each_part(groups, parts, std::ref(record));
+  counters_.flops += cost.flops;
+  counters_.bytes += cost.bytes;
+}
+
+void Stream::dispatch_part(const Kernel& kernel, std::span<const Binding> bindings,
+                           std::span<const std::byte> args, Groups first, Groups count) {
   bind(kernel, bindings);
   const VkCommandBuffer to = commands();
   const DeviceFunctions& vk = device_.vk();
@@ -177,11 +220,8 @@ void Stream::dispatch(const Kernel& kernel, std::span<const Binding> bindings,
                           static_cast<uint32_t>(args.size()), args.data());
   }
   vk.vkCmdBindPipeline(to, VK_PIPELINE_BIND_POINT_COMPUTE, kernel.pipeline);
-  vk.vkCmdDispatchBase(to, 0, 0, 0, groups.x, groups.y, groups.z);
-  issued(kernel.name, cost);
+  vk.vkCmdDispatchBase(to, first.x, first.y, first.z, count.x, count.y, count.z);
   ++counters_.dispatches;
-  counters_.flops += cost.flops;
-  counters_.bytes += cost.bytes;
 }
 
 void Stream::copy(const BufferRange& dst, const BufferRange& src) {

@@ -68,10 +68,10 @@ std::vector<bench::Case> collect(Device& device, const Options& o) {
 }
 
 void print_head(const BenchRecord& record, bool compare) {
-  fmt::print("{} ({} class), {}\npeak: {:.1f} GFLOP/s of multiply-adds in registers, {:.1f} GB/s\n\n",
-             record.device, record.device_class, record.driver, record.peaks.gflops, record.peaks.gbs);
-  fmt::print("{:<24}{:<38}{:<6}{:>10}{:>10}{:>10}{:>9}{:>8}{:>7}{:>9}{}  {}\n", "what", "shape", "dtype",
-             "ms", "p10", "p90", "GFLOP/s", "GB/s", "limit", "error", compare ? "  faster" : "", "kernels");
+  print_out("{} ({} class), {}\npeak: {:.1f} GFLOP/s of multiply-adds in registers, {:.1f} GB/s\n\n",
+            record.device, record.device_class, record.driver, record.peaks.gflops, record.peaks.gbs);
+  print_out("{:<24}{:<38}{:<6}{:>10}{:>10}{:>10}{:>9}{:>8}{:>7}{:>9}{}  {}\n", "what", "shape", "dtype", "ms",
+            "p10", "p90", "GFLOP/s", "GB/s", "limit", "error", compare ? "  faster" : "", "kernels");
 }
 
 void print_row(const bench::Row& r, const std::optional<EarlierRecord>& earlier) {
@@ -80,10 +80,10 @@ void print_row(const bench::Row& r, const std::optional<EarlierRecord>& earlier)
     const double before = earlier->ms(r);
     ratio = before > 0 ? fmt::format("{:>7.2f}x", before / r.median_ms) : fmt::format("{:>8}", "new");
   }
-  fmt::print("{:<24}{:<38}{:<6}{:>10.3f}{:>10.3f}{:>10.3f}{:>9.2f}{:>8.2f}{:>6.0f}%{:>9}{}  {}\n", r.name,
-             r.shape, r.dtype, r.median_ms, r.p10_ms, r.p90_ms, r.gflops, r.gbs, 100 * r.share,
-             r.checked ? fmt::format("{:.1e}{}", r.max_error, r.right() ? "" : "!") : "-", ratio, r.variant);
-  std::fflush(stdout);
+  print_out("{:<24}{:<38}{:<6}{:>10.3f}{:>10.3f}{:>10.3f}{:>9.2f}{:>8.2f}{:>6.0f}%{:>9}{}  {}\n", r.name,
+            r.shape, r.dtype, r.median_ms, r.p10_ms, r.p90_ms, r.gflops, r.gbs, 100 * r.share,
+            r.checked ? fmt::format("{:.1e}{}", r.max_error, r.right() ? "" : "!") : "-", ratio, r.variant);
+  flush_out();
 }
 
 /// Measures all cases. Returns the first error of a row that couldn't be measured; the others are, all the
@@ -94,7 +94,7 @@ std::exception_ptr measure_all(Device& device, bench::PeakProbe& probe, const st
   Progress progress("bench", static_cast<int64_t>(cases.size()));
   std::exception_ptr failed;
   for (size_t i = 0; i < cases.size(); ++i) {
-    if (interrupted()) throw Error(ErrorCode::cancelled, "interrupted");
+    check_interrupted("the measurement");
     try {
       const ErrorContext context(full_name(cases[i]));
       record.rows.push_back(bench::measure(device, cases[i], probe, o.measure));
@@ -130,7 +130,7 @@ int run(const Common& common, const Options& o) {
   const Caps& caps = device->caps();
   const std::vector<bench::Case> cases = collect(*device, o);
   if (o.list) {
-    for (const bench::Case& c : cases) fmt::print("{}\n", full_name(c));
+    for (const bench::Case& c : cases) print_out("{}\n", full_name(c));
     return kOk;
   }
   if ((o.suite == "step" || o.suite == "all") && model_folder(o).empty())
@@ -148,7 +148,7 @@ int run(const Common& common, const Options& o) {
   if (common.json) {
     nlohmann::ordered_json j = to_json(record);
     if (earlier) compare_with(j, *earlier, record);
-    fmt::print("{}\n", j.dump(1));
+    print_out("{}\n", j.dump(1));
   }
   if (!o.csv.empty()) io::atomic_write(o.csv, to_csv(record));
   if (!o.plot.empty()) io::atomic_write(o.plot, roofline_svg(record));

@@ -60,8 +60,8 @@ std::string text_of(const bench::BreakEven& b) {
 
 void print_row(const std::string& what, int64_t image, int64_t landmarks, const bench::Measured& m,
                double ratio) {
-  fmt::print("{:<32}{:>8}{:>11}{:>11.3f}{:>9.2f}{:>11.3f}{:>10.2f}{:>9.2f}\n", what, image, landmarks,
-             m.flops * 1e-9, m.bytes * 1e-6, m.ms, m.gflops(), ratio);
+  print_out("{:<32}{:>8}{:>11}{:>11.3f}{:>9.2f}{:>11.3f}{:>10.2f}{:>9.2f}\n", what, image, landmarks,
+            m.flops * 1e-9, m.bytes * 1e-6, m.ms, m.gflops(), ratio);
 }
 
 class Runner {
@@ -75,11 +75,11 @@ class Runner {
   Json run() {
     if (!common_.json) {
       const Caps& caps = device_.caps();
-      fmt::print("{} ({} class), {} heads of {}, {} text tokens\n\n", caps.device_name,
-                 name(device_.device_class()), setup_.setting.heads, setup_.setting.head_dim,
-                 setup_.setting.text);
-      fmt::print("{:<32}{:>8}{:>11}{:>11}{:>9}{:>11}{:>10}{:>9}\n", "attention", "image", "landmarks",
-                 "GFLOP", "MB", "ms", "GFLOP/s", "speedup");
+      print_out("{} ({} class), {} heads of {}, {} text tokens\n\n", caps.device_name,
+                name(device_.device_class()), setup_.setting.heads, setup_.setting.head_dim,
+                setup_.setting.text);
+      print_out("{:<32}{:>8}{:>11}{:>11}{:>9}{:>11}{:>10}{:>9}\n", "attention", "image", "landmarks", "GFLOP",
+                "MB", "ms", "GFLOP/s", "speedup");
     }
     Json full = Json::array();
     for (const int64_t n : setup_.tokens) {
@@ -97,7 +97,7 @@ class Runner {
 
  private:
   void step(const std::string& what) {
-    if (interrupted()) throw Error(ErrorCode::cancelled, "interrupted");
+    check_interrupted("the measurement");
     ++done_;
     if (common_.json) progress_->update(done_, what);
   }
@@ -121,8 +121,8 @@ class Runner {
     const int64_t by_flops = bench::break_even_flops(s, setup_.setting);
     const bench::BreakEven by_time = bench::break_even_time(setup_.tokens, ratios);
     if (!common_.json) {
-      fmt::print("  break-even by operations: {}; by measured time: {}\n",
-                 by_flops > 0 ? fmt::format("{} image tokens", by_flops) : "never", text_of(by_time));
+      print_out("  break-even by operations: {}; by measured time: {}\n",
+                by_flops > 0 ? fmt::format("{} image tokens", by_flops) : "never", text_of(by_time));
     }
     Json time{{"kind", bench::name(by_time.kind)}};
     if (by_time.kind != bench::BreakEven::Kind::none) time["image_tokens"] = std::round(by_time.image);
@@ -180,7 +180,7 @@ int bench_attention(const Common& common, AttentionBenchOptions options,
              {"head_dim", setup.setting.head_dim},
              {"text_tokens", setup.setting.text}};
     out.update(results);
-    fmt::print("{}\n", out.dump(1));
+    print_out("{}\n", out.dump(1));
   }
   return kOk;
 }

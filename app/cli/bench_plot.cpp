@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "app/cli/bench_record.h"
+#include "app/html.h"
 #include "app/svg_plot.h"
 
 namespace vkflux::cli {

@@ -7,26 +7,15 @@
 
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <new>
 
 #include "app/cli/sample.h"
+#include "autograd/run.h"
 
 namespace vkflux::cli {
 namespace {
-
-volatile std::sig_atomic_t g_signals = 0;
-
-// A second signal ends the process the hard way.
-void on_signal(int signal) {
-  if (g_signals) {
-    std::signal(signal, SIG_DFL);
-    std::raise(signal);
-  }
-  g_signals = 1;
-}
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -80,6 +69,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
 }
 
 std::unique_ptr<Device> open_device(const Common& common) {
+  check_forced_variants();
   DeviceOptions options;
   options.select = common.device;
   return Device::create(options);
@@ -113,10 +103,6 @@ nlohmann::ordered_json settings_of(const CLI::App& command) {
   return out;
 }
 
-bool interrupted() {
-  return g_signals != 0;
-}
-
 Progress::Progress(std::string what, int64_t total, int64_t done)
     : what_(std::move(what)),
       total_(total),
@@ -125,7 +111,7 @@ Progress::Progress(std::string what, int64_t total, int64_t done)
       terminal_(isatty(STDERR_FILENO)) {}
 
 Progress::~Progress() {
-  if (terminal_ && last_ > 0) std::fputc('\n', stderr);
+  if (terminal_ && last_ > 0) write_note("\n");
 }
 
 void Progress::update(int64_t done, const std::string& note) {
@@ -142,22 +128,19 @@ void Progress::update(int64_t done, const std::string& note) {
       fmt::format("{} [{}{}] {}/{} {} left {} {}", what_, std::string(static_cast<size_t>(filled), '#'),
                   std::string(static_cast<size_t>(kWidth - filled), '.'), done, total_, duration(elapsed),
                   duration(left), note);
-  // Progress must not end the work when stderr is closed or full: no exception, unlike fmt::print.
-  std::fputs((std::string(terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n")).c_str(), stderr);
-  std::fflush(stderr);
+  write_note(std::string(terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n"));
 }
 
 int run(int argc, const char* const* argv) {
   spdlog::set_default_logger(spdlog::stderr_color_mt("vkflux"));
   spdlog::set_pattern("%^%l%$: %v");
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
   CLI::App app("vkflux runs and trains Flux diffusion transformers on any Vulkan device.");
   app.set_version_flag("--version", "vkflux 0.1.0");
   app.require_subcommand(1);
   app.footer(
-      "\nExit codes: 0 ok, 2 usage, 3 out of memory or over a limit, 4 bad file, 5 device lost,\n"
-      "6 verification failed, 7 no suitable device, 130 interrupted.\n"
+      "\nExit codes: 0 ok, 2 usage, 3 out of memory, over a limit or not implemented (another kind of model, "
+      "say),\n"
+      "4 bad file, 5 device lost, 6 verification failed, 7 no suitable device, 130 interrupted.\n"
       "Results go to stdout, progress and messages to stderr.\n");
   add_devices(app);
   add_inspect(app);
@@ -172,6 +155,7 @@ int run(int argc, const char* const* argv) {
   add_bench(app);
   add_kernels(app);
   add_distill(app);
+  add_tokenize(app);
   try {
     app.parse(argc, argv);
     return kOk;

@@ -7,8 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "app/cli/process.h"
 #include "vk/device.h"
 #include "vk/error.h"
+#include "vk/interrupt.h"
 
 namespace vkflux::cli {
 
@@ -16,7 +18,7 @@ namespace vkflux::cli {
 enum ExitCode {
   kOk = 0,
   kUsage = 2,
-  kLimit = 3,  // out of memory, or over a limit of the device
+  kLimit = 3,  // out of memory, over a limit of the device, or something that isn't implemented
   kBadFile = 4,
   kDeviceLost = 5,
   kVerificationFailed = 6,
@@ -44,9 +46,6 @@ std::pair<int64_t, int64_t> parse_size(const std::string& text);
 /// for a run's params.json. A flag that neither was given nor shows a default is left out.
 nlohmann::ordered_json settings_of(const CLI::App& command);
 
-/// True once SIGINT or SIGTERM arrived: long work stops at the next step, with its state saved.
-bool interrupted();
-
 /// A progress bar on stderr (only when it is a terminal; else a line now and then).
 class Progress {
  public:
@@ -73,6 +72,7 @@ void add_verify(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_kernels(CLI::App& app);
 void add_distill(CLI::App& app);
+void add_tokenize(CLI::App& app);
 
 /// Parses and runs; the process's exit code.
 int run(int argc, const char* const* argv);

@@ -37,6 +37,7 @@ std::unique_ptr<QualityLoss> quality_of(const ControllerSessionArgs& args) {
 Condition encode(Pipeline& pipeline, const std::vector<std::string>& prompts) {
   std::vector<Condition> parts;
   for (size_t at = 0; at < prompts.size(); at += kPromptChunk) {
+    check_interrupted("encoding the prompts");
     const size_t n = std::min(kPromptChunk, prompts.size() - at);
     parts.push_back(pipeline.encode(
         {prompts.begin() + static_cast<ptrdiff_t>(at), prompts.begin() + static_cast<ptrdiff_t>(at + n)}));
@@ -89,29 +90,30 @@ void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
   c.add_option("--reward-on", a.reward_on, "what is compared: latents, or images (decoded)")
       ->capture_default_str()
       ->check(CLI::IsMember({"latents", "images"}));
-  for (auto& [name, weight] : a.reward_weights)
-    c.add_option(flag_of(name), weight, "weight of this distance in the reward")->capture_default_str();
+  for (auto& [name, weight] : a.reward_weights) {
+    CLI::Option* option = c.add_option(flag_of(name), weight, "weight of this distance in the reward");
+    // What this build can't measure has no weight, not the weight 0.
+    if (weight != 0) option->capture_default_str();
+  }
   add_weights_option(c, a.weights);
 }
 
 ControllerSession::ControllerSession(const cli::Common& common, const ControllerSessionArgs& args)
-    : quality(quality_of(args)) {
-  const std::vector<std::string> texts = all_prompts({}, args.prompts);
+    : quality(quality_of(args)), prompts(all_prompts({}, args.prompts)), args(args) {
   check_text("--negative", args.negative);
-  prompts = texts.size();
   device = cli::open_device(common);
   pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
-  cli::say_cuts("prompts", texts, pipeline->cuts(texts));
+  cli::say_cuts("prompts", prompts, pipeline->cuts(prompts));
   const SamplingTaskOptions settings = task_options(args);
   const SamplingSetup setup = sampling_setup(pipeline->info(), settings.sampling);
-  const Condition conditions = encode(*pipeline, texts);
+  const Condition conditions = encode(*pipeline, prompts);
   std::optional<Condition> empty;
   if (setup.options.cfg != 1) empty = pipeline->encode({args.negative});
   device->stream().sync();
   pipeline->install_students(args.ttr);
   backbone = pipeline->backbone();
   const Students& students = *pipeline->students();
-  eligible = layer_flags(students.ready(), students.model.replaceable().size());
+  eligible = layer_flags(students.serving(), students.model.replaceable().size());
   if (eligible_layers() == 0) {
     throw Error(
         ErrorCode::invalid_argument,
@@ -122,6 +124,23 @@ ControllerSession::ControllerSession(const cli::Common& common, const Controller
   if (quality->needs_images()) codec = pipeline->codec();
   task = std::make_unique<SamplingTask>(*backbone, pipeline->info(), codec.get(), conditions, empty, *quality,
                                         settings);
+}
+
+void ControllerSession::describe(RunInputs& inputs) const {
+  inputs.set_files("model", {args.model});
+  inputs.set_files("ttr", {args.ttr});
+  inputs.set_texts("prompts", prompts);
+  inputs.set_texts("negative", {args.negative});
+  inputs.set("weights", args.weights);
+  inputs.set("guidance",
+             args.guidance >= 0 ? static_cast<float>(args.guidance) : pipeline->info().defaults.guidance);
+  inputs.set("images", args.images);
+  inputs.set("seeds", args.seeds);
+  inputs.set("picture-seed", args.picture_seed);
+  inputs.set("noise", args.noise);
+  inputs.set("reward-on", args.reward_on);
+  for (const auto& [name, weight] : args.reward_weights)
+    if (weight != 0) inputs.set(flag_of(name).substr(2), weight);
 }
 
 int64_t ControllerSession::eligible_layers() const {

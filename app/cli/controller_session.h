@@ -11,6 +11,7 @@
 #include "model/attention/hkr/students.h"
 #include "model/pipeline.h"
 #include "train/controller/sampling_task.h"
+#include "train/run_inputs.h"
 
 namespace vkflux {
 
@@ -36,11 +37,14 @@ struct ControllerSession {
   std::unique_ptr<QualityLoss> quality;
   std::vector<uint8_t> eligible;  // [layers that may be replaced], 1 = its student is ready
   std::unique_ptr<SamplingTask> task;
-  size_t prompts = 0;
+  std::vector<std::string> prompts;
+  ControllerSessionArgs args;
 
   /// Settings are checked before anything is loaded. Error invalid_argument when no student is ready.
   ControllerSession(const cli::Common& common, const ControllerSessionArgs& args);
   int64_t eligible_layers() const;
+  /// Adds what the pictures and their rewards are made from.
+  void describe(RunInputs& inputs) const;
 };
 
 }  // namespace vkflux

@@ -40,7 +40,7 @@ int make_emoji(const Common& common, EmojiDatasetOptions options) {
   {
     std::unique_ptr<Progress> bar;
     options.progress = [&](size_t done, size_t total) {
-      if (interrupted()) throw Error(ErrorCode::cancelled, "interrupted; the same command starts over");
+      check_interrupted("making the data set (the same command starts over)");
       if (!bar) bar = std::make_unique<Progress>("emoji", static_cast<int64_t>(total));
       bar->update(static_cast<int64_t>(done));
     };
@@ -56,12 +56,11 @@ int make_emoji(const Common& common, EmojiDatasetOptions options) {
                  {"unseen", report.unseen}}},
                {"tokens_of_names", {{"clip", lengths(report.clip)}, {"t5", lengths(report.t5)}}}};
   if (common.json) {
-    fmt::print("{}\n", j.dump());
+    print_out("{}\n", j.dump());
     return kOk;
   }
-  fmt::print("{}: {} pictures of {}x{}\n", options.out.string(), report.items, options.size, options.size);
-  for (const auto& [name, count] : j["splits"].items())
-    fmt::print("  {:<12} {}\n", name, count.get<size_t>());
+  print_out("{}: {} pictures of {}x{}\n", options.out.string(), report.items, options.size, options.size);
+  for (const auto& [name, count] : j["splits"].items()) print_out("  {:<12} {}\n", name, count.get<size_t>());
   return kOk;
 }
 
@@ -139,16 +138,16 @@ int list_dataset(const Common& common, const ListOptions& o) {
     j["list"] = std::move(list);
   }
   if (common.json) {
-    fmt::print("{}\n", j.dump(1));
+    print_out("{}\n", j.dump(1));
     return kOk;
   }
-  fmt::print("{}: {} pictures in split {}, {} captions\n", o.folder, members.size(), o.split, captions);
-  for (const auto& [name, count] : splits) fmt::print("  split {:<14} {}\n", name, count);
-  for (const auto& [name, count] : groups) fmt::print("  group {:<24} {}\n", name, count);
+  print_out("{}: {} pictures in split {}, {} captions\n", o.folder, members.size(), o.split, captions);
+  for (const auto& [name, count] : splits) print_out("  split {:<14} {}\n", name, count);
+  for (const auto& [name, count] : groups) print_out("  group {:<24} {}\n", name, count);
   if (o.captions) {
     for (const Json& item : j["list"]) {
-      fmt::print("{}\t{}\n", item["file"].get<std::string>(),
-                 fmt::join(item["captions"].get<std::vector<std::string>>(), " | "));
+      print_out("{}\t{}\n", item["file"].get<std::string>(),
+                fmt::join(item["captions"].get<std::vector<std::string>>(), " | "));
     }
   }
   return kOk;

@@ -36,15 +36,14 @@ void add_devices(CLI::App& app) {
                 nlohmann::ordered_json list = nlohmann::ordered_json::array();
                 for (size_t i = 0; i < found.size(); ++i) list.push_back(describe(i, found[i]));
                 if (common->json) {
-                  fmt::print("{}\n", list.dump(2));
+                  print_out("{}\n", list.dump(2));
                   return static_cast<int>(found.empty() ? kNoDevice : kOk);
                 }
                 if (found.empty())
-                  fmt::print(stderr,
-                             "no Vulkan device; install a driver (mesa-vulkan-drivers runs on the CPU)\n");
+                  print_note("no Vulkan device; install a driver (mesa-vulkan-drivers runs on the CPU)\n");
                 for (size_t i = 0; i < found.size(); ++i) {
                   const Caps& c = found[i];
-                  fmt::print(
+                  print_out(
                       "{}: {}\n   {} class, Vulkan {}, {} {}\n   memory {:.1f} GiB, subgroup {}, storage "
                       "binding {} MiB, fp16 {}, "
                       "int8 {}, cooperative matrix {}\n",

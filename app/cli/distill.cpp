@@ -36,9 +36,8 @@ struct Options {
           holdout_runs = 8, memory_budget_mb = 0;
   float cfg = -1, guidance = -1;
   uint64_t seed = 0;
-  bool fresh = false, save_replay = true, reset_criteria = false, quiet = false;
+  bool fresh = false, accept_changed = false, save_replay = true, reset_criteria = false, quiet = false;
   DistillOptions distill;
-  const CLI::Option* learning_rate = nullptr;
   const CLI::App* command = nullptr;
 };
 
@@ -123,13 +122,16 @@ void prepare(Options& o, const ModelInfo& model, const RunSequence& runs, Device
 /// Console and log file.
 class Messages {
  public:
-  Messages(const std::string& path, bool quiet) : log_(path, std::ios::app), quiet_(quiet) {}
+  Messages(std::string path, bool quiet) : path_(std::move(path)), quiet_(quiet) {}
   void operator()(const std::string& line) {
+    // A clean start removes the file of an earlier run before the first line.
+    if (!log_.is_open()) log_.open(path_, std::ios::app);
     log_ << line << std::endl;
     if (!quiet_) spdlog::info("{}", line);
   }
 
  private:
+  std::string path_;
   std::ofstream log_;
   bool quiet_;
 };
@@ -139,9 +141,12 @@ std::optional<int> distil(const Options& o, const RunFolder& folder, Distiller& 
                           RunSequence& runs) {
   DistillRun::Options options;
   options.save_replay = o.save_replay;
-  if (o.learning_rate->count() > 0) options.mine.insert("learning_rate");
   if (o.reset_criteria) options.criteria = o.distill.settings.readiness;
   DistillRun run(distiller, runs, options);
+  run.inputs().set_files("model", {o.model});
+  run.inputs().set("weights", o.weights);
+  if (!o.init.empty()) run.inputs().set_files("init", {o.init});
+  if (o.accept_changed) run.inputs().accept_changes();
   std::optional<Progress> progress;
   const auto started = [&] {
     const int64_t done = distiller.updates_done();
@@ -151,7 +156,13 @@ std::optional<int> distil(const Options& o, const RunFolder& folder, Distiller& 
     progress->update(distiller.updates_done(), fmt::format("ready {}/{}", distiller.students().ready().size(),
                                                            distiller.students().layers.size()));
   };
-  const RunLoopOptions loop{folder, o.fresh, o.save_every, o.stop_after, "updates", settings_of(*o.command)};
+  const RunLoopOptions loop{folder,
+                            o.fresh,
+                            o.save_every,
+                            o.stop_after,
+                            "updates",
+                            settings_of(*o.command),
+                            {"log.txt", "ttr.safetensors", "summary.json", "report.html"}};
   if (!run_to_end(run, loop, interrupted, started, after_step)) return interrupted() ? kInterrupted : kOk;
   if (distiller.totals().remaining == 0) return {};
   spdlog::error("training gave up for lack of memory after {} updates", distiller.updates_done());
@@ -196,7 +207,7 @@ io::Json number(const ByLayer<double>& values, const std::string& layer) {
 
 io::Json summary_of(const Options& o, const Distiller& distiller, const Evaluation& e) {
   io::Json layers = io::Json::array();
-  double ema = 0, held = 0;
+  double ema = 0, held = 0, measured = 0;
   for (const auto& [name, student] : distiller.students().layers) {
     const Readiness& r = student->readiness;
     io::Json row{{"layer", layer_key(name)},
@@ -208,13 +219,18 @@ io::Json summary_of(const Options& o, const Distiller& distiller, const Evaluati
       row["held_out_cosine_dist"] = number(e.held_out, name);
       held += e.held_out.at(name);
     }
-    ema += r.ema_cosine_dist.value_or(1);
+    ema += r.ema_cosine_dist.value_or(0);
+    measured += r.ema_cosine_dist.has_value();
     layers.push_back(std::move(row));
   }
   const auto n = static_cast<double>(distiller.students().layers.size());
-  std::string conclusion = fmt::format(
-      "{} of {} layers ready after {} updates; cosine distance to full attention {:.4f} while distilling",
-      distiller.students().ready().size(), layers.size(), distiller.updates_done(), ema / n);
+  std::string conclusion =
+      fmt::format("{} of {} layers ready after {} updates", distiller.students().ready().size(),
+                  layers.size(), distiller.updates_done());
+  if (measured > 0) {
+    conclusion += fmt::format("; cosine distance to full attention {:.4f} while distilling", ema / measured);
+    if (measured < n) conclusion += fmt::format(" ({} of {} layers)", measured, n);
+  }
   if (!e.held_out.empty()) conclusion += fmt::format(", {:.4f} held out", held / n);
   io::Json settings = distiller.options().settings.to_json();
   settings["feature_hidden"] = distiller.students().config.width();
@@ -232,7 +248,7 @@ io::Json summary_of(const Options& o, const Distiller& distiller, const Evaluati
 
 void print_summary(const Common& common, const Options& o, const io::Json& summary) {
   if (common.json) {
-    fmt::print("{}\n", summary.dump(1));
+    print_out("{}\n", summary.dump(1));
     return;
   }
   const auto text = [](const io::Json& v) {
@@ -242,15 +258,16 @@ void print_summary(const Common& common, const Options& o, const io::Json& summa
                                : v.dump();
   };
   for (const io::Json& row : summary["layers"]) {
-    for (const auto& [key, value] : row.items())
-      fmt::print("{} {}  ", key == "layer" ? "" : key, text(value));
-    fmt::print("\n");
+    for (const auto& [key, value] : row.items()) print_out("{} {}  ", key == "layer" ? "" : key, text(value));
+    print_out("\n");
   }
-  fmt::print("{}\n{}\n", summary["conclusion"].get<std::string>(),
-             (fs::path(o.out) / "ttr.safetensors").string());
+  print_out("{}\n{}\n", summary["conclusion"].get<std::string>(),
+            (fs::path(o.out) / "ttr.safetensors").string());
 }
 
 int run(const Common& common, Options o) {
+  const RunFolder folder{o.out};
+  const RunLock lock(folder);
   const auto device = open_device(common);
   const ProfileSession profile(*device, o.profile);
   if (o.memory_budget_mb > 0) device->pool().set_budget(static_cast<uint64_t>(o.memory_budget_mb) << 20);
@@ -264,9 +281,6 @@ int run(const Common& common, Options o) {
   Distiller distiller(*device, layout, o.distill);
   if (!o.init.empty()) distiller.adopt(load_students(*device, o.init, layout));
   const fs::path out(o.out);
-  const RunFolder folder{o.out};
-  std::error_code ignored;
-  fs::create_directories(out, ignored);
   Messages messages(folder.file("log.txt"), o.quiet);
   distiller.on_message([&](const std::string& line) { messages(line); });
   if (const std::optional<int> code = distil(o, folder, distiller, runs)) return *code;
@@ -360,9 +374,9 @@ void add_training_options(CLI::App* c, Options& o) {
       ->capture_default_str();
   c->add_option("--train-steps-per-call", s.train_steps_per_call, "updates per attention call")
       ->capture_default_str();
-  o.learning_rate = c->add_option("--learning-rate", s.learning_rate,
-                                  "learning rate of AdamW (1e-4 takes about ten times as many updates)")
-                        ->capture_default_str();
+  c->add_option("--learning-rate", s.learning_rate,
+                "learning rate of AdamW (1e-4 takes about ten times as many updates)")
+      ->capture_default_str();
   c->add_option("--alpha-lr-multiplier", s.alpha_lr_multiplier,
                 "factor on the learning rate of alpha, the landmark branch's weight")
       ->capture_default_str();
@@ -402,7 +416,11 @@ void add_run_options(CLI::App* c, Options& o) {
   c->add_flag("--save-replay,!--no-save-replay", o.save_replay,
               "checkpoints hold the replay samples (default); without them resuming isn't exact");
   c->add_option("--stop-after", o.stop_after, "stop after so many updates, as if interrupted");
-  c->add_flag("--fresh", o.fresh, "start over even when the run folder holds a checkpoint");
+  c->add_flag("--fresh", o.fresh, "start over: what an earlier run wrote to the folder is removed first");
+  c->add_flag(
+      "--accept-changed-inputs", o.accept_changed,
+      "go on from the checkpoint although model, prompts, files or settings aren't those that it was\n"
+      "made with");
   c->add_option("--log-every", o.distill.settings.log_every, "updates between rows of metrics")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);

@@ -6,6 +6,7 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/data.h"
+#include "model/io/decimal.h"
 #include "model/pipeline.h"
 #include "model/vae/load.h"
 #include "train/autoencoder_trainer.h"
@@ -73,7 +74,7 @@ nlohmann::ordered_json recall(Device& device, const Dataset& data, const Options
   return {{"names", r.tried},
           {"candidates", cached.size()},
           {"steps", used.levels.size() - 1},
-          {"cfg", used.cfg},
+          {"cfg", io::decimal(used.cfg)},
           {"recall", static_cast<double>(r.right) / static_cast<double>(std::max<int64_t>(r.tried, 1))},
           {"latent_mse", r.latent_mse},
           {"wrong", r.wrong}};
@@ -105,21 +106,21 @@ int run(const Common& common, Options o) {
     j["autoencoder"]["unseen"] = psnr(*device, vae, data, spread(data.split(*o.unseen), o.names), o.size);
   if (!o.model.empty()) j["recall"] = recall(*device, data, o);
   if (common.json) {
-    fmt::print("{}\n", j.dump(1));
+    print_out("{}\n", j.dump(1));
     return kOk;
   }
   for (const auto& [name, v] : j["autoencoder"].items()) {
-    fmt::print("autoencoder, {:<7} {:.2f} dB mean, {:.2f} dB worst of {} pictures\n", name + ":",
-               v["mean_db"].get<double>(), v["worst_db"].get<double>(), v["pictures"].get<size_t>());
+    print_out("autoencoder, {:<7} {:.2f} dB mean, {:.2f} dB worst of {} pictures\n", name + ":",
+              v["mean_db"].get<double>(), v["worst_db"].get<double>(), v["pictures"].get<size_t>());
   }
   if (j.contains("recall")) {
     const auto& r = j["recall"];
-    fmt::print(
+    print_out(
         "nearest-latent recall: {:.1f}% of {} names among {} pictures ({} steps, cfg {}), latent MSE "
         "{:.4f}\n",
         100 * r["recall"].get<double>(), r["names"].get<int64_t>(), r["candidates"].get<size_t>(),
         r["steps"].get<int>(), r["cfg"].get<double>(), r["latent_mse"].get<double>());
-    for (const auto& w : r["wrong"]) fmt::print("  {}\n", w.get<std::string>());
+    for (const auto& w : r["wrong"]) print_out("  {}\n", w.get<std::string>());
   }
   return kOk;
 }

@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   ControllerSessionArgs session;
-  std::string controller, policy = "stochastic", out;
+  std::string controller, policy = "ranked", out;
   std::vector<double> speeds{0.25, 0.5, 0.75}, shares{0, 0.25, 0.5, 0.75, 1};
   double temperature = 1;
   int64_t repeats = 2;
@@ -22,7 +22,7 @@ struct Options {
 };
 
 struct Statistics {
-  double mean = 0, error = 0;  // standard error of the mean
+  double mean = 0, error = NAN;  // standard error of the mean; one value tells none
 };
 
 Statistics statistics(const std::vector<double>& x) {
@@ -36,7 +36,9 @@ Statistics statistics(const std::vector<double>& x) {
 }
 
 nlohmann::ordered_json json_of(const Statistics& s) {
-  return {{"mean", s.mean}, {"standard_error", s.error}};
+  nlohmann::ordered_json j{{"mean", s.mean}};
+  if (std::isfinite(s.error)) j["standard_error"] = s.error;
+  return j;
 }
 
 /// What a router did on all groups of pictures, one value for each run.
@@ -50,7 +52,7 @@ Played play(const ControllerSession& s, Router& router, const Options& o, Progre
   const auto able = static_cast<double>(s.eligible_layers());
   for (int64_t group = 0; group < s.task->groups(); ++group) {
     for (int64_t repeat = 0; repeat < o.repeats; ++repeat) {
-      if (interrupted()) throw Error(ErrorCode::cancelled, "the evaluation was interrupted");
+      check_interrupted("the evaluation");
       const auto decisions =
           router.plan(s.task->inputs(), o.seed + static_cast<uint64_t>(group * o.repeats + repeat));
       double students = 0;
@@ -88,10 +90,7 @@ nlohmann::ordered_json evaluate(const ControllerSession& s, const std::shared_pt
   int64_t done = 0;
   nlohmann::ordered_json learnt = nlohmann::ordered_json::array(), random = learnt;
   for (const double speed : o.speeds) {
-    PolicyOptions policy;
-    policy.kind = parse_policy(o.policy);
-    policy.threshold = quality_threshold(speed);
-    policy.temperature = o.temperature;
+    const PolicyOptions policy = policy_at(parse_policy(o.policy), speed, o.temperature);
     ControllerRouter router(net, policy, s.eligible);
     const Played ours = play(s, router, o, progress, done);
     const double share = statistics(ours.share).mean;
@@ -99,10 +98,9 @@ nlohmann::ordered_json evaluate(const ControllerSession& s, const std::shared_pt
     const Played theirs = play(s, chance, o, progress, done);
     const Statistics d = difference(ours, theirs);
     learnt.push_back({{"quality_speed", speed},
-                      {"threshold", policy.threshold},
                       {"controller", json_of(ours)},
                       {"random", json_of(theirs)},
-                      {"difference", {{"mean", d.mean}, {"standard_error", d.error}}}});
+                      {"difference", json_of(d)}});
   }
   for (const double share : o.shares) {
     RandomRouter router(share, s.eligible);
@@ -114,15 +112,17 @@ nlohmann::ordered_json evaluate(const ControllerSession& s, const std::shared_pt
 }
 
 void print_table(const nlohmann::ordered_json& j) {
-  fmt::print("quality_speed  student share  loss of the controller  loss of random routing  difference\n");
+  print_out("quality_speed  student share  loss of the controller  loss of random routing  difference\n");
   for (const auto& row : j.at("controller")) {
     const auto text = [](const nlohmann::ordered_json& s) {
-      return fmt::format("{:.4f} +- {:.4f}", s.at("mean").get<double>(),
-                         s.at("standard_error").get<double>());
+      const std::string mean = fmt::format("{:.4f}", s.at("mean").get<double>());
+      return s.contains("standard_error")
+                 ? fmt::format("{} +- {:.4f}", mean, s.at("standard_error").get<double>())
+                 : mean;
     };
-    fmt::print("{:>13.2f}  {:>13.3f}  {:>22}  {:>22}  {}\n", row.at("quality_speed").get<double>(),
-               row.at("controller").at("student_share").get<double>(), text(row.at("controller").at("loss")),
-               text(row.at("random").at("loss")), text(row.at("difference")));
+    print_out("{:>13.2f}  {:>13.3f}  {:>22}  {:>22}  {}\n", row.at("quality_speed").get<double>(),
+              row.at("controller").at("student_share").get<double>(), text(row.at("controller").at("loss")),
+              text(row.at("random").at("loss")), text(row.at("difference")));
   }
 }
 
@@ -141,7 +141,7 @@ int run(const Common& common, const Options& o) {
   nlohmann::ordered_json j{{"model", o.session.model},
                            {"ttr", o.session.ttr},
                            {"controller_file", o.controller},
-                           {"prompts", session.prompts},
+                           {"prompts", session.prompts.size()},
                            {"pictures", session.task->pictures()},
                            {"pictures_per_run", o.session.images},
                            {"policy", o.policy},
@@ -149,7 +149,7 @@ int run(const Common& common, const Options& o) {
   j.update(evaluate(session, net, o));
   if (!o.out.empty()) io::atomic_write(o.out, j.dump(1) + "\n");
   if (common.json) {
-    fmt::print("{}\n", j.dump(1));
+    print_out("{}\n", j.dump(1));
   } else {
     print_table(j);
   }
@@ -173,9 +173,8 @@ void add_evaluate_controller(CLI::App& app) {
   c->add_option("--quality-speed", o->speeds, "settings of the knob, 0 (full attention) to 1 (fastest)")
       ->capture_default_str();
   c->add_option("--shares", o->shares, "student shares of further random routings")->capture_default_str();
-  c->add_option("--policy", o->policy, "stochastic or threshold")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"stochastic", "threshold"}));
+  c->add_option("--policy", o->policy, "ranked, stochastic or threshold (see vkflux sample --help)")
+      ->capture_default_str();
   c->add_option("--policy-temperature", o->temperature, "of the stochastic policy")
       ->capture_default_str()
       ->check(CLI::Range(1e-3, 10.0));

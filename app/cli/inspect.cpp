@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
 
 #include "app/cli/cli.h"
 #include "model/component.h"
@@ -16,6 +19,7 @@ using Json = nlohmann::ordered_json;
 struct Kind {
   std::string name = "unknown";
   Json config;
+  bool component = false;  // part of a model that we load
 };
 
 bool any_starts_with(const io::TensorSource& file, std::string_view prefix) {
@@ -30,22 +34,72 @@ io::Json component_json(const std::string& path) {
   return fs::exists(file) ? io::read_json(file.string()) : io::Json();
 }
 
+/// Small matrices that are added to another model's, by the names that training programs give them; nothing
+/// when the file is something else.
+std::optional<Kind> describe_lora(const io::TensorSource& file) {
+  struct Row {
+    const char* part;
+    const char* method;
+    bool has_rank;  // in the smaller dimension of these tensors
+  };
+  constexpr Row kRows[] = {{".lora_A.", "LoRA", true},    {".lora_down.", "LoRA", true},
+                           {".lora.down.", "LoRA", true}, {".hada_w1_a", "LoHa", true},
+                           {".lokr_w1", "LoKr", false},   {".lora_a.", "LoRA", true}};
+  std::map<std::string, int64_t> layers;
+  std::set<int64_t> ranks;
+  for (const auto& [name, info] : file.tensors()) {
+    for (const Row& row : kRows) {
+      if (name.find(row.part) == std::string::npos) continue;
+      ++layers[row.method];
+      if (row.has_rank && !info.shape.empty())
+        ranks.insert(*std::min_element(info.shape.begin(),
+                                       info.shape.begin() + std::min<ptrdiff_t>(2, std::ssize(info.shape))));
+    }
+  }
+  if (layers.empty()) return {};
+  Kind kind{layers.begin()->first, Json::object(), false};
+  for (const auto& [method, count] : layers)
+    kind.config["layers"] = kind.config.value("layers", int64_t{0}) + count;
+  if (!ranks.empty()) kind.config["ranks"] = ranks;
+  return kind;
+}
+
+/// A model's numbers must be floating-point ones; tables of positions, and a tokenizer carried along, aren't
+/// numbers of the model.
+void refuse_integers(const io::TensorSource& file) {
+  int64_t count = 0;
+  std::string first;
+  for (const auto& [name, t] : file.tensors()) {
+    const bool number = t.dtype <= io::FileDType::f8_e5m2;
+    const bool beside = name.ends_with("position_ids") || name.ends_with("num_batches_tracked") ||
+                        name.find("spiece_model") != std::string::npos;
+    if (number || beside) continue;
+    if (count++ == 0) first = fmt::format("{} is {}", name, io::name(t.dtype));
+  }
+  if (count == 0) return;
+  throw Error(ErrorCode::format,
+              fmt::format("{} of its tensors hold integers ({}): weights quantised by another program aren't "
+                          "read, get the file in f32, f16, bf16 or fp8",
+                          count, first));
+}
+
 /// Throws error format or unsupported when it looks like a known model but can't be loaded as one.
 Kind describe(const io::TensorSource& file) {
   const auto& metadata = file.metadata();
   const auto format = metadata.find("format");
   if (format != metadata.end() && format->second.starts_with("vkflux-train")) {
-    Kind kind{"training checkpoint", Json::object()};
-    for (const char* key : {"step", "fingerprint"}) {
+    Kind kind{"training checkpoint", Json::object(), false};
+    for (const char* key : {"step", "inputs"}) {
       if (metadata.count(key)) kind.config[key] = metadata.at(key);
     }
     return kind;
   }
   if (metadata.count("case") && (any_starts_with(file, "in.") || any_starts_with(file, "out.")))
-    return {"golden case " + metadata.at("case"), Json()};
+    return {"golden case " + metadata.at("case"), Json(), false};
+  if (const auto lora = describe_lora(file)) return *lora;
   for (const ComponentKind& kind : component_kinds()) {
     if (const auto config = kind.describe(file, component_json(file.path())))
-      return {std::string(kind.name), Json(*config)};
+      return {std::string(kind.name), Json(*config), true};
   }
   return {};
 }
@@ -64,6 +118,7 @@ Json inspect_checkpoint(const std::string& path, bool tensors, int& code) {
     const Kind kind = describe(file);
     j["kind"] = kind.name;
     if (!kind.config.is_null()) j["config"] = kind.config;
+    if (kind.component) refuse_integers(file);
   } catch (const Error& e) {
     j["problem"] = e.what();
     code = exit_code(e.code());
@@ -132,30 +187,30 @@ std::string megabytes(const Json& bytes) {
 }
 
 void print_checkpoint(const Json& j) {
-  fmt::print("{}: {}\n", j["path"].get<std::string>(), j["kind"].get<std::string>());
-  if (j.contains("problem")) fmt::print("  problem: {}\n", j["problem"].get<std::string>());
-  fmt::print("  {} in {}, {}\n", plural(j["parameters"], "value"), plural(j["tensor_count"], "tensor"),
-             megabytes(j["bytes"]));
+  print_out("{}: {}\n", j["path"].get<std::string>(), j["kind"].get<std::string>());
+  if (j.contains("problem")) print_out("  problem: {}\n", j["problem"].get<std::string>());
+  print_out("  {} in {}, {}\n", plural(j["parameters"], "value"), plural(j["tensor_count"], "tensor"),
+            megabytes(j["bytes"]));
   if (j.contains("dtypes")) {
     for (const auto& [name, row] : j["dtypes"].items()) {
-      fmt::print("  {:<8} {:>6} tensors {:>14} values {:>12}\n", name, row["tensors"].get<int64_t>(),
-                 row["parameters"].get<int64_t>(), megabytes(row["bytes"]));
+      print_out("  {:<8} {:>6} tensors {:>14} values {:>12}\n", name, row["tensors"].get<int64_t>(),
+                row["parameters"].get<int64_t>(), megabytes(row["bytes"]));
     }
   }
   if (j.contains("config")) {
     for (const auto& [key, value] : j["config"].items()) {
-      if (key != "_class_name") fmt::print("  {} = {}\n", key, shorten(value.dump()));
+      if (key != "_class_name") print_out("  {} = {}\n", key, shorten(value.dump()));
     }
   }
   for (const auto& [key, value] : j["metadata"].items())
-    fmt::print("  metadata {}: {}\n", key, shorten(value.get<std::string>()));
+    print_out("  metadata {}: {}\n", key, shorten(value.get<std::string>()));
   if (j.contains("warnings")) {
-    for (const Json& warning : j["warnings"]) fmt::print("  warning: {}\n", warning.get<std::string>());
+    for (const Json& warning : j["warnings"]) print_out("  warning: {}\n", warning.get<std::string>());
   }
   if (!j.contains("tensors")) return;
   for (const Json& t : j["tensors"]) {
-    fmt::print("  {:<8} {:<24} {}\n", t["dtype"].get<std::string>(), t["shape"].dump(),
-               t["name"].get<std::string>());
+    print_out("  {:<8} {:<24} {}\n", t["dtype"].get<std::string>(), t["shape"].dump(),
+              t["name"].get<std::string>());
   }
 }
 
@@ -165,7 +220,7 @@ int inspect(const Common& common, const Options& o) {
   const bool pipeline = fs::exists(fs::path(o.path) / "model_index.json");
   const Json j = pipeline ? inspect_pipeline(o, code) : inspect_checkpoint(o.path, o.tensors, code);
   if (common.json) {
-    fmt::print("{}\n", j.dump(1, ' ', false, Json::error_handler_t::replace));
+    print_out("{}\n", j.dump(1, ' ', false, Json::error_handler_t::replace));
     return code;
   }
   if (!pipeline) {
@@ -173,8 +228,8 @@ int inspect(const Common& common, const Options& o) {
     return code;
   }
   for (const auto& [name, part] : j["components"].items()) print_checkpoint(part);
-  fmt::print("{}: {} ({}), {}, {}\n", o.path, j["kind"].get<std::string>(), j["pipeline"].get<std::string>(),
-             plural(j["parameters"], "value"), megabytes(j["bytes"]));
+  print_out("{}: {} ({}), {}, {}\n", o.path, j["kind"].get<std::string>(), j["pipeline"].get<std::string>(),
+            plural(j["parameters"], "value"), megabytes(j["bytes"]));
   return code;
 }
 

@@ -29,7 +29,7 @@ void launch_all(Device& device, const Options& o) {
     std::vector<bench::Case> cases;
     add(cases, device);
     for (const bench::Case& c : cases) {
-      if (interrupted()) throw Error(ErrorCode::cancelled, "interrupted");
+      check_interrupted("compiling");
       if ((o.small && c.big) || (c.name + " " + c.shape).find(o.filter) == std::string::npos) continue;
       c.make().prepare()();
       device.stream().sync();
@@ -53,13 +53,13 @@ Json to_json(const bench::Compiled& c) {
 }
 
 void print(const std::vector<bench::Compiled>& rows) {
-  fmt::print("{:<32}{:>5}{:>6}{:>8}{:>9}{:>8}{:>7}{:>8}  {}\n", "kernel", "wave", "regs", "spills", "scratch",
-             "shared", "occup", "instr", "specialised to");
+  print_out("{:<32}{:>5}{:>6}{:>8}{:>9}{:>8}{:>7}{:>8}  {}\n", "kernel", "wave", "regs", "spills", "scratch",
+            "shared", "occup", "instr", "specialised to");
   const auto text = [](const std::optional<double>& v) { return v ? fmt::format("{:.0f}", *v) : "-"; };
   for (const bench::Compiled& c : rows) {
-    fmt::print("{:<32}{:>5}{:>6}{:>8}{:>9}{:>8}{:>7}{:>8}  {}\n", c.kernel, c.subgroup_size,
-               text(c.registers), text(c.spills), text(c.scratch_bytes), text(c.shared_bytes),
-               text(c.occupancy), text(c.instructions), fmt::join(c.spec, " "));
+    print_out("{:<32}{:>5}{:>6}{:>8}{:>9}{:>8}{:>7}{:>8}  {}\n", c.kernel, c.subgroup_size, text(c.registers),
+              text(c.spills), text(c.scratch_bytes), text(c.shared_bytes), text(c.occupancy),
+              text(c.instructions), fmt::join(c.spec, " "));
   }
 }
 
@@ -81,15 +81,15 @@ int run(const Common& common, const Options& o) {
   if (common.json) {
     Json list = Json::array();
     for (const bench::Compiled& c : rows) list.push_back(to_json(c));
-    fmt::print("{}\n", Json{{"device", caps.device_name},
-                            {"class", name(device->device_class())},
-                            {"driver", caps.driver_name + " " + caps.driver_info},
-                            {"kernels", list}}
-                           .dump(1));
+    print_out("{}\n", Json{{"device", caps.device_name},
+                           {"class", name(device->device_class())},
+                           {"driver", caps.driver_name + " " + caps.driver_info},
+                           {"kernels", list}}
+                          .dump(1));
     return kOk;
   }
-  fmt::print("{} ({} class), {} {}\n\n", caps.device_name, name(device->device_class()), caps.driver_name,
-             caps.driver_info);
+  print_out("{} ({} class), {} {}\n\n", caps.device_name, name(device->device_class()), caps.driver_name,
+            caps.driver_info);
   print(rows);
   return kOk;
 }

@@ -4,7 +4,6 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <vector>
 
 #include "model/io/file.h"
@@ -117,13 +116,13 @@ void ProfileSession::finish() {
   device_.stream().sync();
   Profiler& profiler = device_.profiler();
   profiler.enable(false);
-  if (args_.table) std::fputs(("\n" + profiler.report()).c_str(), stderr);
+  if (args_.table) write_note("\n" + profiler.report());
   if (args_.trace.empty()) return;
   if (profiler.dropped())
     spdlog::warn("the trace ends after {} calls: {} more were not kept", profiler.samples().size(),
                  profiler.dropped());
   io::atomic_write(args_.trace, profile_trace(device_, profiler).dump() + "\n");
-  fmt::print(stderr, "{}\n", args_.trace);
+  print_note("{}\n", args_.trace);
 }
 
 ProfileSession::~ProfileSession() {

@@ -157,15 +157,15 @@ Frontier measure(SampleSession& session, const Options& o) {
 
 void print_table(const Frontier& f) {
   const FrontierPoint& full = f.points.front();
-  fmt::print("{} on {}: {} pictures of {}x{}\n", f.model, f.device, f.pictures, f.width, f.height);
-  fmt::print("{:<20}{:>7}{:>10}{:>12}{:>8}{:>8}{:>9}{:>8}{:>13}\n", "setting", "steps", "students",
-             "s/picture", "time", "FLOPs", "PSNR", "SSIM", "latent RMSE");
+  print_out("{} on {}: {} pictures of {}x{}\n", f.model, f.device, f.pictures, f.width, f.height);
+  print_out("{:<20}{:>7}{:>10}{:>12}{:>8}{:>8}{:>9}{:>8}{:>13}\n", "setting", "steps", "students",
+            "s/picture", "time", "FLOPs", "PSNR", "SSIM", "latent RMSE");
   for (const FrontierPoint& p : f.points) {
     const double psnr = p.quality.psnr();
-    fmt::print("{:<20}{:>7}{:>9.0f}%{:>12.4f}{:>7.0f}%{:>7.1f}%{:>9}{:>8.4f}{:>13.5f}\n", p.label(), p.steps,
-               100 * p.student_share, p.median_seconds(), 100 * p.median_seconds() / full.median_seconds(),
-               100 * p.flops / full.flops, std::isfinite(psnr) ? fmt::format("{:.2f}", psnr) : "equal",
-               p.quality.ssim / static_cast<double>(p.quality.pictures), p.quality.latent_rmse());
+    print_out("{:<20}{:>7}{:>9.0f}%{:>12.4f}{:>7.0f}%{:>7.1f}%{:>9}{:>8.4f}{:>13.5f}\n", p.label(), p.steps,
+              100 * p.student_share, p.median_seconds(), 100 * p.median_seconds() / full.median_seconds(),
+              100 * p.flops / full.flops, std::isfinite(psnr) ? fmt::format("{:.2f}", psnr) : "equal",
+              p.quality.ssim / static_cast<double>(p.quality.pictures), p.quality.latent_rmse());
   }
 }
 
@@ -174,10 +174,10 @@ int run(const Common& common, const Options& o) {
   const Frontier f = measure(session, o);
   io::atomic_write(o.out, f.html());
   if (common.json) {
-    fmt::print("{}\n", f.json().dump(1));
+    print_out("{}\n", f.json().dump(1));
   } else {
     print_table(f);
-    fmt::print("{}\n", o.out);
+    print_out("{}\n", o.out);
   }
   return kOk;
 }
@@ -198,7 +198,8 @@ void add_report(CLI::App& app) {
       ->required();
   c->add_option("--controller", s.routing.controller,
                 "what chooses among them; without it only all and none are measured");
-  c->add_option("--policy", s.routing.policy, "stochastic or threshold")->capture_default_str();
+  c->add_option("--policy", s.routing.policy, "ranked, stochastic or threshold (see vkflux sample --help)")
+      ->capture_default_str();
   c->add_option("--policy-temperature", s.routing.temperature, "of the stochastic policy")
       ->capture_default_str();
   c->add_option("--prompt", s.prompts, "text; repeat it for several pictures");

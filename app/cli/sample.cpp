@@ -33,13 +33,13 @@ void write_pages(const SampleSession& session, const Common& common, const Sampl
     for (const Drawn& d : drawn) pictures.push_back(to_image8(d.image));
     io::write_png(args.grid,
                   picture_grid(pictures, std::min<int>(kGridColumns, static_cast<int>(pictures.size()))));
-    if (!common.json) fmt::print("{}\n", args.grid);
+    if (!common.json) print_out("{}\n", args.grid);
   }
   if (!args.html.empty()) {
     std::vector<GalleryPicture> gallery;
     for (size_t i = 0; i < drawn.size(); ++i) gallery.push_back({drawn[i].prompt, drawn[i].seed, files[i]});
     io::atomic_write(args.html, gallery_html(gallery_info(session, drawn[0], args), gallery));
-    if (!common.json) fmt::print("{}\n", args.html);
+    if (!common.json) print_out("{}\n", args.html);
   }
 }
 
@@ -47,11 +47,11 @@ void write_trace(SampleSession& session, const Common& common, const SampleArgs&
   AttentionTrace trace(*session.device);
   const std::vector<Drawn> drawn = draw(session, shot, session.routing != nullptr, "tracing", &trace);
   io::atomic_write(args.trace, trace_json(trace, drawn[0].run, *session.pipeline).dump(1) + "\n");
-  if (!common.json) fmt::print("{}\n", args.trace);
+  if (!common.json) print_out("{}\n", args.trace);
 }
 
 void print_comparison(const Json& c) {
-  fmt::print(
+  print_out(
       "{}  PSNR {}  SSIM {:.4f}  cosine {:.5f}  RMSE {:.5f}  latent cosine {:.6f}  latent RMSE {:.5f}  "
       "{:.1f} ms a step, full {:.1f} ms\n",
       c["files"]["side_by_side"].get<std::string>(),
@@ -77,14 +77,14 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
   const GenerateResult& r = drawn[0].run;
   if (routed) {
     for (const StepReport& report : r.reports)
-      fmt::print(stderr, "{}\n", step_summary(report, r.steps, session.layers()));
+      print_note("{}\n", step_summary(report, r.steps, session.layers()));
   }
   Json list = Json::array();
   std::vector<std::string> files;
   for (size_t i = 0; i < drawn.size(); ++i) {
     const std::string path = picture_path(args, i, drawn.size(), drawn[i].prompt);
     files.push_back(save_picture(path, drawn[i], args));
-    if (!common.json) fmt::print("{}\n", path);
+    if (!common.json) print_out("{}\n", path);
     Json item{{"file", path}, {"settings", settings_json(drawn[i], args)}};
     if (args.compare) {
       item["compare"] = save_comparison(path, drawn[i], full[i], args, session.layers());
@@ -103,7 +103,7 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
          {"decode_s", r.timings.decode_s}};
   j["steps"] = Json::array();
   for (const StepReport& report : r.reports) j["steps"].push_back(step_json(report));
-  fmt::print("{}\n", j.dump(1));
+  print_out("{}\n", j.dump(1));
   return kOk;
 }
 

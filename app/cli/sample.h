@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,7 @@ struct SampleSession {
   std::unique_ptr<Pipeline> pipeline;
   std::unique_ptr<RouterSource> routing;  // null: full attention only
   std::unique_ptr<ProfileSession> profile;
+  std::set<double> said;  // settings of the knob whose plan was said
 
   SampleSession(const Common& common, const SampleArgs& args);
   /// How many layers may be replaced.

@@ -1,5 +1,7 @@
 // Drawing for `vkflux sample`: from flags to requests, from requests to pictures.
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
 #include <tuple>
 
 #include "app/cli/data.h"
@@ -7,15 +9,38 @@
 #include "app/weights.h"
 
 namespace vkflux::cli {
+namespace {
+
+// Once for a setting, before its first step.
+void say_plan(SampleSession& session, const Shot& shot, const GenerateJob& job) {
+  const RoutingArgs& args = session.routing->args();
+  if (!args.layers.empty() || !session.said.insert(shot.quality_speed).second) return;
+  const int64_t steps = job.progress().steps - job.progress().step,
+                ready = static_cast<int64_t>(session.pipeline->students()->serving().size());
+  spdlog::info(
+      "--quality-speed {:g}: students are to serve {} of {} attention calls ({} steps of {} layers whose "
+      "students are ready)",
+      shot.quality_speed, job.planned(), steps * ready, steps, ready);
+}
+
+}  // namespace
+
 void add_routing_options(CLI::App& c, RoutingArgs& a) {
   c.add_option("--ttr", a.ttr, "students of the attention layers (a file of `vkflux distill`)");
   c.add_option(
       "--controller", a.controller,
       "controller that chooses which layers use their students (a file of `vkflux train-controller`)");
+  c.add_option("--quality-speed", a.quality_speed,
+               "share of the attention calls that goes to students, from 0 (none) to 1 (all whose students "
+               "are ready);\n"
+               "the default is 0.5, or 1 without a controller");
   c.add_option(
-      "--quality-speed", a.quality_speed,
-      "0 keeps full attention nearly everywhere, 1 is fastest; default 0.5, or 1 without a controller");
-  c.add_option("--policy", a.policy, "stochastic (drawn for every step) or threshold")->capture_default_str();
+       "--policy", a.policy,
+       "how the controller decides. ranked: the share of all calls that --quality-speed says, those that "
+       "need full\nattention least first. stochastic (drawn for every step) and threshold are the "
+       "reference's: --quality-speed\nmoves the probability at which a call keeps full attention from 0.1 "
+       "to 0.9, so the share depends on the controller")
+      ->capture_default_str();
   c.add_option("--policy-temperature", a.temperature, "temperature of the stochastic policy")
       ->capture_default_str();
   c.add_option("--layers", a.layers,
@@ -73,6 +98,7 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
   std::unique_ptr<Progress> progress;
   while (job->step()) {
     const JobProgress& p = job->progress();
+    if (routed && !progress) say_plan(session, shot, *job);
     if (!progress && p.steps > 0) progress = std::make_unique<Progress>(what, p.steps);
     if (progress) progress->update(p.step, name(p.phase));
     if (interrupted()) job->cancel();

@@ -7,6 +7,7 @@
 
 #include "app/cli/sample.h"
 #include "app/contact_sheet.h"
+#include "model/io/decimal.h"
 #include "model/io/file.h"
 #include "model/io/png.h"
 
@@ -51,10 +52,17 @@ std::string with_suffix(const std::string& path, const std::string& suffix) {
 }
 
 nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
-  nlohmann::ordered_json j{{"prompt", d.prompt},        {"negative", d.negative},     {"seed", d.seed},
-                           {"steps", d.run.steps},      {"guidance", d.run.guidance}, {"cfg", d.run.cfg},
-                           {"width", d.run.width},      {"height", d.run.height},     {"noise", args.noise},
-                           {"model", model_name(args)}, {"weights", args.weights}};
+  nlohmann::ordered_json j{{"prompt", d.prompt},
+                           {"negative", d.negative},
+                           {"seed", d.seed},
+                           {"steps", d.run.steps},
+                           {"guidance", io::decimal(d.run.guidance)},
+                           {"cfg", io::decimal(d.run.cfg)},
+                           {"width", d.run.width},
+                           {"height", d.run.height},
+                           {"noise", args.noise},
+                           {"model", model_name(args)},
+                           {"weights", args.weights}};
   if (!args.init.empty()) j["strength"] = d.strength;
   if (d.routed) {
     j["ttr"] = fs::path(args.routing.ttr).filename().string();

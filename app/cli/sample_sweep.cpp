@@ -51,6 +51,8 @@ Plan make_plan(const SampleSession& session, const SampleArgs& args) {
     const std::string& name = plan.lists.back().name;
     if (needs_routing(name) && !session.routing)
       throw Error(ErrorCode::invalid_argument, fmt::format("--sweep {} needs --ttr", name));
+    if (name == "policy-temperature" && parse_policy(args.routing.policy) != PolicyKind::stochastic)
+      throw Error(ErrorCode::invalid_argument, "--sweep policy-temperature needs --policy stochastic");
     if (name == "strength" && args.init.empty())
       throw Error(ErrorCode::invalid_argument, "--sweep strength needs a picture to start from: give --init");
     if (name == "seed" && !args.seeds.empty())
@@ -231,7 +233,7 @@ int run_sweep(SampleSession& session, const Common& common, const SampleArgs& ar
     }
     sheet.add(d.image, labels);
     if (!args.html.empty()) page.add(plan.points[i].base, d, reference, c, blocks);
-    if (!common.json) fmt::print("{}\n", path);
+    if (!common.json) print_out("{}\n", path);
     rows.push_back(std::move(row));
     d.image = {};
     d.latent.clear();
@@ -244,12 +246,12 @@ int run_sweep(SampleSession& session, const Common& common, const SampleArgs& ar
   io::atomic_write(names.json, table.dump(1) + "\n");
   if (!args.html.empty()) {
     io::atomic_write(args.html, comparison_html(gallery_info(session, *last, args), page.rows()));
-    if (!common.json) fmt::print("{}\n", args.html);
+    if (!common.json) print_out("{}\n", args.html);
   }
   if (common.json) {
-    fmt::print("{}\n", table.dump(1));
+    print_out("{}\n", table.dump(1));
   } else {
-    fmt::print("{}\n{}\n{}\n", args.grid.empty() ? names.sheet : args.grid, names.csv, names.json);
+    print_out("{}\n{}\n{}\n", args.grid.empty() ? names.sheet : args.grid, names.csv, names.json);
   }
   return kOk;
 }

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <cmath>
 #include <filesystem>
 #include <optional>
 
@@ -27,7 +28,7 @@ const std::vector<std::string> kAutoencoderSplits{"autoencoder", "train"}, kFlow
 
 struct RunOptions {
   std::string data, out, split;  // the split that is trained on, once it is known
-  bool fresh = false;
+  bool fresh = false, accept_changed = false;
   int64_t stop_after = 0;
   ProfileArgs profile;
   const CLI::App* command = nullptr;
@@ -40,7 +41,10 @@ void add_train_options(CLI::App* c, RunOptions& run, TrainOptions& t) {
       ->required();
   c->add_option("--out", run.out, "run folder: checkpoint, metrics, samples and the exported model")
       ->required();
-  c->add_flag("--fresh", run.fresh, "start over even when the run folder holds a checkpoint");
+  c->add_flag("--fresh", run.fresh, "start over: what an earlier run wrote to the folder is removed first");
+  c->add_flag(
+      "--accept-changed-inputs", run.accept_changed,
+      "go on from the checkpoint although data, files or settings aren't those that it was made with");
   c->add_option("--stop-after", run.stop_after, "stop after this step with a checkpoint, as if interrupted");
   c->add_option("--steps", t.steps, "optimiser steps")->capture_default_str()->check(CLI::PositiveNumber);
   c->add_option("--batch", t.batch, "pictures of a micro-batch")
@@ -71,11 +75,16 @@ void add_train_options(CLI::App* c, RunOptions& run, TrainOptions& t) {
 
 /// `sample` writes pictures of the current state, `finish` the trained model.
 int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
-               const std::function<void(const std::string&)>& sample, const std::function<void()>& finish) {
+               std::vector<std::string> results, const std::function<void(const std::string&)>& sample,
+               const std::function<void()>& finish) {
   const TrainOptions& t = trainer.options();
   nlohmann::ordered_json settings = settings_of(*run.command);
   settings["split"] = run.split;
-  const RunLoopOptions loop{{run.out}, run.fresh, t.save_every, run.stop_after, "steps", settings};
+  for (const char* picture : {"samples/[0-9][0-9][0-9][0-9][0-9][0-9].png", "samples/final.png"})
+    results.push_back(picture);
+  if (run.accept_changed) trainer.inputs().accept_changes();
+  const RunLoopOptions loop{{run.out}, run.fresh, t.save_every,      run.stop_after,
+                            "steps",   settings,  std::move(results)};
   std::optional<Progress> progress;
   const auto after_step = [&] {
     const int64_t step = trainer.steps_done();
@@ -97,9 +106,9 @@ int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
   if (common.json) {
     nlohmann::ordered_json j{{"steps", trainer.steps_done()}, {"out", run.out}};
     for (const auto& [name, value] : trainer.latest()) j[name] = value;
-    fmt::print("{}\n", j.dump());
+    print_out("{}\n", j.dump());
   } else {
-    fmt::print("{}\n", run.out);
+    print_out("{}\n", run.out);
   }
   return kOk;
 }
@@ -141,6 +150,7 @@ std::vector<size_t> shown(const std::vector<size_t>& members) {
 }
 
 int train_autoencoder(const Common& common, AutoencoderRun r) {
+  const RunLock lock({r.run.out});
   const auto device = open_device(common);
   const ProfileSession profile(*device, r.run.profile);
   const Dataset data = open_dataset(r.run.data);
@@ -148,6 +158,7 @@ int train_autoencoder(const Common& common, AutoencoderRun r) {
   r.run.split = r.options.split;
   AutoencoderKL model = autoencoder_to_train(*device, r);
   AutoencoderTrainer trainer(*device, model, data, r.options);
+  if (!r.from.empty()) trainer.inputs().set_files("from", {r.from});
   const auto sample = [&](const std::string& path) {
     const Tensor x = pictures(*device, data, shown(members), r.options.size);
     io::write_png(path, picture_grid({x, model.decode(model.encode(x).mean)}, 12));
@@ -155,11 +166,18 @@ int train_autoencoder(const Common& common, AutoencoderRun r) {
   const auto finish = [&] {
     if (!r.options.decoder_only) {
       const LatentStatistics s = latent_statistics(*device, model, data, members, r.options.size);
+      if (!(s.stddev > 0) || !std::isfinite(s.mean / s.stddev)) {
+        throw Error(
+            ErrorCode::invalid_argument,
+            fmt::format("the latents have mean {} and scale {}, with which no transformer can be trained",
+                        s.mean, s.stddev));
+      }
       model.set_factors(static_cast<float>(1 / s.stddev), static_cast<float>(s.mean));
     }
     save_autoencoder((fs::path(r.run.out) / "vae").string(), model, r.options.size);
   };
-  return train_loop(trainer, common, r.run, sample, finish);
+  return train_loop(trainer, common, r.run, {"vae/config.json", "vae/diffusion_pytorch_model.safetensors"},
+                    sample, finish);
 }
 
 void add_autoencoder(CLI::App& train) {
@@ -214,6 +232,20 @@ struct FlowRun {
   float sample_cfg = 2;
 };
 
+// What a family's TrainableModel::save() writes.
+const std::vector<std::string> kModelFiles{
+    "model/model_index.json",
+    "model/*/config.json",
+    "model/scheduler/scheduler_config.json",
+    "model/*/model.safetensors",
+    "model/*/diffusion_pytorch_model.safetensors",
+    "model/tokenizer*/vocab.json",
+    "model/tokenizer*/merges.txt",
+    "model/tokenizer*/spiece.model",
+    "model/tokenizer*/tokenizer.json",
+    "model/tokenizer*/tokenizer_config.json",
+};
+
 /// The folder of the tokenizers: the one asked for, the data set's, those of the model to start from, or the
 /// run's own, made from the captions.
 std::string tokenizers_for(const FlowRun& r, const Dataset& data) {
@@ -242,6 +274,7 @@ void check_captions(const TrainableModel& model, const Dataset& data, const std:
 }
 
 int train_flow(const Common& common, FlowRun r) {
+  const RunLock lock({r.run.out});
   const auto device = open_device(common);
   const ProfileSession profile(*device, r.run.profile);
   const Dataset data = open_dataset(r.run.data);
@@ -255,6 +288,11 @@ int train_flow(const Common& common, FlowRun r) {
   check_captions(*model, data, members, r.options.captions);
   if (!r.from.empty()) model->load(*device, r.from);
   FlowTrainer trainer(*device, *model, codec, data, r.options);
+  trainer.inputs().set("family", r.family);
+  if (!r.from.empty()) trainer.inputs().set_files("from", {r.from});
+  trainer.inputs().set_files("vae", {r.vae});
+  trainer.inputs().set_files("tokenizers",
+                             {r.sizes.tokenizers + "/tokenizer", r.sizes.tokenizers + "/tokenizer_2"});
   ModelInfo info{model->backbone().layout(), vae->config().factor(), Schedule::flux1_schnell(), {}};
   info.defaults.steps = r.sample_steps;
   info.defaults.cfg = r.sample_cfg;
@@ -268,7 +306,7 @@ int train_flow(const Common& common, FlowRun r) {
     const int64_t side = r.options.size / vae->config().factor();
     io::write_png(path, picture_grid({codec.decode(info.layout.geometry.unpack(tokens, side, side))}, 12));
   };
-  return train_loop(trainer, common, r.run, sample,
+  return train_loop(trainer, common, r.run, kModelFiles, sample,
                     [&] { model->save((fs::path(r.run.out) / "model").string(), r.vae, info.defaults); });
 }
 

@@ -24,7 +24,7 @@ struct Options {
   ProfileArgs profile;
   ControllerConfig net;
   std::string out, noise = "logistic", floor_on = "quality";
-  bool fresh = false, whole_run = false;
+  bool fresh = false, accept_changed = false, whole_run = false;
   int64_t stop_after = 0, save_every = 10;
   const CLI::App* command = nullptr;
 };
@@ -79,8 +79,8 @@ ControllerReport make_report(const Options& o, const ControllerSession& s, const
   r.facts = {
       {"device", s.device->caps().device_name},
       {"iterations", fmt::format("{} of {}", trainer.steps_done(), o.train.iterations)},
-      {"pictures", fmt::format("{} prompts x {} seeds, {} sharing a plan, {} plans an iteration", s.prompts,
-                               o.session.seeds, o.session.images, o.train.plans)},
+      {"pictures", fmt::format("{} prompts x {} seeds, {} sharing a plan, {} plans an iteration",
+                               s.prompts.size(), o.session.seeds, o.session.images, o.train.plans)},
       {"sampling", fmt::format("{} steps, true guidance {}, {}x{} pixels", inputs.size(), inputs[0].cfg,
                                inputs[0].width, inputs[0].height)},
       {"layers", fmt::format("{} of {} with a ready student", s.eligible_layers(), s.eligible.size())},
@@ -105,21 +105,28 @@ void finish(const Options& o, const ControllerSession& s, ControllerNet& net,
 
 void print_result(const Common& common, const Options& o, const ControllerTrainer& trainer) {
   if (!common.json) {
-    fmt::print("{}\n", (fs::path(o.out) / "controller.safetensors").string());
+    print_out("{}\n", (fs::path(o.out) / "controller.safetensors").string());
     return;
   }
   nlohmann::ordered_json j{{"iterations", trainer.steps_done()},
                            {"out", o.out},
                            {"reward_baseline", trainer.policy().baseline().value()}};
   for (const auto& [name, value] : trainer.latest()) j[name] = value;
-  fmt::print("{}\n", j.dump());
+  print_out("{}\n", j.dump());
 }
 
 int train(const Common& common, const Options& o, ControllerSession& s) {
   ControllerNet net = make_net(*s.device, o, static_cast<int64_t>(s.eligible.size()));
   ControllerTrainer trainer(net, s.pipeline->info().layout, s.eligible, *s.task, o.train);
-  const RunLoopOptions loop{{o.out},      o.fresh,      o.save_every,
-                            o.stop_after, "iterations", settings_of(*o.command)};
+  s.describe(trainer.inputs());
+  if (o.accept_changed) trainer.inputs().accept_changes();
+  const RunLoopOptions loop{{o.out},
+                            o.fresh,
+                            o.save_every,
+                            o.stop_after,
+                            "iterations",
+                            settings_of(*o.command),
+                            {"controller.safetensors", "report.html"}};
   std::optional<Progress> progress;
   bool anew = false, warned = false;
   const auto started = [&] {
@@ -149,6 +156,7 @@ int run(const Common& common, Options o) {
   o.train.sigma_aware = !o.whole_run;
   if (o.whole_run) o.train.plans = 1;
   check(o);
+  const RunLock lock({o.out});
   ControllerSession session(common, o.session);
   const ProfileSession profile(*session.device, o.profile);
   spdlog::info("{} of {} layers may use their student; {} pictures in groups of {}",
@@ -224,7 +232,11 @@ void add_train_controller(CLI::App& app) {
   add_profile_options(*c, o->profile);
   c->add_option("--seed", o->train.seed, "seed of the controller's initial weights and of every decision")
       ->capture_default_str();
-  c->add_flag("--fresh", o->fresh, "start over even when the run folder holds a checkpoint");
+  c->add_flag("--fresh", o->fresh, "start over: what an earlier run wrote to the folder is removed first");
+  c->add_flag(
+      "--accept-changed-inputs", o->accept_changed,
+      "go on from the checkpoint although model, students, prompts or settings aren't those that it was\n"
+      "made with");
   c->add_option("--stop-after", o->stop_after,
                 "stop after this iteration with a checkpoint, as if interrupted");
   c->add_option("--save-every", o->save_every, "iterations between checkpoints")

@@ -60,13 +60,13 @@ void print(const verify::Report& r, bool verbose) {
     bad += !c.passed;
     if (c.tolerance > 0) worst = std::max(worst, c.error / c.tolerance);
     if (c.passed && !verbose) continue;
-    fmt::print("  {} {:<48} {:.3g} (tolerance {:.3g}{}){}{}\n", c.passed ? "ok  " : "FAIL", c.tensor, c.error,
-               c.tolerance, c.absolute ? ", absolute" : "", c.note.empty() ? "" : ": ", c.note);
+    print_out("  {} {:<48} {:.3g} (tolerance {:.3g}{}){}{}\n", c.passed ? "ok  " : "FAIL", c.tensor, c.error,
+              c.tolerance, c.absolute ? ", absolute" : "", c.note.empty() ? "" : ": ", c.note);
   }
-  if (!r.error.empty()) fmt::print("  {}\n", r.error);
-  fmt::print("{} {}: {} of {} tensors, worst at {:.0f}% of its tolerance\n", r.passed() ? "PASS" : "FAIL",
-             std::filesystem::path(r.file).filename().string(), r.checks.size() - bad, r.checks.size(),
-             100 * worst);
+  if (!r.error.empty()) print_out("  {}\n", r.error);
+  print_out("{} {}: {} of {} tensors, worst at {:.0f}% of its tolerance\n", r.passed() ? "PASS" : "FAIL",
+            std::filesystem::path(r.file).filename().string(), r.checks.size() - bad, r.checks.size(),
+            100 * worst);
 }
 
 int run(const Common& common, const Options& o) {
@@ -75,6 +75,7 @@ int run(const Common& common, const Options& o) {
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
   size_t passed = 0;
   for (const std::string& file : files) {
+    check_interrupted("the verification");
     const verify::Report r = verify::run_file(*device, file, o.dump);
     passed += r.passed();
     if (common.json) {
@@ -85,12 +86,12 @@ int run(const Common& common, const Options& o) {
   }
   const bool ok = passed == files.size() && !files.empty();
   if (common.json) {
-    fmt::print(
+    print_out(
         "{}\n",
         nlohmann::ordered_json{{"device", device->caps().device_name}, {"passed", ok}, {"cases", all}}.dump(
             1));
   } else {
-    fmt::print("{} of {} cases passed on {}\n", passed, files.size(), device->caps().device_name);
+    print_out("{} of {} cases passed on {}\n", passed, files.size(), device->caps().device_name);
   }
   return ok ? kOk : kVerificationFailed;
 }

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <array>
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <optional>
@@ -15,11 +15,6 @@ namespace vkflux {
 namespace {
 
 constexpr int64_t kMaxSeeds = 1000000;
-
-MersenneTwister generator(uint64_t seed) {
-  const std::array<uint32_t, 2> key{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
-  return MersenneTwister(std::span(key).first(key[1] != 0 ? 2 : 1));
-}
 
 // Uniform in [0, most] by rejection: draws of as many bits as most + 1 has, low words first.
 uint64_t draw(MersenneTwister& words, uint64_t most) {
@@ -58,7 +53,7 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
 
 }  // namespace
 
-std::vector<uint64_t> seed_batch(uint64_t seed, int64_t count, uint64_t lo, uint64_t hi) {
+std::vector<uint64_t> seed_batch(const BaseSeed& seed, int64_t count, uint64_t lo, uint64_t hi) {
   if (count < 1 || count > kMaxSeeds) {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("a batch of {} seeds; 1 to {} are possible", count, kMaxSeeds));
@@ -67,18 +62,31 @@ std::vector<uint64_t> seed_batch(uint64_t seed, int64_t count, uint64_t lo, uint
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("seeds from {} to {}: the largest is below the smallest", lo, hi));
   }
-  MersenneTwister words = generator(seed);
+  MersenneTwister words(seed);
   std::vector<uint64_t> seeds;
   for (int64_t i = 0; i < count; ++i) seeds.push_back(lo + draw(words, hi - lo));
   return seeds;
 }
 
-uint64_t parse_seed(std::string_view text) {
-  const std::string_view word = trim(text);
-  const std::optional<uint64_t> value = digits(word.substr(!word.empty() && word.front() == '-' ? 1 : 0));
-  if (value) return *value;
-  throw Error(ErrorCode::invalid_argument,
-              fmt::format("'{}' is no seed; an integer below 2^64 is needed", text));
+BaseSeed parse_base_seed(std::string_view text) {
+  constexpr size_t kMostDigits = 1000;
+  std::string_view word = trim(text);
+  if (!word.empty() && word.front() == '-') word.remove_prefix(1);
+  const bool decimal = std::all_of(word.begin(), word.end(), [](char c) { return c >= '0' && c <= '9'; });
+  if (word.empty() || !decimal || word.size() > kMostDigits)
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("'{}' is no seed; a decimal integer is needed", text));
+  BaseSeed words{0};
+  for (const char c : word) {
+    uint64_t carry = static_cast<uint64_t>(c - '0');
+    for (uint32_t& w : words) {
+      carry += uint64_t{10} * w;
+      w = static_cast<uint32_t>(carry);
+      carry >>= 32;
+    }
+    if (carry != 0) words.push_back(static_cast<uint32_t>(carry));
+  }
+  return words;
 }
 
 uint64_t parse_seed_bound(std::string_view text, const std::string& name) {
@@ -101,8 +109,8 @@ std::vector<uint64_t> parse_seeds(std::string_view text) {
   }
   const uint64_t count = parse_seed_bound(parts[2], "number of seeds");
   const auto bounded = static_cast<int64_t>(std::min<uint64_t>(count, kMaxSeeds + 1));
-  if (parts.size() == 3) return seed_batch(parse_seed(parts[1]), bounded);
-  return seed_batch(parse_seed(parts[1]), bounded, parse_seed_bound(parts[3], "smallest seed"),
+  if (parts.size() == 3) return seed_batch(parse_base_seed(parts[1]), bounded);
+  return seed_batch(parse_base_seed(parts[1]), bounded, parse_seed_bound(parts[3], "smallest seed"),
                     parse_seed_bound(parts[4], "largest seed"));
 }
 

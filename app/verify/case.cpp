@@ -22,13 +22,24 @@ bool starts_with(const std::string& s, const char* p) {
 nlohmann::json metadata_json(const io::SafetensorsFile& file, const char* key) {
   const auto it = file.metadata().find(key);
   if (it == file.metadata().end()) return nlohmann::json::object();
-  return nlohmann::json(io::parse_json(it->second, fmt::format("{}: metadata {}", file.path(), key)));
+  return nlohmann::json(
+      io::parse_json(it->second, fmt::format("metadata {}", key), io::WholeNumbers::keep_digits));
 }
 
-double max_abs(const std::vector<float>& v) {
+template <class T>
+double max_abs(const std::vector<T>& v) {
   double m = 0;
-  for (float x : v) m = std::max(m, std::fabs(static_cast<double>(x)));
+  for (const T x : v) {
+    if (std::isfinite(x)) m = std::max(m, std::fabs(static_cast<double>(x)));
+  }
   return m;
+}
+
+// 0 for equal values, NaN and infinities among them.
+double distance(double got, double want) {
+  if (got == want || (std::isnan(got) && std::isnan(want))) return 0;
+  const double e = std::fabs(got - want);
+  return std::isfinite(e) ? e : INFINITY;
 }
 
 // "grad_sample.in.img" -> ("grad.in.img", 's'), "out.step5_stat.w" -> ("out.step5.w", 't'); other names come
@@ -84,7 +95,8 @@ Case::Case(Device& device, const std::string& path) : device_(device), file_(pat
   ref_err_ = metadata_json(file_, "f32_ref_err");
   const nlohmann::json worst = metadata_json(file_, "f32_ref_err_worst");
   const auto number = [&](const char* key) {
-    return worst.contains(key) && worst[key].is_number() ? worst[key].get<double>() : 0;
+    const double x = field(worst, key, 0.0);
+    return std::isfinite(x) ? x : 0;
   };
   worst_outputs_ = number("outputs");
   worst_grads_ = number("grads");
@@ -99,20 +111,9 @@ Case::Case(Device& device, const std::string& path) : device_(device), file_(pat
 }
 
 Tensor Case::load(const io::SafetensorsFile& file, const std::string& name) {
-  const io::TensorInfo& info = file.info(name);
-  const Shape shape(info.shape);
-  switch (info.dtype) {
-    case io::FileDType::u8:
-    case io::FileDType::boolean: {
-      const auto bytes = file.read_bytes(name);
-      return Tensor::from_bytes(device_, bytes, shape, DType::u8);
-    }
-    case io::FileDType::i32:
-    case io::FileDType::i64:
-      return Tensor::from(device_, std::span<const int32_t>(file.read_i32(name)), shape);
-    default:
-      return Tensor::from(device_, std::span<const float>(file.read_f32(name)), shape);
-  }
+  const std::vector<double> values = file.read_f64(name);
+  const std::vector<float> single(values.begin(), values.end());
+  return Tensor::from(device_, std::span<const float>(single), Shape(file.info(name).shape));
 }
 
 Tensor Case::in(const std::string& name) {
@@ -123,6 +124,24 @@ Tensor Case::in(const std::string& name) {
   return it->second;
 }
 
+Tensor Case::key_mask(const std::string& name, int64_t batch, int64_t keys) {
+  if (!has_in(name)) return {};
+  const std::vector<int64_t>& shape = file_.info("in." + name).shape;
+  const bool rows = shape.size() > 1 && shape.front() == batch;
+  const bool fits =
+      !shape.empty() && shape.back() == keys &&
+      std::all_of(shape.begin() + (rows ? 1 : 0), shape.end() - 1, [](int64_t n) { return n == 1; });
+  if (!fits) {
+    throw Error(ErrorCode::format, fmt::format("in.{} has shape {}, a mask of keys [{}, {}] is needed", name,
+                                               Shape(shape).str(), batch, keys));
+  }
+  const std::vector<double> values = numbers("in." + name);
+  std::vector<uint8_t> keep;
+  for (int64_t i = 0; i < batch * keys; ++i)
+    keep.push_back(values[static_cast<size_t>(i) % values.size()] != 0);
+  return Tensor::from(device_, std::span<const uint8_t>(keep), {batch, keys});
+}
+
 Tensor Case::weight(const std::string& name) {
   auto [it, fresh] = loaded_.try_emplace("w." + name);
   if (!fresh) return it->second;
@@ -131,9 +150,21 @@ Tensor Case::weight(const std::string& name) {
   return it->second;
 }
 
+Tensor Case::weight(const std::string& name, const Shape& shape) {
+  const Tensor stored = weight(name);
+  if (stored.shape() == shape) return stored;
+  if (stored.numel() != shape.numel()) {
+    throw Error(ErrorCode::format,
+                fmt::format("w.{} is {}, {} is expected", name, stored.shape().str(), shape.str()));
+  }
+  const Tensor shaped = stored.view(shape);
+  watch("grad." + name, shaped);
+  return shaped;
+}
+
 void Case::watch(const std::string& gradient, const Tensor& leaf) {
   const std::string rest = gradient.substr(std::string("grad").size());
-  if (!file_.has(gradient) && !file_.has("grad_sample" + rest)) return;
+  if (!file_.has(gradient) && !file_.has("grad_sample" + rest) && !file_.has("grad_stat" + rest)) return;
   tape_.watch(leaf);
   watched_.emplace_back(gradient, leaf);
 }
@@ -151,10 +182,10 @@ Shape Case::weight_shape(const std::string& name) const {
 }
 
 void Case::backward(const std::vector<std::pair<Tensor, std::string>>& outputs) {
+  went_back_ = true;
   std::vector<std::pair<Tensor, Tensor>> seeds;
   for (const auto& [y, name] : outputs) {
-    const Tensor seed = load(file_, "in." + name);
-    if (tape_.active(y)) seeds.emplace_back(y, seed.view(y.shape()));
+    if (has_in(name) && tape_.active(y)) seeds.emplace_back(y, load(file_, "in." + name).view(y.shape()));
   }
   if (seeds.empty()) return;
   Grads grads;
@@ -165,15 +196,20 @@ void Case::backward(const std::vector<std::pair<Tensor, std::string>>& outputs) 
   }
 }
 
-void Case::tolerance(const std::string& prefix, double value, bool absolute) {
-  tolerances_[prefix] = {value, absolute};
+std::optional<std::vector<float>> Case::unreached(const std::string& gradient) const {
+  constexpr std::string_view kPrefix = "grad.";
+  if (!went_back_ || gradient.rfind(kPrefix, 0) != 0) return {};
+  const std::string leaf = gradient.substr(kPrefix.size());
+  // "in.x", a weight, or a weight behind the tag of its sub-case.
+  for (const std::string& name : {leaf, "w." + leaf, "w." + leaf.substr(leaf.find('.') + 1)}) {
+    const io::SafetensorsFile& file = name.rfind("in.", 0) == 0 ? file_ : weights();
+    if (file.has(name)) return std::vector<float>(static_cast<size_t>(file.info(name).numel()), 0.0f);
+  }
+  return {};
 }
 
-std::vector<float> Case::wanted(const std::string& name) const {
-  const io::TensorInfo& info = file_.info(name);
-  if (info.dtype == io::FileDType::f32 || info.dtype == io::FileDType::f64) return file_.read_f32(name);
-  const std::vector<int32_t> ints = file_.read_i32(name);
-  return {ints.begin(), ints.end()};
+void Case::tolerance(const std::string& prefix, double value, bool absolute) {
+  tolerances_[prefix] = {value, absolute};
 }
 
 Check Case::compare_one(const std::string& name) const {
@@ -181,7 +217,7 @@ Check Case::compare_one(const std::string& name) const {
   const bool grad = starts_with(base, "grad.");
   double reference = grad ? worst_grads_ : worst_outputs_;
   for (const std::string& key : {name, base}) {
-    if (ref_err_.contains(key) && ref_err_[key].is_number()) reference = ref_err_[key].get<double>();
+    if (const auto x = optional_field<double>(ref_err_, key); x && std::isfinite(*x)) reference = *x;
   }
   Check c{name,  0,     std::max(grad ? kGradTolerance : kOutputTolerance, kReferenceFactor * reference),
           false, false, ""};
@@ -194,29 +230,32 @@ Check Case::compare_one(const std::string& name) const {
     }
   }
   const auto it = got_.find(base);
-  if (it == got_.end()) {
+  const auto values = it == got_.end() ? unreached(base) : std::optional(it->second);
+  if (!values) {
     c.note = "not computed";
     c.error = INFINITY;
     return c;
   }
-  const std::vector<float> want = wanted(name), got = derived(it->second, kind);
+  const std::vector<double> want = numbers(name);
+  const std::vector<float> got = derived(*values, kind);
   if (want.size() != got.size()) {
     c.note = fmt::format("{} values, {} expected", got.size(), want.size());
     c.error = INFINITY;
     return c;
   }
   double worst = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    const double e = std::fabs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
-    if (!(e <= worst)) worst = std::isfinite(e) ? e : INFINITY;
-  }
-  const double scale = max_abs(want);
+  for (size_t i = 0; i < want.size(); ++i)
+    worst = std::max(worst, distance(static_cast<double>(got[i]), want[i]));
+  // What double precision leaves of a gradient that is zero in mathematics counts as zero.
+  constexpr double kRoundingOfZero = 1e-13;
+  const double largest = max_abs(want), scale = grad && largest < kRoundingOfZero ? 0 : largest;
   if (scale == 0 && !c.absolute && c.tolerance > 0) {
     c.absolute = true;
     c.tolerance = std::max(kZeroTolerance, 5 * reference);
   }
   c.error = c.absolute || scale == 0 ? worst : worst / scale;
   c.passed = c.error <= c.tolerance;
+  if (!c.passed && it == got_.end()) c.note = "no output depends on it here";
   return c;
 }
 

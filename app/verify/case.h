@@ -9,13 +9,16 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "app/verify/options.h"
 #include "autograd/tape.h"
 #include "autograd/tensor.h"
 #include "model/io/safetensors.h"
+#include "model/module.h"
 
 namespace vkflux::verify {
 
@@ -41,12 +44,26 @@ class Case {
   const nlohmann::json& config() const { return config_; }
   const io::SafetensorsFile& file() const { return file_; }
 
-  /// "in." + name on the device, watched when the file has its gradient.
+  /// "in." + name on the device as f32, whatever its stored type, watched when the file has its gradient.
   Tensor in(const std::string& name);
   bool has_in(const std::string& name) const { return file_.has("in." + name); }
+  /// "in." + name as a key mask: u8 [batch, keys], of any stored type (not 0: keep) and any shape that
+  /// broadcasts to that; undefined when the file hasn't it. Error format for masks of another kind.
+  Tensor key_mask(const std::string& name, int64_t batch, int64_t keys);
+  /// Values of any tensor, under its name in the file.
+  std::vector<double> numbers(const std::string& name) const { return file_.read_f64(name); }
   /// "w." + name (from weights_file when the file says so), watched likewise.
   Tensor weight(const std::string& name);
   bool has_weight(const std::string& name) const { return weights().has("w." + name); }
+  /// Makes the module's parameters the file's weights, in the module's shapes; prefix: what the file puts
+  /// before our names. A parameter that the file hasn't and whose name ends with `may_miss` is zero.
+  template <class Module>
+  void use(Module& module, const std::string& prefix = "", const std::string& may_miss = "") {
+    for (const Param& p : parameters(module, prefix)) {
+      const bool missing = !may_miss.empty() && !has_weight(p.name) && p.name.ends_with(may_miss);
+      *p.tensor = missing ? Tensor::zeros(device_, p.shape) : weight(p.name, p.shape);
+    }
+  }
   /// Asks for the gradient with respect to a leaf if the file has it under this name ("grad.x"): for weights
   /// that several sub-cases use (an alias() of weight() each).
   void watch(const std::string& gradient, const Tensor& leaf);
@@ -59,8 +76,8 @@ class Case {
   void mid(const std::string& name, const Tensor& value) { got_["mid." + name] = value.to_host(); }
   /// A gradient that the product's own training step computed.
   void grad(const std::string& name, const Tensor& value) { got_["grad." + name] = value.to_host(); }
-  /// Backward from these outputs with the file's cotangents "in." + name (ones are never assumed); records
-  /// all gradients.
+  /// Backward from those of the outputs whose cotangents "in." + name the file has (ones are never assumed);
+  /// records all gradients.
   void backward(const std::vector<std::pair<Tensor, std::string>>& outputs);
   Tape& tape() { return tape_; }
 
@@ -78,7 +95,9 @@ class Case {
  private:
   const io::SafetensorsFile& weights() const { return weights_ ? *weights_ : file_; }
   Tensor load(const io::SafetensorsFile& file, const std::string& name);
-  std::vector<float> wanted(const std::string& name) const;
+  Tensor weight(const std::string& name, const Shape& shape);
+  /// Zeros for the gradient of a leaf that no output depends on; nothing when there is no such leaf.
+  std::optional<std::vector<float>> unreached(const std::string& gradient) const;
   Check compare_one(const std::string& name) const;
 
   Device& device_;
@@ -90,6 +109,7 @@ class Case {
   Tape tape_;
   std::vector<std::pair<std::string, Tensor>> watched_;  // gradient name -> leaf
   std::map<std::string, Tensor> loaded_;
+  bool went_back_ = false;
   std::map<std::string, std::vector<float>> got_;
   std::vector<Check> extra_;
   struct Tolerance {

@@ -10,6 +10,7 @@
 #include <initializer_list>
 #include <set>
 
+#include "app/verify/options.h"
 #include "model/text/characters.h"
 #include "vk/error.h"
 
@@ -67,6 +68,13 @@ std::optional<std::pair<int64_t, int64_t>> first_pair(const io::Json& object, Pa
   return {};
 }
 
+// As the reference's language writes a value into a text.
+std::string written(const io::Json& value) {
+  if (value.is_null()) return "None";
+  if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
 // Correctly rounded on the decimal digits, ties by the exact binary value.
 double round_decimals(double x, int decimals) {
   return std::strtod(fmt::format("{:.{}f}", x, decimals).c_str(), nullptr);
@@ -114,9 +122,9 @@ CallOptions::CallOptions(const io::Json& options) : options_(options) {
   if (const io::Json* sub = find(options_, "flux2_ttr")) students_ = *sub;
 }
 
+// Absent isn't null here: a type that is null is no single block.
 bool CallOptions::is_single() const {
-  const io::Json* type = find(options_, "block_type");
-  return !type || *type == "single";
+  return !options_.is_object() || !options_.contains("block_type") || options_["block_type"] == "single";
 }
 
 std::optional<int64_t> CallOptions::block_index() const {
@@ -125,9 +133,11 @@ std::optional<int64_t> CallOptions::block_index() const {
 }
 
 std::string CallOptions::layer_key() const {
-  const io::Json* type = find(options_, "block_type");
-  const std::string word = !type ? "single" : type->is_string() ? type->get<std::string>() : type->dump();
-  return fmt::format("{}:{}", word, block_index().value_or(0));
+  const io::Json type =
+      options_.is_object() ? options_.value("block_type", io::Json("single")) : io::Json("single");
+  const io::Json* index = find(options_, "block_index");
+  if (index && index->is_boolean()) return fmt::format("{}:{}", written(type), written(*index));
+  return fmt::format("{}:{}", written(type), block_index().value_or(0));
 }
 
 bool CallOptions::selected(int64_t start, int64_t end) const {
@@ -201,15 +211,8 @@ std::vector<int64_t> CallOptions::single_layers(int64_t start, int64_t end) cons
   return out;
 }
 
-std::optional<double> json_number(const io::Json& value) {
-  if (value.is_boolean()) return value.get<bool>() ? 1.0 : 0.0;
-  if (value.is_number()) return value.get<double>();
-  if (value.is_string()) return parse_number(value.get<std::string>());
-  return {};
-}
-
 double host_threshold(const io::Json& value) {
-  const double x = json_number(value).value_or(0.5);
+  const double x = verify::as_number(nlohmann::json(value)).value_or(0.5);
   return std::isfinite(x) ? x : 0.5;
 }
 
@@ -220,7 +223,7 @@ double host_policy_threshold(const io::Json& value) {
 
 double host_temperature(const io::Json& value) {
   constexpr double kLeast = 1e-3;
-  const double x = json_number(value).value_or(1.0);
+  const double x = verify::as_number(nlohmann::json(value)).value_or(1.0);
   return std::isfinite(x) ? std::max(kLeast, x) : 1.0;
 }
 
@@ -235,7 +238,8 @@ bool host_policy_is_stochastic(const io::Json& value) {
 
 std::optional<std::vector<float>> host_route_mask(const io::Json& value) {
   if (!value.is_array()) {
-    const std::optional<double> x = value.is_string() ? std::nullopt : json_number(value);
+    const std::optional<double> x =
+        value.is_string() ? std::nullopt : verify::as_number(nlohmann::json(value));
     return x ? std::optional(std::vector<float>{static_cast<float>(*x)}) : std::nullopt;
   }
   std::vector<float> out;

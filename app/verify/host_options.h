@@ -55,8 +55,6 @@ class CallOptions {
   io::Json options_, students_;
 };
 
-/// As a number: numbers, booleans, and texts that are numbers.
-std::optional<double> json_number(const io::Json& value);
 /// The routing threshold, 0.5 when it isn't a finite number.
 double host_threshold(const io::Json& value);
 /// The same within [1e-4, 1 - 1e-4], as the stochastic policy needs it.

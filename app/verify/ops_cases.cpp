@@ -1,6 +1,9 @@
 // Golden cases of single ops: sub-cases are told by the letters of their tag ("linear3" is a linear).
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <cctype>
 #include <functional>
 #include <map>
 
@@ -21,8 +24,26 @@ struct Sub {
   Tensor weight(const char* name) const {
     return c.has_weight(tag + "." + name) ? c.weight(tag + "." + name) : Tensor();
   }
-  float number(const char* key, float fallback) const {
-    return config.contains(key) && config[key].is_number() ? config[key].get<float>() : fallback;
+  float number(const char* key, float fallback) const { return field(config, key, fallback); }
+  /// Error unsupported where the file asks for a variant of the op that we don't have.
+  void only(const char* key, float value) const {
+    if (number(key, value) != value)
+      throw Error(ErrorCode::unsupported, fmt::format("\"{}\" other than {}", key, value));
+  }
+  /// A mean over all elements of x as the reduction that the file names.
+  Tensor reduced(const Tensor& mean) const {
+    const std::string reduction = field<std::string>(config, "reduction", "mean");
+    if (reduction == "mean") return mean;
+    if (reduction == "sum") return op::affine(mean, static_cast<float>(in("x").numel()));
+    throw Error(ErrorCode::unsupported, fmt::format("reduction '{}'", reduction));
+  }
+  /// Whether the mask is added to the scores: it says so, or has values that no mask of 0 and 1 has.
+  bool adds_mask() const {
+    const auto it = config.find("mask");
+    if (it != config.end() && it->is_string() && it->get<std::string>().find("add") != std::string::npos)
+      return true;
+    const std::vector<double> m = c.numbers("in." + tag + ".mask");
+    return std::any_of(m.begin(), m.end(), [](double x) { return x < 0; });
   }
 };
 
@@ -32,7 +53,23 @@ Tensor over_images(const Tensor& x, const std::function<Tensor(const Tensor&)>& 
   return op::nhwc_to_nchw(fn(op::nchw_to_nhwc(x)));
 }
 
+// x with its dimension `dim` as the last one; negative: from the end.
+Tensor with_last(const Tensor& x, int dim) {
+  const int rank = x.rank(), wanted = dim < 0 ? dim + rank : dim;
+  if (wanted < 0 || wanted >= rank)
+    throw Error(ErrorCode::format, fmt::format("\"dim\" {} of {} dimensions", dim, rank));
+  if (wanted == rank - 1) return x;
+  std::vector<int> order;
+  for (int d = 0; d < rank; ++d) {
+    if (d != wanted) order.push_back(d);
+  }
+  order.push_back(wanted);
+  return op::permute(x, order);
+}
+
 Tensor conv(const Sub& s) {
+  s.only("dilation", 1);
+  s.only("groups", 1);
   const int pad = static_cast<int>(s.number("padding", 0)),
             more = static_cast<int>(s.number("pad_right_bottom", 0));
   const op::ConvOptions o{static_cast<int>(s.number("stride", 1)), pad, pad, pad + more, pad + more};
@@ -40,15 +77,51 @@ Tensor conv(const Sub& s) {
                      [&](const Tensor& x) { return op::conv2d(x, s.weight("weight"), s.weight("bias"), o); });
 }
 
+// Attention with one matrix for each picture that is added to its scores: the mask of the reference in full.
+Tensor sdpa_biased(const Sub& s, const Tensor& q, op::AttentionOptions o) {
+  const std::vector<int64_t>& shape = s.c.file().info("in." + s.tag + ".mask").shape;
+  const std::vector<double> stored = s.c.numbers("in." + s.tag + ".mask");
+  const bool added = s.adds_mask();
+  const std::array<int64_t, 4> whole{q.dim(0), q.dim(1), q.dim(2), s.in("k").dim(2)};
+  const Tensor k = s.in("k"), v = s.in("v");
+  std::vector<Tensor> parts;
+  for (int64_t b = 0; b < whole[0]; ++b) {
+    std::vector<float> bias;
+    for (int64_t h = 0; h < whole[1]; ++h)
+      for (int64_t i = 0; i < whole[2]; ++i)
+        for (int64_t j = 0; j < whole[3]; ++j) {
+          const std::array<int64_t, 4> at{b, h, i, j};
+          int64_t place = 0;
+          for (size_t d = 0; d < shape.size(); ++d) {
+            const size_t from = 4 - shape.size() + d;
+            place = place * shape[d] + (shape[d] == whole[from] ? at[from] : 0);
+          }
+          const double m = stored.at(static_cast<size_t>(place));
+          // Far below any score, and finite: a row that keeps nothing is an even mean, not NaN.
+          constexpr double kDropped = -1e30;
+          bias.push_back(static_cast<float>(added ? std::max(m, kDropped) : m != 0 ? 0 : kDropped));
+        }
+    o.bias = Tensor::from(q.device(), std::span<const float>(bias), {whole[1], whole[2], whole[3]});
+    parts.push_back(op::attention(op::narrow(q, 0, b, 1), op::narrow(k, 0, b, 1), op::narrow(v, 0, b, 1), o));
+  }
+  return op::concat(parts, 0);
+}
+
 Tensor sdpa(const Sub& s) {
   op::AttentionOptions o;
   o.scale = s.number("scale", 0);
-  const Tensor q = s.in("q");
+  for (const char* key : {"is_causal", "causal"}) o.causal = o.causal || field(s.config, key, false);
+  const Tensor q = s.in("q"), k = s.in("k");
+  if (o.causal && q.dim(2) != k.dim(2))
+    throw Error(ErrorCode::unsupported, "a causal mask over another number of keys than queries");
   if (s.c.has_in(s.tag + ".mask")) {
-    const Tensor mask = s.in("mask");
-    o.key_mask = mask.view({q.dim(0), mask.dim(-1)});
+    const std::vector<int64_t>& shape = s.c.file().info("in." + s.tag + ".mask").shape;
+    const bool per_query = shape.size() > 2 && shape[shape.size() - 2] != 1;
+    const bool heads = shape.size() == 4 && shape[1] != 1;
+    if (per_query || heads || s.adds_mask()) return sdpa_biased(s, q, o);
+    o.key_mask = s.c.key_mask(s.tag + ".mask", q.dim(0), k.dim(2));
   }
-  return op::attention(q, s.in("k"), s.in("v"), o);
+  return op::attention(q, k, s.in("v"), o);
 }
 
 // (exp(-a) h + a + exp(-b) c + b) / 2 (homoscedastic uncertainty, Kendall et al. 2018)
@@ -99,14 +172,21 @@ const std::map<std::string, SubFn>& table() {
       {"upsample_nearest", [](const Sub& s) { return over_images(s.in("x"), op::upsample_nearest2); }},
       {"bilinear",
        [](const Sub& s) {
-         const auto size = s.config.at("size").get<std::vector<int64_t>>();
-         return over_images(s.in("x"),
-                            [&](const Tensor& x) { return op::resize_bilinear(x, size.at(0), size.at(1)); });
+         s.only("align_corners", 0);
+         s.only("antialias", 0);
+         const auto size = required<std::vector<int64_t>>(s.config, "size");
+         return over_images(
+             s.in("x"), [&](const Tensor& x) { return op::resize_bilinear(x, size.front(), size.back()); });
        }},
-      {"smooth_l", [](const Sub& s) { return op::smooth_l1(s.in("x"), s.in("y"), s.number("beta", 1)); }},
-      {"mse", [](const Sub& s) { return op::mse(s.in("x"), s.in("y")); }},
+      {"smooth_l",
+       [](const Sub& s) { return s.reduced(op::smooth_l1(s.in("x"), s.in("y"), s.number("beta", 1))); }},
+      {"mse", [](const Sub& s) { return s.reduced(op::mse(s.in("x"), s.in("y"))); }},
       {"cosine",
-       [](const Sub& s) { return op::cosine_similarity(s.in("x"), s.in("y"), s.number("eps", 1e-8f)); }},
+       [](const Sub& s) {
+         const Tensor x = s.in("x"), y = s.in("y");
+         const auto last = [&](const Tensor& t) { return with_last(t, field(s.config, "dim", -1)); };
+         return op::cosine_similarity(last(x), last(y), s.number("eps", 1e-8f));
+       }},
       {"kendall", kendall},
   };
   return t;
@@ -139,7 +219,7 @@ void run_ops(Case& c) {
 void run_adamw(Case& c) {
   c.tolerance("out.", 1e-5);
   for (const auto& [tag, config] : c.config().items()) {
-    if (config.contains("max_norm")) {
+    if (const auto max_norm = optional_field<float>(config, "max_norm")) {
       // Clipping: the scale of all gradients together.
       std::vector<std::pair<std::string, Shape>> layout;
       for (int i = 0; c.has_in(fmt::format("{}.g{}", tag, i)); ++i) {
@@ -148,20 +228,20 @@ void run_adamw(Case& c) {
       const Arena arena(c.device(), layout);
       for (size_t i = 0; i < arena.size(); ++i) op::accumulate(arena[i], c.in(fmt::format("{}.g{}", tag, i)));
       const Tensor norm = global_norm(arena.flat());
-      scale_inplace(arena.flat(), clip_scale(norm, config["max_norm"].get<float>()));
+      scale_inplace(arena.flat(), clip_scale(norm, *max_norm));
       c.out(tag + ".norm", norm);
       for (size_t i = 0; i < arena.size(); ++i) c.out(fmt::format("{}.g{}", tag, i), arena[i]);
       continue;
     }
-    const auto betas = config.at("betas").get<std::vector<double>>();
-    const AdamWOptions o{config.at("lr").get<double>(), betas.at(0), betas.at(1),
-                         config.at("eps").get<double>(), config.at("weight_decay").get<double>()};
+    const auto betas = field(config, "betas", std::vector<double>{0.9, 0.999});
+    const AdamWOptions o{field(config, "lr", 1e-3), betas.front(), betas.back(), field(config, "eps", 1e-8),
+                         field(config, "weight_decay", 0.01)};
     std::vector<std::pair<std::string, Shape>> layout;
     for (const std::string& name : c.weight_names(tag + "."))
       layout.emplace_back(name, c.weight_shape(tag + "." + name));
     const Arena p(c.device(), layout), g(c.device(), layout), m(c.device(), layout), v(c.device(), layout);
     for (size_t i = 0; i < layout.size(); ++i) op::accumulate(p[i], c.weight(tag + "." + layout[i].first));
-    const int64_t steps = config.at("steps").get<int64_t>();
+    const int64_t steps = required<int64_t>(config, "steps");
     for (int64_t step = 1; step <= steps; ++step) {
       g.flat().fill_zero();
       for (size_t i = 0; i < layout.size(); ++i) {

@@ -51,6 +51,8 @@ constexpr Row<TableFn> kTables[] = {
     {"ttr_comet_keys", run_ttr_comet_keys},
 };
 
+constexpr uint64_t kMaxTable = 64ull << 20;  // bytes
+
 template <class Rows>
 auto longest(const Rows& rows, const std::string& kind) -> decltype(rows[0].run) {
   decltype(rows[0].run) found = nullptr;
@@ -78,8 +80,9 @@ Report run_file(Device& device, const std::string& path, const std::string& dump
   Report report{path, "", "", {}};
   try {
     if (std::filesystem::path(path).extension() == ".json") {
-      const nlohmann::json table(io::read_json(path));
-      report.kind = io::get<std::string>(io::Json(table), "case", path);
+      const nlohmann::json table(
+          io::parse_json(io::read_file(path, kMaxTable), path, io::WholeNumbers::keep_digits));
+      report.kind = required<std::string>(table, "case");
       const TableFn run = find_table(report.kind);
       if (!run)
         throw Error(ErrorCode::unsupported,
@@ -97,7 +100,7 @@ Report run_file(Device& device, const std::string& path, const std::string& dump
     if (!dump_folder.empty()) c.dump(dump_folder);
     return c.compare();
   } catch (const Error& e) {
-    if (e.code() == ErrorCode::device_lost) throw;
+    if (e.code() == ErrorCode::device_lost || e.code() == ErrorCode::cancelled) throw;
     report.error = e.what();
   } catch (const std::exception& e) {
     report.error = e.what();

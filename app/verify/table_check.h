@@ -10,8 +10,9 @@
 namespace vkflux::verify {
 
 /// Everything that isn't a number must be equal; numbers may differ by tolerance * |wanted| (whole numbers
-/// not at all). "nan", "inf" and "-inf" in `want` also stand for those numbers. The note says where the first
-/// difference is.
+/// not at all). "nan", "inf" and "-inf" in `want` also stand for those numbers, whole numbers beyond 64 bits
+/// are texts of digits on both sides, and a whole number of ours may be a boolean there. The note says where
+/// the first difference is.
 Check compare_values(const std::string& name, const nlohmann::json& got, const nlohmann::json& want,
                      double tolerance);
 
@@ -27,8 +28,7 @@ void run_rows(const std::string& name, const nlohmann::json& rows,
 
 /// A failed check that only says why.
 Check failed_check(const std::string& name, const std::string& why);
-
-/// A number, also when the table writes it as a text; NaN for null.
-double table_number(const nlohmann::json& value);
+/// |got - want| relative to max(|want|, floor); equal infinities, and two NaN, differ by 0.
+Check number_check(const std::string& name, double got, double want, double tolerance, double floor);
 
 }  // namespace vkflux::verify

@@ -6,9 +6,9 @@ namespace vkflux::verify {
 namespace {
 
 TokenIds rows_of(Case& c, const std::string& name) {
-  const io::TensorInfo& info = c.file().info("in." + name);
-  const std::vector<int32_t> flat = c.file().read_i32("in." + name);
-  const auto width = static_cast<ptrdiff_t>(info.shape.back());
+  const std::vector<int64_t>& shape = c.file().info("in." + name).shape;
+  const std::vector<double> flat = c.numbers("in." + name);
+  const auto width = static_cast<ptrdiff_t>(shape.empty() ? 1 : shape.back());
   TokenIds out;
   for (auto it = flat.begin(); it != flat.end(); it += width) out.emplace_back(it, it + width);
   return out;
@@ -20,16 +20,11 @@ std::map<std::string, Shape> weight_shapes(const Case& c) {
   return out;
 }
 
-template <class Module>
-void use_weights(Case& c, Module& module) {
-  for (const Param& p : parameters(module)) *p.tensor = c.weight(p.name);
-}
-
 void run_clip(Case& c) {
   ClipTextConfig config = infer_clip_config(weight_shapes(c));
   apply_clip_json(config, io::Json(c.config()));
   ClipText model(config);
-  use_weights(c, model);
+  c.use(model);
   Trace trace;
   ClipText::Output y;
   {
@@ -39,17 +34,15 @@ void run_clip(Case& c) {
   c.out("last_hidden_state", y.last_hidden_state);
   c.out("pooled", y.pooled);
   for (const auto& [name, value] : trace) c.mid(name, value);
-  if (c.has_in("loss_cotangent.pooled")) {
-    c.backward(
-        {{y.last_hidden_state, "loss_cotangent.last_hidden_state"}, {y.pooled, "loss_cotangent.pooled"}});
-  }
+  c.backward(
+      {{y.last_hidden_state, "loss_cotangent.last_hidden_state"}, {y.pooled, "loss_cotangent.pooled"}});
 }
 
 void run_t5(Case& c) {
   T5Config config = infer_t5_config(weight_shapes(c));
   apply_t5_json(config, io::Json(c.config()));
   T5Encoder model(config);
-  use_weights(c, model);
+  c.use(model);
   if (c.has_in("long.input_ids"))
     c.out("long.last_hidden_state", model.forward(rows_of(c, "long.input_ids")));
   Tensor y;
@@ -60,7 +53,7 @@ void run_t5(Case& c) {
   }
   c.out("last_hidden_state", y);
   for (const auto& [name, value] : trace) c.mid(name, value);
-  if (c.has_in("loss_cotangent.last_hidden_state")) c.backward({{y, "loss_cotangent.last_hidden_state"}});
+  c.backward({{y, "loss_cotangent.last_hidden_state"}});
 }
 
 }  // namespace

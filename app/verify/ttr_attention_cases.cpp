@@ -17,17 +17,6 @@ using nlohmann::json;
 constexpr double kEmbeddingTolerance = 1e-4;
 constexpr int64_t kPhiShown = 64;  // features that the files keep
 
-template <class T>
-T field(const json& j, const char* key, T fallback) {
-  return j.contains(key) && !j[key].is_null() ? j[key].get<T>() : fallback;
-}
-
-template <class T>
-std::optional<T> optional_field(const json& j, const char* key) {
-  if (!j.contains(key) || j[key].is_null()) return std::nullopt;
-  return j[key].get<T>();
-}
-
 // Options by the reference's names; what isn't named keeps its value.
 void read_options(const json& j, HkrOptions& o) {
   LandmarkOptions& l = o.landmarks;
@@ -45,8 +34,30 @@ void read_options(const json& j, HkrOptions& o) {
   for (const char* key : {"k_chunk", "key_chunk_size"}) o.key_chunk = field(j, key, o.key_chunk);
 }
 
-const json& sub_cases(const Case& c) {
-  return c.config().contains("sub_cases") ? c.config()["sub_cases"] : c.config();
+json sub_cases(const Case& c) {
+  return field(c.config(), "sub_cases", c.config());
+}
+
+// The options of a sub-case of the file: those of all, then its own.
+HkrOptions options_of(const Case& c, const json& sub) {
+  HkrOptions o;
+  // Without a table of sub-cases the config is one, and its keys are their tags.
+  const json all = optional_field<json>(c.config(), "sub_cases") ? c.config() : json::object();
+  for (const json& part :
+       {all, object_field(all, "defaults"), sub, object_field(sub, "layer"), object_field(sub, "kw")})
+    read_options(part, o);
+  return o;
+}
+
+// Sub-cases may be described by more than options, and by nothing at all.
+template <class Fn>
+void each_sub_case(const Case& c, Fn fn) {
+  const json all = sub_cases(c);
+  for (const auto& [tag, sub] : all.items()) {
+    if (!sub.is_object() || !c.has_in(tag + ".q")) continue;
+    const ErrorContext context(tag);
+    fn(tag, sub);
+  }
 }
 
 // What weight `name` is in one sub-case: the same memory under an own id, for gradients per sub-case.
@@ -73,8 +84,12 @@ HkrConfig config_of(const Case& c) {
   return config;
 }
 
-Tensor mask_of(Case& c, const std::string& name) {
-  return c.has_in(name) ? c.in(name) : Tensor();
+Tensor mask_of(Case& c, const std::string& tag) {
+  const Tensor k = c.in(tag + ".k");
+  for (const char* name : {".key_mask", ".mask"}) {
+    if (c.has_in(tag + name)) return c.key_mask(tag + name, k.dim(0), k.dim(2));
+  }
+  return {};
 }
 
 std::vector<uint8_t> any_row(const std::vector<uint8_t>& mask, size_t keys) {
@@ -107,7 +122,7 @@ void run_ttr_scalar_embedding(Case& c) {
   c.tolerance("out.", kEmbeddingTolerance, true);
   const std::vector<float> xs = c.in("x").to_host();
   for (const auto& [tag, sub] : c.config().items()) {
-    const int64_t requested = sub.at("requested");
+    const auto requested = required<int64_t>(sub, "requested");
     std::vector<float> all;
     for (const float x : xs) {
       const std::vector<float> e = scalar_embedding(x, requested);
@@ -120,11 +135,8 @@ void run_ttr_scalar_embedding(Case& c) {
 
 void run_ttr_kernel(Case& c) {
   const HkrConfig config = config_of(c);
-  for (const auto& [tag, sub] : sub_cases(c).items()) {
-    const ErrorContext context(tag);
-    HkrOptions o;
-    read_options(c.config(), o);
-    read_options(sub, o);
+  each_sub_case(c, [&](const std::string& tag, const json& sub) {
+    const HkrOptions o = options_of(c, sub);
     const HkrFeatures phi_q = features_of(c, config, tag, "phi_net_q");
     const bool shared = tag.find("shared") != std::string::npos || !field(sub, "split_qk", true);
     HkrFeatures phi_k = phi_q;
@@ -139,7 +151,7 @@ void run_ttr_kernel(Case& c) {
     KernelBranch r;
     {
       const auto scope = c.tape().record();
-      r = kernel_regression(phi_q, phi_k, q, k, v, mask_of(c, tag + ".key_mask"), o);
+      r = kernel_regression(phi_q, phi_k, q, k, v, mask_of(c, tag), o);
     }
     c.out(tag + ".y", r.out);
     if (c.file().has("out." + tag + ".den_min"))
@@ -147,16 +159,14 @@ void run_ttr_kernel(Case& c) {
     c.mid(tag + ".phi_q", shown(phi_q(q, o)));
     c.mid(tag + ".phi_k", shown(phi_k(k, o)));
     c.backward({{r.out, "loss_cotangent." + tag}});
-  }
+  });
 }
 
 void run_ttr_landmark_branch(Case& c) {
-  for (const auto& [tag, sub] : sub_cases(c).items()) {
-    const ErrorContext context(tag);
-    HkrOptions o;
-    if (sub.contains("kw")) read_options(sub["kw"], o);
+  each_sub_case(c, [&](const std::string& tag, const json& sub) {
+    const HkrOptions o = options_of(c, sub);
     const Tensor q = c.in(tag + ".q"), k = c.in(tag + ".k"), v = c.in(tag + ".v");
-    const Tensor mask = mask_of(c, tag + ".key_mask");
+    const Tensor mask = mask_of(c, tag);
     const int64_t t = conditioning_tokens(k.dim(2), optional_field<int64_t>(sub, "cond"),
                                           optional_field<int64_t>(sub, "text"), o.landmarks);
     out_landmarks(c, tag, landmark_indices(k, mask, t, o.landmarks));
@@ -167,29 +177,24 @@ void run_ttr_landmark_branch(Case& c) {
     }
     c.out(tag + ".y", y);
     c.backward({{y, "loss_cotangent." + tag}});
-  }
+  });
 }
 
 void run_ttr_layer(Case& c) {
   const HkrConfig config = config_of(c);
-  for (const auto& [tag, sub] : sub_cases(c).items()) {
-    const ErrorContext context(tag);
-    HkrOptions o;
-    read_options(c.config(), o);
-    if (c.config().contains("defaults")) read_options(c.config()["defaults"], o);
-    if (sub.contains("layer")) read_options(sub["layer"], o);
-    o.adaptive = field(sub, "adaptive_alpha", o.adaptive);
+  each_sub_case(c, [&](const std::string& tag, const json& sub) {
+    const HkrOptions o = options_of(c, sub);
     HkrLayer layer(config, o);
     for (const Param& p : parameters(layer)) *p.tensor = weight_of(c, tag, p.name);
     HkrCall call{c.in(tag + ".q"),
                  c.in(tag + ".k"),
                  c.in(tag + ".v"),
-                 mask_of(c, tag + ".key_mask"),
-                 optional_field<int64_t>(sub, "conditioning_token_count"),
-                 optional_field<int64_t>(sub, "text_token_count"),
-                 optional_field<float>(sub, "sigma"),
-                 optional_field<float>(sub, "cfg_scale")};
-    const int64_t t = conditioning_tokens(call.k.dim(2), call.conditioning, call.text, o.landmarks);
+                 mask_of(c, tag),
+                 {optional_field<int64_t>(sub, "conditioning_token_count"),
+                  optional_field<int64_t>(sub, "text_token_count"), optional_field<double>(sub, "sigma"),
+                  optional_field<double>(sub, "cfg_scale")}};
+    const int64_t t =
+        conditioning_tokens(call.k.dim(2), call.context.conditioning, call.context.text, o.landmarks);
     out_landmarks(c, tag, landmark_indices(call.k, call.key_mask, t, o.landmarks));
     HkrResult r;
     {
@@ -202,16 +207,14 @@ void run_ttr_layer(Case& c) {
     if (r.conditioner.defined()) c.mid(tag + ".conditioner", r.conditioner);
     c.mid(tag + ".gate_sigmoid", r.gate);
     c.backward({{r.out, "loss_cotangent." + tag}});
-  }
+  });
 }
 
 void run_ttr_teacher_attention(Case& c) {
-  for (const auto& [tag, sub] : sub_cases(c).items()) {
-    const ErrorContext context(tag);
+  each_sub_case(c, [&](const std::string& tag, const json&) {
     const Tensor q = c.in(tag + ".q"), k = c.in(tag + ".k"), v = c.in(tag + ".v");
     op::AttentionOptions o;
-    if (const Tensor mask = mask_of(c, tag + ".mask"); mask.defined())
-      o.key_mask = safe_mask(mask.view({k.dim(0), k.dim(2)}));
+    if (const Tensor mask = mask_of(c, tag); mask.defined()) o.key_mask = safe_mask(mask);
     Tensor y;
     {
       const auto scope = c.tape().record();
@@ -219,7 +222,7 @@ void run_ttr_teacher_attention(Case& c) {
     }
     c.out(tag + ".y", y);
     c.backward({{y, "loss_cotangent." + tag}});
-  }
+  });
 }
 
 namespace {
@@ -249,8 +252,8 @@ Check compare_indices(const std::string& name, const json& row, const std::vecto
       if (off > (tie[first + i] ? 1 : 0)) check.passed = false;
     }
   };
-  if (row.contains("indices")) {
-    const auto want = row["indices"].get<std::vector<int32_t>>();
+  if (const auto whole = optional_field<std::vector<int32_t>>(row, "indices")) {
+    const std::vector<int32_t>& want = *whole;
     if (want.size() != got.size()) {
       check.passed = false;
       check.note = fmt::format("{} indices, {} expected", got.size(), want.size());
@@ -258,8 +261,8 @@ Check compare_indices(const std::string& name, const json& row, const std::vecto
     compare(want, 0);
     return check;
   }
-  const auto head = row.at("indices_head").get<std::vector<int32_t>>();
-  const auto tail = row.at("indices_tail").get<std::vector<int32_t>>();
+  const auto head = required<std::vector<int32_t>>(row, "indices_head");
+  const auto tail = required<std::vector<int32_t>>(row, "indices_tail");
   compare(head, 0);
   compare(tail, got.size() < tail.size() ? 0 : got.size() - tail.size());
   if (!slots.empty()) return check;
@@ -269,7 +272,7 @@ Check compare_indices(const std::string& name, const json& row, const std::vecto
     hash = hash * 1000003u + static_cast<uint32_t>(i);
     sum += i;
   }
-  if (hash != row.at("indices_hash").get<uint32_t>() || sum != row.at("indices_sum").get<int64_t>()) {
+  if (hash != required<uint32_t>(row, "indices_hash") || sum != required<int64_t>(row, "indices_sum")) {
     check.passed = false;
     check.note = "the list's hash or sum differs";
   }
@@ -278,32 +281,43 @@ Check compare_indices(const std::string& name, const json& row, const std::vecto
 
 }  // namespace
 
+namespace {
+
+// Which keys a row of the mask keeps: a list for each picture, or one list.
+std::vector<uint8_t> any_kept(const json& mask, size_t keys) {
+  std::vector<uint8_t> valid(keys, 0);
+  const json rows = mask.empty() || !mask.front().is_array() ? json::array({mask}) : mask;
+  for (const json& row : rows) {
+    for (size_t i = 0; i < row.size(); ++i) valid.at(i) |= as_flag(row[i]).value_or(false);
+  }
+  return valid;
+}
+
+}  // namespace
+
 void run_ttr_landmarks(Device&, const json& file, Report& report) {
   size_t index = 0;
-  for (const json& row : file.at("cases")) {
+  for (const json& row : list_field(file, "cases")) {
     const std::string name = fmt::format("landmarks[{}]", index++);
     HkrOptions o;
     read_options(row, o);
-    const int64_t keys = row.at("num_keys");
+    const auto keys = required<int64_t>(row, "num_keys");
     const int64_t t = conditioning_tokens(keys, optional_field<int64_t>(row, "conditioning_token_count"),
                                           optional_field<int64_t>(row, "text_token_count"), o.landmarks);
-    report.checks.push_back(exact(name + ".conditioning", t, row.at("resolved_conditioning_count")));
     report.checks.push_back(
-        exact(name + ".budget", landmark_budget(keys - t, o.landmarks), row.at("effective_landmark_count")));
+        exact(name + ".conditioning", t, required<int64_t>(row, "resolved_conditioning_count")));
+    report.checks.push_back(exact(name + ".budget", landmark_budget(keys - t, o.landmarks),
+                                  required<int64_t>(row, "effective_landmark_count")));
     std::vector<uint8_t> valid;
-    if (row.contains("key_mask") && !row["key_mask"].is_null()) {
-      valid.assign(static_cast<size_t>(keys), 0);
-      for (const json& mask : row["key_mask"]) {
-        const auto bytes = mask.get<std::vector<uint8_t>>();
-        for (size_t i = 0; i < bytes.size(); ++i) valid.at(i) |= bytes[i];
-      }
-    }
+    if (const auto mask = optional_field<json>(row, "key_mask"))
+      valid = any_kept(*mask, static_cast<size_t>(keys));
     const std::vector<int32_t> got = select_landmarks(keys, t, o.landmarks, valid);
-    report.checks.push_back(exact(name + ".count", static_cast<int64_t>(got.size()), row.at("count")));
+    report.checks.push_back(
+        exact(name + ".count", static_cast<int64_t>(got.size()), required<int64_t>(row, "count")));
     report.checks.push_back(compare_indices(name + ".indices", row, got));
   }
-  for (const json& row : field(file, "training_query_indices", json::array())) {
-    const int64_t n = row.at("seq_len"), cap = row.at("cap");
+  for (const json& row : list_field(file, "training_query_indices")) {
+    const auto n = required<int64_t>(row, "seq_len"), cap = required<int64_t>(row, "cap");
     const std::string name = fmt::format("queries[{} of {}]", cap, n);
     const std::vector<int32_t> got = select_training_queries(n, cap);
     if (row.contains("indices") && row["indices"].is_null()) {  // null: all

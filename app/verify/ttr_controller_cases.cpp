@@ -7,6 +7,8 @@
 #include <set>
 
 #include "app/verify/case.h"
+#include "app/verify/host_options.h"
+#include "app/verify/table_check.h"
 #include "model/attention/hkr/scalar_embedding.h"
 #include "model/routing/controller.h"
 #include "train/controller/policy_trainer.h"
@@ -17,22 +19,11 @@
 namespace vkflux::verify {
 namespace {
 
-constexpr double kSyntheticLogit = 20, kMetricTolerance = 1e-4, kMetricFloor = 1e-2;
-
-/// Values of any tensor of the file.
-std::vector<double> numbers(const Case& c, const std::string& name) {
-  const io::TensorInfo& info = c.file().info(name);
-  if (info.dtype == io::FileDType::f32 || info.dtype == io::FileDType::f64) {
-    const std::vector<float> v = c.file().read_f32(name);
-    return {v.begin(), v.end()};
-  }
-  const std::vector<int32_t> v = c.file().read_i32(name);
-  return {v.begin(), v.end()};
-}
+constexpr double kSyntheticLogit = 20, kDefaultSigmaMax = 1, kMetricTolerance = 1e-4, kMetricFloor = 1e-2;
 
 std::vector<uint8_t> flags(const Case& c, const std::string& name) {
   std::vector<uint8_t> out;
-  for (const double x : numbers(c, name)) out.push_back(x > 0.5);
+  for (const double x : c.numbers(name)) out.push_back(x > 0.5);
   return out;
 }
 
@@ -42,19 +33,14 @@ std::vector<float> floats(const std::vector<double>& v) {
 
 ControllerNet network(Case& c) {
   const nlohmann::json& j = c.config();
-  ControllerNet net({j.at("num_layers"), j.value("embed_dim", 64), j.value("hidden_dim", 256)});
-  for (const Param& p : parameters(net)) {
-    if (!(c.weight_shape(p.name) == p.shape)) {
-      throw Error(ErrorCode::format, fmt::format("{} is {}, the config makes it {}", p.name,
-                                                 c.weight_shape(p.name).str(), p.shape.str()));
-    }
-    *p.tensor = c.weight(p.name);
-  }
+  ControllerNet net({required<int64_t>(j, "num_layers"), field(j, "embed_dim", int64_t{64}),
+                     field(j, "hidden_dim", int64_t{256})});
+  c.use(net);
   return net;
 }
 
 RouteInput input(const nlohmann::json& j, double sigma) {
-  return {sigma, j.value("cfg_scale", 1.0), j.value("width", int64_t{1}), j.value("height", int64_t{1})};
+  return {sigma, field(j, "cfg_scale", 1.0), field(j, "width", int64_t{1}), field(j, "height", int64_t{1})};
 }
 
 bool has_prefix(const Case& c, const std::string& prefix) {
@@ -73,37 +59,34 @@ std::set<std::string> tags(const Case& c) {
   return out;
 }
 
-Check number_check(const std::string& name, double got, double want, double tolerance, double floor) {
-  Check k;
-  k.tensor = name;
-  k.tolerance = tolerance;
-  k.error = std::fabs(got - want) / std::max(std::fabs(want), floor);
-  k.passed = k.error <= tolerance;
-  return k;
-}
-
 void check_metrics(Case& c, const std::string& tag, const nlohmann::json& wanted, const NamedValues& got) {
   for (const auto& [name, want] : wanted.items()) {
+    if (want.is_null()) continue;
     const auto it = got.find(name);
-    Check k = number_check(tag + "." + name, it == got.end() ? NAN : it->second, want.get<double>(),
-                           kMetricTolerance, kMetricFloor);
-    if (it == got.end()) k.note = "not computed";
-    c.check(k);
+    c.check(it == got.end() ? failed_check(tag + "." + name, "not computed")
+                            : number_check(tag + "." + name, it->second, number_or_nan(want),
+                                           kMetricTolerance, kMetricFloor));
   }
 }
 
+// The trainer's arguments, or its training configuration with sections.
 PolicyTrainOptions trainer_options(const nlohmann::json& config) {
-  const nlohmann::json t = config.value("trainer", nlohmann::json::object());
+  nlohmann::json t = object_field(config, "trainer");
+  const nlohmann::json sections = object_field(t, "training_config");
+  for (const char* section : {"loss_config", "optimizer_config", "schedule_config"}) {
+    const nlohmann::json part = object_field(sections, section);
+    for (const auto& [name, value] : part.items()) t[name] = value;
+  }
   PolicyTrainOptions o;
-  o.lr = t.value("learning_rate", 1e-3);
-  o.clip = t.value("grad_clip_norm", 1.0);
-  o.reward.target_ttr_ratio = t.value("target_ttr_ratio", 0.7);
-  o.reward.lambda_eff = t.value("lambda_eff", 1.0);
-  o.reward.lambda_entropy = t.value("lambda_entropy", 0.1);
-  o.floor = t.value("reward_baseline_quality_floor", -0.3);
+  o.lr = field(t, "learning_rate", 1e-3);
+  o.clip = std::max(0.0, field(t, "grad_clip_norm", 1.0));
+  o.reward.target_ttr_ratio = field(t, "target_ttr_ratio", 0.7);
+  o.reward.lambda_eff = field(t, "lambda_eff", 1.0);
+  o.reward.lambda_entropy = field(t, "lambda_entropy", 0.1);
+  o.floor = field(t, "reward_baseline_quality_floor", -0.3);
   o.floor_on = FloorOn::reward;
   o.entropy_over_all = true;
-  o.weight_decay = config.value("adamw", nlohmann::json::object()).value("weight_decay", 0.01);
+  o.weight_decay = field(object_field(config, "adamw"), "weight_decay", 0.01);
   return o;
 }
 
@@ -118,7 +101,7 @@ void put_parameters(Case& c, const std::string& tag, ControllerNet& net, double 
   c.tolerance("out." + tag + ".", 2 * moved, true);
   for (const Param& p : parameters(net)) {
     c.out(tag + "." + p.name, *p.tensor);
-    const std::vector<double> want = numbers(c, "out." + tag + "." + p.name);
+    const std::vector<double> want = c.numbers("out." + tag + "." + p.name);
     const std::vector<float> got = p.tensor->to_host();
     double sum = 0;
     for (size_t i = 0; i < got.size(); ++i) sum += std::fabs(static_cast<double>(got[i]) - want[i]);
@@ -168,13 +151,14 @@ void policy_outputs(Case& c, const std::string& tag, const Trajectory& t,
                     const std::vector<uint8_t>& eligible) {
   const std::vector<double> mask = masks(t);
   std::vector<float> probs, logs, synthetic;
-  double total = 0, weighted = 0;
+  double total = 0, by_default = 0, by_largest = 0;
   const double most = largest_sigma(t);
   for (size_t n = 0, i = 0; n < t.decisions.size(); ++n) {
     for (const float p : t.decisions[n].probability) {
       const double value = log_probability(mask[i] > 0.5, static_cast<double>(p));
       total += value;
-      weighted += sigma_weight(t.inputs[n].sigma, most) * value;
+      by_default += sigma_weight(t.inputs[n].sigma, kDefaultSigmaMax) * value;
+      by_largest += sigma_weight(t.inputs[n].sigma, most) * value;
       probs.push_back(p);
       logs.push_back(static_cast<float>(value));
       synthetic.push_back(static_cast<float>(mask[i++] > 0.5 ? kSyntheticLogit : -kSyntheticLogit));
@@ -188,15 +172,11 @@ void policy_outputs(Case& c, const std::string& tag, const Trajectory& t,
   c.out(tag + ".probs", probs);
   c.out(tag + ".log_probs", logs);
   c.out(tag + ".total_log_prob", floats({total}));
-  c.out(tag + ".sigma_weighted_default", floats({weighted}));
-  c.out(tag + ".sigma_weighted_max", floats({weighted}));
+  c.out(tag + ".sigma_weighted_default", floats({by_default}));
+  c.out(tag + ".sigma_weighted_max", floats({by_largest}));
   c.out(tag + ".ttr_fraction", floats(s.student));
   c.out(tag + ".summary", floats({s.entropy_all, s.full_eligible, s.full_overall, s.expected_full_eligible,
                                   s.expected_full_overall}));
-}
-
-double table_number(const nlohmann::json& j) {
-  return j.is_string() ? std::strtod(j.get<std::string>().c_str(), nullptr) : j.get<double>();
 }
 
 }  // namespace
@@ -206,9 +186,10 @@ void run_ttr_controller(Case& c) {
   c.tolerance("mid.", 5e-4);
   c.tolerance("grad.", 2e-3);
   const ControllerNet net = network(c);
-  for (const auto& [tag, call] : c.config().at("calls").items()) {
+  const nlohmann::json calls = required<nlohmann::json>(c.config(), "calls");
+  for (const auto& [tag, call] : calls.items()) {
     const ErrorContext context(tag);
-    const std::vector<RouteInput> inputs{input(call, call.at("sigma").get<double>())};
+    const std::vector<RouteInput> inputs{input(call, field(call, "sigma", 0.0))};
     ControllerNet copy = net;
     Tape tape;
     for (const Param& p : parameters(copy)) {
@@ -240,22 +221,32 @@ void run_ttr_policy(Case& c) {
   c.tolerance("out.", kMetricTolerance);
   c.tolerance("grad.", 2e-3);
   const ControllerNet net = network(c);
-  const std::vector<uint8_t> ready = flags(c, "in.ready_mask");
-  const std::vector<uint8_t> all(ready.size(), 1);
+  const std::vector<uint8_t> all(static_cast<size_t>(net.config().layers), 1),
+      ready = c.has_in("ready_mask") ? flags(c, "in.ready_mask") : all;
   PolicyOptions policy;
   policy.noise = ActionNoise::gumbel;
   std::vector<RouteInput> inputs;
-  for (const double sigma : numbers(c, "in.sigmas")) inputs.push_back(input(c.config(), sigma));
+  for (const double sigma : c.numbers("in.sigmas")) inputs.push_back(input(c.config(), sigma));
   for (const std::string& tag : tags(c)) {
     const ErrorContext context(tag);
-    const std::vector<uint8_t>& eligible = tag == "ready" ? ready : all;
+    const std::string able_here = "in." + tag + ".ready_mask";
+    const std::vector<uint8_t> eligible = c.file().has(able_here) ? flags(c, able_here)
+                                          : tag == "ready"        ? ready
+                                                                  : all;
     const std::string own = "in." + tag + ".uniform";
     const Trajectory t =
-        draw(net, inputs, eligible, numbers(c, c.file().has(own) ? own : "in.uniform"), policy);
+        draw(net, inputs, eligible, c.numbers(c.file().has(own) ? own : "in.uniform"), policy);
     policy_outputs(c, tag, t, eligible);
     ControllerNet one = net, two = net;
-    PolicyTrainer everything(one, all, objective_options()), able(two, ready, objective_options());
+    PolicyTrainer everything(one, all, objective_options());
     c.out(tag + ".recompute_no_eligible", floats({objective(everything, t)}));
+    if (std::count(ready.begin(), ready.end(), uint8_t{1}) == 0) {
+      // Nothing is learnt then, and the trainer refuses: the objective is a sum over nothing.
+      c.out(tag + ".recompute_eligible", floats({0}));
+      for (const Param& p : parameters(two)) c.grad(tag + "." + p.name, Tensor::zeros(c.device(), p.shape));
+      continue;
+    }
+    PolicyTrainer able(two, ready, objective_options());
     c.out(tag + ".recompute_eligible", floats({objective(able, t)}));
     put_gradients(c, tag, able);
   }
@@ -268,21 +259,22 @@ void run_ttr_threshold(Case& c) {
     if (full.rfind("out.", 0) != 0) continue;
     const std::string name = full.substr(4), call = name.substr(0, name.find('.')),
                       what = name.substr(call.size() + 1);
-    const std::vector<float> logits = c.file().read_f32("in." + call + ".logits");
+    const std::vector<float> logits = floats(c.numbers("in." + call + ".logits"));
     const std::vector<uint8_t> eligible(logits.size(), 1);
     PolicyOptions policy;
     double threshold = 0, temperature = 1, speed = 0;
     const bool drawn = std::sscanf(what.c_str(), "stochastic_t%lf_T%lf", &threshold, &temperature) == 2;
     if (drawn || std::sscanf(what.c_str(), "threshold_t%lf_T%lf", &threshold, &temperature) == 2) {
-      policy.threshold = threshold;
-      policy.temperature = temperature;
+      policy.threshold = threshold = host_policy_threshold(threshold);
+      policy.temperature = temperature = host_temperature(temperature);
     } else if (std::sscanf(what.c_str(), "mask_q%lf", &speed) == 1) {
       policy.threshold = quality_threshold(speed);
     } else {
       throw Error(ErrorCode::unsupported, "unknown policy '" + what + "'");
     }
     policy.kind = drawn ? PolicyKind::stochastic : PolicyKind::threshold;
-    const std::vector<double> uniform = numbers(c, "in." + call + ".uniform");
+    const std::string draws = "in." + call + ".uniform";
+    const std::vector<double> uniform = c.file().has(draws) ? c.numbers(draws) : std::vector<double>();
     const RouteDecision d = decide(logits, eligible, policy, [&](uint32_t l) { return uniform.at(l); });
     std::vector<float> mask, adjusted;
     for (size_t l = 0; l < logits.size(); ++l) {
@@ -297,9 +289,18 @@ void run_ttr_threshold(Case& c) {
                                              {static_cast<int64_t>(adjusted.size())}));
     }
   }
-  for (const auto& row : c.config().value("rows", nlohmann::json::array())) {
-    c.check(number_check(fmt::format("threshold at quality_speed {}", row.at("quality_speed").get<double>()),
-                         quality_threshold(row.at("quality_speed")), row.at("threshold"), 1e-12, 1));
+  for (const auto& row : list_field(c.config(), "rows")) {
+    const double speed = required<double>(row, "quality_speed"), threshold = quality_threshold(speed);
+    const std::string at = fmt::format("at quality_speed {}", speed);
+    c.check(number_check("threshold " + at, threshold, required<double>(row, "threshold"), 1e-12, 1));
+    const auto full = optional_field<int64_t>(row, "full_layers");
+    const auto call = optional_field<int64_t>(row, "call");
+    if (!full || !call) continue;
+    const std::vector<double> logits = c.numbers(fmt::format("in.call{}.logits", *call));
+    const auto above =
+        std::count_if(logits.begin(), logits.end(), [&](double x) { return logistic(x) > threshold; });
+    c.check(number_check(fmt::format("full layers of call{} {}", *call, at), static_cast<double>(above),
+                         static_cast<double>(*full), 0, 1));
   }
 }
 
@@ -311,20 +312,24 @@ void run_ttr_reinforce(Case& c) {
   const PolicyTrainOptions options = trainer_options(c.config());
   PolicyTrainer trainer(net, std::vector<uint8_t>(layers, 1), options);
   std::vector<float> losses, baselines;
-  const auto& steps = c.config().at("steps");
+  const nlohmann::json steps = required<nlohmann::json>(c.config(), "steps");
   for (size_t i = 0; i < steps.size(); ++i) {
     const auto& step = steps[i];
     const std::string tag = fmt::format("step{}", i);
     const ErrorContext context(tag);
-    const std::string able = "in." + tag + ".eligible";
+    // The step may name the tensor, as "in.step1.eligible".
+    const std::string able = field<std::string>(step, "eligible", "in." + tag + ".eligible");
     trainer.set_eligible(c.file().has(able) ? flags(c, able) : std::vector<uint8_t>(layers, 1));
     RouteDecision d;
-    for (const double full : numbers(c, "in." + tag + ".mask")) d.student.push_back(full < 0.5);
+    for (const double full : c.numbers("in." + tag + ".mask")) d.student.push_back(full < 0.5);
     NamedValues m =
-        trainer.update_whole_run(input(step, step.at("sigma").get<double>()), d, step.at("reward"));
+        trainer.update_whole_run(input(step, field(step, "sigma", 0.0)), d, required<double>(step, "reward"));
     losses.push_back(static_cast<float>(m.at("policy_loss")));
     baselines.push_back(static_cast<float>(m.at("reward_baseline")));
     m["total_loss"] = m.at("reinforce_total_loss");
+    // The reference takes the mask as it is where nobody says which layers had to stay on full attention.
+    m["actual_full_attn_ratio_overall"] = m.at("mask_mean_overall");
+    m["actual_ttr_ratio_overall"] = 1 - m.at("mask_mean_overall");
     for (const char* suffix : {"", "_overall"}) {
       const double mask = m.at(std::string("mask_mean") + suffix);
       m[std::string("full_attn_mask_mean") + suffix] = mask;
@@ -334,7 +339,7 @@ void run_ttr_reinforce(Case& c) {
     m["forced_full_layer_count"] = m.at("forced_full_layers");
     m["total_layer_count"] = static_cast<double>(layers);
     m["reward_count"] = static_cast<double>(trainer.baseline().count());
-    check_metrics(c, tag, step.value("metrics", nlohmann::json::object()), m);
+    check_metrics(c, tag, object_field(step, "metrics"), m);
     if (has_prefix(c, "grad." + tag + ".")) put_gradients(c, tag, trainer);
     if (has_prefix(c, "out." + tag + "."))
       put_parameters(c, tag, net, options.lr, static_cast<int64_t>(i) + 1);
@@ -348,23 +353,26 @@ void run_ttr_sigma_policy(Case& c) {
   c.tolerance("grad.", 2e-3);
   ControllerNet net = network(c);
   const PolicyTrainOptions options = trainer_options(c.config());
-  const std::vector<uint8_t> ready = flags(c, "in.ready_mask");
+  const auto layers = static_cast<size_t>(net.config().layers);
+  const std::vector<uint8_t> ready =
+      c.has_in("ready_mask") ? flags(c, "in.ready_mask") : std::vector<uint8_t>(layers, 1);
   PolicyTrainer trainer(net, ready, options);
   PolicyOptions policy;
   policy.noise = ActionNoise::gumbel;
   std::vector<RouteInput> inputs;
-  for (const double sigma : c.config().at("sigmas").get<std::vector<double>>())
+  for (const double sigma : required<std::vector<double>>(c.config(), "sigmas"))
     inputs.push_back(input(c.config(), sigma));
-  const auto rewards = c.config().at("rewards").get<std::vector<double>>();
+  const auto rewards = required<std::vector<double>>(c.config(), "rewards");
+  const nlohmann::json metrics = list_field(c.config(), "metrics");
   for (size_t i = 0; i < rewards.size(); ++i) {
     const std::string tag = fmt::format("iter{}", i);
-    const PlayedTrajectory played{draw(net, inputs, ready, numbers(c, "in." + tag + ".uniform"), policy),
+    const PlayedTrajectory played{draw(net, inputs, ready, c.numbers("in." + tag + ".uniform"), policy),
                                   rewards[i]};
     c.tolerance("out." + tag + ".mask", 0);
     c.out(tag + ".mask", floats(masks(played.trajectory)));
     NamedValues m = trainer.update({&played, 1});
     m["total_loss"] = m.at("reinforce_total_loss");
-    if (c.config().contains("metrics")) check_metrics(c, tag, c.config().at("metrics").at(i), m);
+    if (i < metrics.size()) check_metrics(c, tag, metrics[i], m);
     if (has_prefix(c, "grad." + tag + ".")) put_gradients(c, tag, trainer);
   }
   put_parameters(c, "final", net, options.lr, static_cast<int64_t>(rewards.size()));
@@ -372,13 +380,13 @@ void run_ttr_sigma_policy(Case& c) {
 
 void run_ttr_reward_loss(Case& c) {
   c.tolerance("out.", kMetricTolerance);
-  for (const auto& row : c.config().at("rows")) {
-    const std::string tag = fmt::format("case{}", row.at("case").get<int64_t>());
+  for (const auto& row : list_field(c.config(), "rows")) {
+    const std::string tag = fmt::format("case{}", required<int64_t>(row, "case"));
     const ErrorContext context(tag);
-    const nlohmann::json& t = row.at("trainer");
+    const nlohmann::json t = object_field(row, "trainer");
     std::vector<std::pair<std::string, double>> weights;
     for (const std::string& name : reward_names())
-      weights.emplace_back(name, t.value(name + "_weight", name == "rmse" || name == "cosine" ? 1.0 : 0.0));
+      weights.emplace_back(name, field(t, name + "_weight", name == "rmse" || name == "cosine" ? 1.0 : 0.0));
     const QualityLoss quality(weights);
     RewardInput in;
     in.student = c.in(tag + ".student");
@@ -388,8 +396,9 @@ void run_ttr_reward_loss(Case& c) {
       const auto scope = c.tape().record();
       value = quality.whole(in);
     }
-    const double full = row.at("actual_full_attn_ratio"), target = t.value("target_ttr_ratio", 0.7),
-                 penalty = one_sided_efficiency(full, target), loss = static_cast<double>(value.loss.item());
+    const double full = required<double>(row, "actual_full_attn_ratio"),
+                 target = field(t, "target_ttr_ratio", 0.7), penalty = one_sided_efficiency(full, target),
+                 loss = static_cast<double>(value.loss.item());
     c.out(tag + ".loss_without_penalty", floats({loss}));
     c.out(tag + ".loss_with_penalty", floats({loss + penalty}));
     const RewardTerms terms = reward_terms({target, 0, 0}, -loss, 0, full, 0);
@@ -400,70 +409,19 @@ void run_ttr_reward_loss(Case& c) {
                   {"target_ttr_ratio", terms.target_ttr_ratio},
                   {"target_full_attn_ratio", terms.target_full_attn_ratio}};
     for (const auto& [name, x] : value.terms) m[name] = static_cast<double>(x.item());
-    for (const auto& [name, want] : row.at("metrics").items())
-      m.try_emplace(name, 0);  // terms that aren't on
-    check_metrics(c, tag, row.at("metrics"), m);
-    if (row.contains("reward_without_penalty")) {
-      c.check(number_check(tag + ".reward", terms.reward, row.at("reward_without_penalty"), kMetricTolerance,
-                           kMetricFloor));
-    }
+    const nlohmann::json metrics = object_field(row, "metrics");
+    for (const auto& [name, want] : metrics.items()) m.try_emplace(name, 0);  // terms that aren't on
+    check_metrics(c, tag, metrics, m);
+    if (const auto reward = optional_field<double>(row, "reward_without_penalty"))
+      c.check(number_check(tag + ".reward", terms.reward, *reward, kMetricTolerance, kMetricFloor));
     const std::string grad = "in." + tag + ".student";
     if (!c.file().has("grad." + grad)) continue;
     double most = 0;
-    for (const double g : numbers(c, "grad." + grad)) most = std::max(most, std::fabs(g));
+    for (const double g : c.numbers("grad." + grad)) most = std::max(most, std::fabs(g));
     // Of equal pictures: rounding alone.
     if (most < 1e-6) c.tolerance("grad." + grad, kMetricTolerance, true);
     c.grad(grad, c.tape().backward(value.loss).of(in.student));
   }
-}
-
-void run_ttr_reward_tables(Device&, const nlohmann::json& file, Report& report) {
-  constexpr double kTolerance = 1e-9, kFloor = 1e-3;
-  const auto add = [&](const std::string& name, double got, double want) {
-    report.checks.push_back(number_check(name, got, want, kTolerance, kFloor));
-  };
-  const auto rows = [&](const char* table) { return file.value(table, nlohmann::json::array()); };
-  for (const auto& row : rows("baseline_ema")) {
-    RewardBaseline baseline(table_number(row.at("floor")), FloorOn::reward, row.value("decay", 0.95));
-    for (size_t i = 0; i < row.at("rewards").size(); ++i) {
-      const double r = table_number(row.at("rewards")[i]);
-      baseline.update(r, r);
-      add("baseline_ema", baseline.value(), table_number(row.at("baseline_after")[i]));
-    }
-  }
-  for (const auto& row : rows("sigma_reward_terms")) {
-    const RewardTerms t =
-        reward_terms({table_number(row.at("target_ttr_ratio")), table_number(row.at("lambda_eff")),
-                      table_number(row.at("lambda_entropy"))},
-                     table_number(row.at("reward")), table_number(row.at("entropy")),
-                     table_number(row.at("actual_full_attn_ratio")), table_number(row.at("baseline")));
-    const NamedValues got{{"target_ttr_ratio", t.target_ttr_ratio},
-                          {"target_full_attn_ratio", t.target_full_attn_ratio},
-                          {"efficiency_penalty", t.efficiency_penalty},
-                          {"efficiency_penalty_weighted", t.efficiency_penalty_weighted},
-                          {"entropy_bonus", t.entropy_bonus},
-                          {"reward_value", t.reward},
-                          {"baselined_reward", t.advantage}};
-    for (const auto& [name, want] : row.at("result").items()) {
-      add("sigma_reward_terms." + name, got.count(name) ? got.at(name) : NAN, table_number(want));
-    }
-  }
-  for (const auto& row : rows("summarize_step_ttr")) {
-    std::vector<std::pair<double, double>> steps;
-    for (const auto& s : row.at("steps")) steps.emplace_back(table_number(s.at(0)), table_number(s.at(1)));
-    const TrajectorySummary s = summarise_trajectory(steps, table_number(row.at("sigma_fallback")));
-    const NamedValues got{{"ttr_ratio_high_sigma", s.ttr_ratio_high_sigma},
-                          {"ttr_ratio_low_sigma", s.ttr_ratio_low_sigma},
-                          {"ttr_ratio_spread", s.ttr_ratio_spread},
-                          {"steps_per_trajectory", s.steps_per_trajectory},
-                          {"sigma", s.sigma}};
-    for (const auto& [name, want] : row.at("result").items()) {
-      add("summarize_step_ttr." + name, got.count(name) ? got.at(name) : NAN, table_number(want));
-    }
-  }
-  for (const auto& row : rows("checkpoint_step"))
-    add("checkpoint_step", checkpoint_due(row.at("step").get<int64_t>() - 1, row.at("step"), row.at("every")),
-        row.at("result").get<bool>() ? 1 : 0);
 }
 
 }  // namespace vkflux::verify

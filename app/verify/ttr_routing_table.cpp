@@ -17,14 +17,14 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int64_t kKeys = 4, kHeadDim = 16;  // of the table's calls, with one picture and one head
-constexpr int kBlocks = 8;                   // of each kind
+constexpr int64_t kKeys = 4, kHeadDim = 16;             // of the table's calls, with one picture and one head
+constexpr int64_t kLeastBlocks = 8, kMostBlocks = 256;  // of each kind
 
-BackboneLayout table_layout() {
+BackboneLayout table_layout(int64_t blocks) {
   BackboneLayout layout;
   layout.family = "table";
   for (const char* kind : {"double", "single"}) {
-    for (int i = 0; i < kBlocks; ++i)
+    for (int64_t i = 0; i < blocks; ++i)
       layout.layers.push_back({fmt::format("{}_blocks.{}", kind, i), 1, kHeadDim, kind[0] == 's'});
   }
   return layout;
@@ -72,13 +72,14 @@ class CallCounter final : public AttentionTap {
 /// says nothing.
 RoutePlan plan_of(const Json& row, const BackboneLayout& layout) {
   RouteDecision decision;
-  decision.student.assign(kBlocks, 1);
-  const Json ttr = row.value("ttr", Json::object());
-  if (ttr.contains("controller_mask_override")) {
+  const auto blocks = static_cast<size_t>(layout.replaceable().size());
+  decision.student.assign(blocks, 1);
+  const Json ttr = object_field(row, "ttr");
+  if (optional_field<Json>(ttr, "controller_mask_override")) {
     const auto mask =
         host_route_mask(io::Json(ttr["controller_mask_override"])).value_or(std::vector<float>());
     const double threshold = host_threshold(io::Json(ttr.value("controller_threshold", Json())));
-    for (size_t l = 0; l < kBlocks; ++l)
+    for (size_t l = 0; l < blocks; ++l)
       decision.student[l] = l < mask.size() && static_cast<double>(mask[l]) <= threshold;
   }
   return route_plan(decision, layout);
@@ -86,32 +87,34 @@ RoutePlan plan_of(const Json& row, const BackboneLayout& layout) {
 
 Students students_of(const Json& row, const Students& made) {
   Students out = made;
-  out.max_safe_loss = row.value("max_safe_inference_loss", out.max_safe_loss);
+  out.max_safe_loss = field(row, "max_safe_inference_loss", out.max_safe_loss);
   for (auto& [name, student] : out.layers) {
     Readiness& r = student->readiness;
     r.updates = r.criteria.min_updates;
-    r.ema_cosine_dist = row.at("ready").get<bool>() ? 0.0 : 1.0;
+    r.ema_cosine_dist = required<bool>(row, "ready") ? 0.0 : 1.0;
     r.refresh();
-    if (row.contains("last_loss")) student->last_loss = table_number(row["last_loss"]);
+    if (row.contains("last_loss")) student->last_loss = number_or_nan(row["last_loss"]);
   }
   return out;
 }
 
 Json route(Device& device, const Json& row) {
-  const CallOptions options{io::Json(row.at("options"))};
-  const BackboneLayout layout = table_layout();
+  const CallOptions options{io::Json(row.value("options", Json()))};
+  const int64_t index = options.block_index().value_or(0),
+                blocks = std::clamp(index + 1, kLeastBlocks, kMostBlocks);
+  const BackboneLayout layout = table_layout(blocks);
   DistillOptions settings;
   settings.settings.feature_dim = 32;
-  settings.settings.layer_start = row.value("layer_start", -1);
-  settings.settings.layer_end = row.value("layer_end", -1);
-  settings.settings.preview = row.value("training_preview_ttr", true);
+  settings.settings.layer_start = field(row, "layer_start", int64_t{-1});
+  settings.settings.layer_end = field(row, "layer_end", int64_t{-1});
+  settings.settings.preview = field(row, "training_preview_ttr", true);
   settings.settings.min_swap_layers = settings.settings.max_swap_layers =
-      row.value("in_swap_set", true) ? kBlocks : 0;
+      field(row, "in_swap_set", true) ? blocks : 0;
   AttentionBank bank(layout.layers);
   Distiller distiller(device, layout, settings);
-  const bool training = row.at("training_mode");
-  if (!row.value("training_enabled", true)) distiller.set_total_updates(0);
-  if (row.contains("steps_remaining")) distiller.set_total_updates(row["steps_remaining"]);
+  const bool training = field(row, "training_mode", false);
+  if (!field(row, "training_enabled", true)) distiller.set_total_updates(0);
+  if (const auto left = optional_field<int64_t>(row, "steps_remaining")) distiller.set_total_updates(*left);
   RoutePlan plan = plan_of(row, layout);
   const Students students = students_of(row, distiller.students());
   if (training) {
@@ -120,18 +123,18 @@ Json route(Device& device, const Json& row) {
   } else {
     install(students, bank);
   }
-  const auto block = std::clamp<int64_t>(options.block_index().value_or(0), 0, kBlocks - 1);
-  const int layer = static_cast<int>(block) + (options.is_single() ? kBlocks : 0);
+  const int64_t block = std::clamp<int64_t>(index, 0, blocks - 1);
+  const auto layer = static_cast<int>(block + (options.is_single() ? blocks : 0));
   int student_calls = 0;
   if (auto student = bank.find(layer, AttentionKind::hkr)) {
     bank.set(layer, AttentionKind::hkr,
-             std::make_shared<CountedStudent>(student, row.value("student_raises", false), student_calls));
+             std::make_shared<CountedStudent>(student, field(row, "student_raises", false), student_calls));
   }
   TokenLayout tokens;
   tokens.image = kKeys;
   bool usable = true;
-  if (row.contains("mask_shape") && !row["mask_shape"].is_null()) {
-    const auto shape = row["mask_shape"].get<std::vector<int64_t>>();
+  if (const auto mask_shape = optional_field<std::vector<int64_t>>(row, "mask_shape")) {
+    const std::vector<int64_t>& shape = *mask_shape;
     usable = key_mask_supported(shape, 1, kKeys);
     const Shape dims(shape);
     const std::vector<uint8_t> keep(static_cast<size_t>(dims.numel()), 1);
@@ -162,7 +165,7 @@ Json route(Device& device, const Json& row) {
 
 void run_ttr_routing(Device& device, const Json& file, Report& report) {
   run_rows(
-      "routing", file.at("rows"), [&](const Json& row) { return route(device, row); }, report);
+      "routing", list_field(file, "rows"), [&](const Json& row) { return route(device, row); }, report);
 }
 
 }  // namespace vkflux::verify

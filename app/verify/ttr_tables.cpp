@@ -1,6 +1,7 @@
 // Tables of the distillation runtime: readiness over time, routing of calls, and the small laws around them.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <map>
 #include <optional>
 
@@ -32,19 +33,20 @@ Json or_null(const std::optional<T>& value) {
 class ReadinessRun {
  public:
   explicit ReadinessRun(const Json& sequence) {
-    for (const std::string key : sequence.at("layers")) {
+    for (const std::string& key : required<std::vector<std::string>>(sequence, "layers")) {
       Readiness& r = layers_[layer_of_key(key)];
-      r.criteria = {sequence.at("readiness_threshold"), sequence.at("readiness_min_updates")};
+      r.criteria = {required<double>(sequence, "readiness_threshold"),
+                    required<int64_t>(sequence, "readiness_min_updates")};
     }
     for (auto& [layer, readiness] : layers_) handles_[layer] = &readiness;
   }
 
   void play(const Json& event) {
-    const std::string op = event.at("op");
+    const auto op = required<std::string>(event, "op");
     if (op == "flush") {
       ema_.flush(handles_);
     } else if (op == "refresh") {
-      known(layer_of_key(event.at("layer").get<std::string>())).refresh();
+      known(layer_of_key(required<std::string>(event, "layer"))).refresh();
     } else if (op == "call") {
       call(event);
     } else {
@@ -77,12 +79,11 @@ class ReadinessRun {
     return found->second;
   }
   void call(const Json& event) {
-    const std::string layer = layer_of_key(event.at("layer").get<std::string>());
-    std::optional<double> sigma;
-    if (event.contains("sigma") && !event["sigma"].is_null()) sigma = table_number(event["sigma"]);
+    const std::string layer = layer_of_key(required<std::string>(event, "layer"));
+    const auto sigma = optional_field<double>(event, "sigma");
     if (ema_.begin_call(sigma)) ema_.flush(handles_);
-    ema_.add_loss(layer, table_number(event.at("loss")), known(layer));
-    ema_.add_similarity(layer, table_number(event.at("cos")));
+    ema_.add_loss(layer, number_or_nan(event.value("loss", Json())), known(layer));
+    ema_.add_similarity(layer, number_or_nan(event.value("cos", Json())));
     if (ema_.flush_due()) ema_.flush(handles_);
   }
 
@@ -92,23 +93,23 @@ class ReadinessRun {
 };
 
 uint64_t memory_of(const Json& a) {
-  return estimate_memory({a.at("batch"), a.at("heads"), a.at("n_query"), a.at("n_key"), a.at("head_dim"),
-                          a.at("feature_dim"), a.at("q_chunk_size"), a.at("k_chunk_size"),
-                          a.at("landmark_max"), a.at("text_count_estimate"), a.at("dtype_size"),
-                          a.at("training")});
+  const auto n = [&](const char* key) { return required<int64_t>(a, key); };
+  return estimate_memory({n("batch"), n("heads"), n("n_query"), n("n_key"), n("head_dim"), n("feature_dim"),
+                          n("q_chunk_size"), n("k_chunk_size"), n("landmark_max"), n("text_count_estimate"),
+                          n("dtype_size"), field(a, "training", false)});
 }
 
 Json read_options(const Json& row, const Json& runtime) {
-  const CallOptions options{io::Json(row.at("options"))};
-  const int64_t keys = row.at("n_key");
-  const auto [width, height] = options.resolution(keys, row.at("text"));
+  const CallOptions options{io::Json(row.value("options", Json()))};
+  const auto keys = required<int64_t>(row, "n_key");
+  const auto [width, height] = options.resolution(keys, field(row, "text", int64_t{0}));
   Json step;
   if (const auto id = options.step_id()) step = {id->name, Json(id->value)};
   return {{"sigma", or_null(options.sigma())},
-          {"cfg_scale", options.cfg_scale(runtime.at("cfg_scale"))},
+          {"cfg_scale", options.cfg_scale(field(runtime, "cfg_scale", 1.0))},
           {"step_id", step},
           {"resolution", {width, height}},
-          {"text_tokens", options.text_tokens(keys, runtime.at("text_tokens_guess"))},
+          {"text_tokens", options.text_tokens(keys, field(runtime, "text_tokens_guess", int64_t{77}))},
           {"conditioning_tokens", or_null(options.conditioning_tokens(keys))}};
 }
 
@@ -121,18 +122,20 @@ Json sanitised(const Json& value) {
 
 Json order_statistics(const Json& row) {
   std::vector<double> values;
-  for (const Json& v : row.at("values")) values.push_back(table_number(v));
+  for (const Json& v : list_field(row, "values")) values.push_back(number_or_nan(v));
   const Quartiles q = quartiles(values);
   return {{"quartile_range", {quantile(values, 0.25), quantile(values, 0.75)}},
           {"summary", {{"min", q.min}, {"p25", q.p25}, {"p50", q.p50}, {"p75", q.p75}, {"max", q.max}}}};
 }
 
 void run_oom_ladder(const Json& table, Report& report) {
-  const Json& start = table.at("start");
-  TrainingSizes sizes{start.at("training_query_token_cap"), start.at("query_chunk_size"),
-                      start.at("key_chunk_size"), start.at("landmark_min"), start.at("landmark_max")};
+  const auto n = [start = object_field(table, "start")](const char* key) {
+    return required<int64_t>(start, key);
+  };
+  TrainingSizes sizes{n("training_query_token_cap"), n("query_chunk_size"), n("key_chunk_size"),
+                      n("landmark_min"), n("landmark_max")};
   run_rows(
-      "oom_ladder", table.at("after_each"),
+      "oom_ladder", list_field(table, "after_each"),
       [&](const Json&) -> Json {
         const bool changed = degrade(sizes);
         return {{"changed", changed},
@@ -145,9 +148,11 @@ void run_oom_ladder(const Json& table, Report& report) {
 }
 
 ReplaySample replay_sample(const Json& push, const Json& table) {
-  const int64_t batch = table.at("batch"), heads = table.at("heads"), d = table.at("head_dim");
-  const auto dtype = replay_dtype(table.at("storage"));
-  if (!dtype) throw Error(ErrorCode::format, fmt::format("unknown storage {}", table.at("storage").dump()));
+  const auto batch = field(table, "batch", int64_t{1}), heads = field(table, "heads", int64_t{1}),
+             d = required<int64_t>(table, "head_dim");
+  const auto storage = field<std::string>(table, "storage", "float16");
+  const auto dtype = replay_dtype(storage);
+  if (!dtype) throw Error(ErrorCode::format, fmt::format("unknown storage '{}'", storage));
   const auto filled = [&](int64_t rows) {
     constexpr int64_t kMost = 4096;
     for (int64_t n : {batch, heads, rows, d}) {
@@ -157,75 +162,80 @@ ReplaySample replay_sample(const Json& push, const Json& table) {
     const std::vector<float> values(static_cast<size_t>(batch * heads * rows * d), 0.5f);
     return host_tensor(values, {batch, heads, rows, d}, *dtype);
   };
-  const int64_t queries = push.at("n_query"), keys = push.at("n_key");
+  const auto queries = required<int64_t>(push, "n_query"), keys = required<int64_t>(push, "n_key");
   ReplaySample s;
   s.q_sub = filled(queries);
   s.k_full = filled(keys);
   s.v_full = filled(keys);
   s.teacher_sub = filled(queries);
-  if (push.at("masked").get<bool>()) s.key_mask.assign(static_cast<size_t>(batch * keys), 1);
+  if (field(push, "masked", false)) s.key_mask.assign(static_cast<size_t>(batch * keys), 1);
   return s;
 }
 
 void run_replay(const Json& table, Report& report) {
-  ReplayBuffer replay(table.at("replay_buffer_size"), table.at("replay_max_bytes"));
+  ReplayBuffer replay(required<int64_t>(table, "replay_buffer_size"),
+                      required<uint64_t>(table, "replay_max_bytes"));
   size_t row = 0;
-  for (const Json& push : table.at("pushes")) {
-    replay.push(layer_of_key(push.at("layer").get<std::string>()), replay_sample(push, table));
+  for (const Json& push : list_field(table, "pushes")) {
+    replay.push(layer_of_key(required<std::string>(push, "layer")), replay_sample(push, table));
     Json buffers = Json::object(), want = Json::object();
     for (const std::string& layer : replay.layers()) {
       Json created = Json::array();
       for (size_t i = 0; i < replay.size(layer); ++i) created.push_back(replay.at(layer, i).created);
       buffers[layer_key(layer)] = created;
     }
-    for (const auto& [layer, created] : push.at("buffers").items()) {
+    const Json kept = object_field(push, "buffers");
+    for (const auto& [layer, created] : kept.items()) {
       if (!created.empty()) want[layer] = created;
     }
-    report.checks.push_back(compare_values(fmt::format("replay_eviction[{}]", row++),
-                                           {{"total_bytes", replay.bytes()}, {"buffers", buffers}},
-                                           {{"total_bytes", push.at("total_bytes")}, {"buffers", want}}, 0));
+    report.checks.push_back(compare_values(
+        fmt::format("replay_eviction[{}]", row++), {{"total_bytes", replay.bytes()}, {"buffers", buffers}},
+        {{"total_bytes", required<int64_t>(push, "total_bytes")}, {"buffers", want}}, 0));
   }
 }
 
 void run_feature_dims(const Json& rows, Report& report) {
   for (const Json& row : rows) {
-    const int64_t f = row.at("arg");
-    report.checks.push_back(check_row(fmt::format("validate_feature_dim({})", f), row, [&]() -> Json {
-      check_feature_dim(f, FeatureDimRule::reference);
-      return f;
-    }));
+    const Json arg = row.value("arg", Json());
+    report.checks.push_back(
+        check_row(fmt::format("validate_feature_dim({})", arg.dump()), row, [&]() -> Json {
+          const auto f = required<int64_t>(row, "arg");
+          check_feature_dim(f, FeatureDimRule::reference);
+          return f;
+        }));
   }
 }
 
 void run_memory(const Json& rows, Report& report) {
   for (const Json& row : rows) {
     report.checks.push_back(check_row(fmt::format("estimate_memory_bytes[{}]", report.checks.size()), row,
-                                      [&]() -> Json { return memory_of(row.at("args")); }));
+                                      [&]() -> Json { return memory_of(object_field(row, "args")); }));
   }
 }
 
 void run_options(const Json& table, Report& report) {
-  const Json& runtime = table.at("runtime");
+  const Json runtime = object_field(table, "runtime");
   run_rows(
-      "transformer_options", table.at("rows"), [&](const Json& row) { return read_options(row, runtime); },
-      report);
+      "transformer_options", list_field(table, "rows"),
+      [&](const Json& row) { return read_options(row, runtime); }, report);
 }
 
 void run_selection(const Json& table, Report& report) {
-  const Json& runtime = table.at("runtime");
+  const Json runtime = object_field(table, "runtime");
   run_rows(
-      "layer_selection", table.at("rows"),
+      "layer_selection", list_field(table, "rows"),
       [&](const Json& row) -> Json {
-        const CallOptions o{io::Json(row.at("options"))};
+        const CallOptions o{io::Json(row.value("options", Json()))};
         return {{"layer_key", o.layer_key()},
-                {"selected", o.selected(runtime.at("layer_start"), runtime.at("layer_end"))}};
+                {"selected", o.selected(field(runtime, "layer_start", int64_t{-1}),
+                                        field(runtime, "layer_end", int64_t{-1}))}};
       },
       report);
 }
 
 void run_sanitise(const Json& rows, Report& report) {
   run_rows(
-      "sanitize", rows, [](const Json& row) { return sanitised(row.at("threshold_in")); }, report);
+      "sanitize", rows, [](const Json& row) { return sanitised(row.value("threshold_in", Json())); }, report);
 }
 void run_quantiles(const Json& rows, Report& report) {
   run_rows("quantiles", rows, order_statistics, report);
@@ -235,7 +245,9 @@ void run_alpha_init(const Json& rows, Report& report) {
   run_rows(
       "alpha_init_logit", rows,
       [](const Json& row) -> Json {
-        return {{"logit", alpha_logit(static_cast<float>(table_number(row.at("alpha_init"))))}};
+        // NaN stays NaN there; our settings refuse it.
+        const double a = number_or_nan(row.value("alpha_init", Json()));
+        return {{"logit", std::isnan(a) ? a : alpha_logit(a)}};
       },
       report);
 }
@@ -244,9 +256,8 @@ void run_alpha_migration(const Json& rows, Report& report) {
   run_rows(
       "alpha_migration", rows,
       [](const Json& row) -> Json {
-        const Json& format = row.at("alpha_format");
-        const auto stored = static_cast<float>(table_number(row.at("stored")));
-        return {{"loaded", migrated_alpha(stored, format.is_null() ? "raw" : format.get<std::string>())}};
+        const auto stored = static_cast<float>(number_or_nan(row.value("stored", Json())));
+        return {{"loaded", migrated_alpha(stored, field<std::string>(row, "alpha_format", "raw"))}};
       },
       report);
 }
@@ -254,10 +265,9 @@ void run_alpha_migration(const Json& rows, Report& report) {
 }  // namespace
 
 void run_ttr_readiness(Device&, const Json& file, Report& report) {
-  for (const Json& sequence : file.at("sequences")) {
-    const std::string name = sequence.at("name");
-    const Json& events = sequence.at("events");
-    const Json& states = sequence.at("state_after_each");
+  for (const Json& sequence : list_field(file, "sequences")) {
+    const auto name = required<std::string>(sequence, "name");
+    const Json events = list_field(sequence, "events"), states = list_field(sequence, "state_after_each");
     if (events.size() != states.size()) {
       report.checks.push_back(failed_check(name, "as many states as events are expected"));
       continue;
@@ -268,8 +278,8 @@ void run_ttr_readiness(Device&, const Json& file, Report& report) {
       report.checks.push_back(
           compare_values(fmt::format("{}[{}]", name, i), run.state(), states[i], kEmaTolerance));
     }
-    report.checks.push_back(
-        compare_values(name + ".pareto", run.pareto(), sequence.at("pareto_frontier"), kEmaTolerance));
+    if (const auto pareto = optional_field<Json>(sequence, "pareto_frontier"))
+      report.checks.push_back(compare_values(name + ".pareto", run.pareto(), *pareto, kEmaTolerance));
   }
 }
 
@@ -285,7 +295,8 @@ void run_ttr_runtime_tables(Device&, const Json& file, Report& report) {
                                                 {"replay_eviction", run_replay},
                                                 {"alpha_init_logit", run_alpha_init},
                                                 {"alpha_migration", run_alpha_migration}};
-  for (const auto& [name, table] : file.at("tables").items()) {
+  const Json tables = object_field(file, "tables");
+  for (const auto& [name, table] : tables.items()) {
     const auto found = kRuns.find(name);
     if (found == kRuns.end()) {
       report.checks.push_back(failed_check(name, "unknown table"));

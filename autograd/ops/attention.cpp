@@ -1,4 +1,5 @@
 // softmax(q k^T scale + bias) v: checks, choice of the form, tape.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
@@ -16,21 +17,22 @@ const std::array kForms{&kCoopAttention, &kFlashAttention, &kPanelAttention, &kC
 
 const AttentionForm& choose(const AttentionProblem& p) {
   const std::string forced = forced_variant("attention");
-  for (const AttentionForm* f : kForms) {
-    if (!forced.empty() && forced == f->name && f->fits(p)) return *f;
-  }
-  for (const AttentionForm* f : kForms) {
-    if (f->fits(p)) return *f;
-  }
-  return kComposedAttention;
+  const auto asked = std::find_if(kForms.begin(), kForms.end(),
+                                  [&](const AttentionForm* f) { return forced == f->name && f->fits(p); });
+  const auto fitting =
+      std::find_if(kForms.begin(), kForms.end() - 1, [&](const AttentionForm* f) { return f->fits(p); });
+  const AttentionForm& form = **(asked == kForms.end() ? fitting : asked);
+  took_variant("attention", form.name);
+  return form;
 }
 
 void check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
   const bool f32 = q.dtype() == DType::f32 && k.dtype() == DType::f32 && v.dtype() == DType::f32;
-  const bool ranks = q.rank() == 4 && k.rank() == 4 && v.shape() == k.shape();
-  expect("attention", f32 && ranks && q.dim(0) == k.dim(0) && q.dim(1) == k.dim(1) && q.dim(3) == k.dim(3),
-         "needs f32 q[B, H, Nq, D] and k, v[B, H, Nk, D]", {&q, &k, &v});
-  expect("attention", q.dim(3) > 0 && q.dim(3) % 4 == 0, "D must be a multiple of 4", {&q});
+  const bool ranks = q.rank() == 4 && k.rank() == 4 && v.rank() == 4;
+  expect("attention",
+         f32 && ranks && q.dim(0) == k.dim(0) && q.dim(1) == k.dim(1) && q.dim(3) == k.dim(3) &&
+             v.dim(0) == k.dim(0) && v.dim(1) == k.dim(1) && v.dim(2) == k.dim(2) && q.dim(3) > 0,
+         "needs f32 q[B, H, Nq, D], k[B, H, Nk, D] and v[B, H, Nk, Dv]", {&q, &k, &v});
   const Tensor& mask = options.key_mask;
   expect("attention",
          !mask.defined() || (mask.dtype() == DType::u8 && mask.shape() == Shape{k.dim(0), k.dim(2)}),
@@ -40,6 +42,13 @@ void check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOpt
       "attention",
       !bias.defined() || (bias.dtype() == DType::f32 && bias.shape() == Shape{q.dim(1), q.dim(2), k.dim(2)}),
       "bias must be f32 [H, Nq, Nk]", {&bias, &q, &k});
+}
+
+// x with zeros behind its last dimension, `width` in all.
+Tensor widened(const Tensor& x, int64_t width) {
+  if (x.dim(3) == width) return x;
+  const Tensor zeros = Tensor::zeros(x.device(), {x.dim(0), x.dim(1), x.dim(2), width - x.dim(3)});
+  return concat({x, zeros}, 3);
 }
 
 struct AttentionBackward {
@@ -66,6 +75,17 @@ struct AttentionBackward {
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
   check(q, k, v, options);
+  constexpr int64_t kVector = 4;
+  if (v.dim(3) != q.dim(3) || q.dim(3) % kVector != 0) {
+    if (q.numel() == 0 || v.numel() == 0)
+      return Tensor::zeros(q.device(), {q.dim(0), q.dim(1), q.dim(2), v.dim(3)});
+    // The forms know one size, a multiple of 4. Columns of zeros change neither scores nor values.
+    const int64_t width = (std::max(q.dim(3), v.dim(3)) + kVector - 1) / kVector * kVector;
+    AttentionOptions same = options;
+    if (same.scale == 0) same.scale = 1 / std::sqrt(static_cast<float>(q.dim(3)));
+    return contiguous(
+        narrow(attention(widened(q, width), widened(k, width), widened(v, width), same), 3, 0, v.dim(3)));
+  }
   Tape* tape = Tape::wants({&q, &k, &v, &options.bias});
   const auto pause = Tape::pause();
   AttentionProblem p;

@@ -23,7 +23,8 @@ const MatrixShape* shape_for(const Caps& caps, uint32_t subgroup, int64_t d) {
   const MatrixShape* best = nullptr;
   for (const MatrixShape& s : caps.f16_shapes) {
     const bool rows = kRows % s.m == 0 && subgroup % s.m == 0 && kKeys / 4 % (subgroup / s.m) == 0;
-    const bool columns = s.n % 4 == 0 && kKeys % s.n == 0 && kKeys % s.k == 0 && d % s.n == 0 && d % s.k == 0;
+    const bool columns =
+        s.n % 8 == 0 && s.k % 8 == 0 && kKeys % s.n == 0 && kKeys % s.k == 0 && d % s.n == 0 && d % s.k == 0;
     const int64_t local = rows ? subgroup * kRows / s.m : 0;
     if (!rows || !columns || local > caps.max_invocations || kKeys * d / 4 % local != 0) continue;
     if (!best || s.m * s.n * s.k > best->m * best->n * best->k) best = &s;
@@ -57,7 +58,7 @@ void forward(const AttentionProblem& p, const Tensor& o, const Tensor& lse) {
                                            .BC = u32(kKeys),
                                            .FLAGS = flags};
   run(p.device(), {constants, "f16", subgroup},
-      {p.q, p.k, p.v, p.key_mask.defined() ? p.key_mask : p.q, o, lse},
+      {p.q, p.k, p.v, p.key_mask.defined() ? p.key_mask : p.q, o, lse, saturation_place(p.device())},
       args::FlashAttentionArgs{u32(p.batch * p.heads), u32(p.heads), u32(p.nq), u32(p.nk), u32(p.d / 4),
                                p.scale},
       groups_1d(ceil_div(static_cast<uint64_t>(p.nq), kRows) * static_cast<uint64_t>(p.batch * p.heads)),

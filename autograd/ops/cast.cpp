@@ -17,10 +17,16 @@ void convert(const Tensor& to, const Tensor& from) {
   const bool bf16 = (down ? to : from).dtype() == DType::bf16;
   const Tensor x = from.view(Shape{from.numel()}), y = to.view(Shape{to.numel()});
   for_pieces(from.device(), from.numel(), 4, [&](int64_t first, int64_t count) {
-    run(from.device(), {spec::Cast{.LOCAL = kLocal, .BF16 = bf16}, down ? "down" : "up"},
-        {x.slice(0, first, count), y.slice(0, first, count)}, args::CastArgs{u32(count)},
-        groups_1d(ceil_div(static_cast<uint64_t>(count), 8 * kLocal)),
-        {static_cast<double>(count), 6.0 * static_cast<double>(count)});
+    const Tensor in = x.slice(0, first, count), out = y.slice(0, first, count);
+    const args::CastArgs args{u32(count)};
+    const Groups groups = groups_1d(ceil_div(static_cast<uint64_t>(count), 8 * kLocal));
+    const Cost cost{static_cast<double>(count), 6.0 * static_cast<double>(count)};
+    const spec::Cast kernel{.LOCAL = kLocal, .BF16 = bf16};
+    if (down) {
+      run(from.device(), {kernel, "down"}, {in, out, saturation_place(from.device())}, args, groups, cost);
+    } else {
+      run(from.device(), {kernel, "up"}, {in, out}, args, groups, cost);
+    }
   });
 }
 

@@ -230,9 +230,10 @@ Tensor with_margin(const Tensor& x, const Shape& shape, int64_t first, int64_t t
 bool products_pay(const Conv& c) {
   const std::string forced = forced_variant("conv2d_weight");
   const bool fits = c.simd && c.in_c % 4 == 0 && c.out_c % 4 == 0 && c.in_c > 0;
-  if (forced == "products") return fits;
   constexpr int64_t kLeast = 64;  // channels, measured
-  return forced.empty() && fits && c.in_c >= kLeast && c.out_c >= kLeast;
+  const bool pay = forced.empty() ? c.in_c >= kLeast && c.out_c >= kLeast : forced == "products";
+  took_variant("conv2d_weight", fits && pay ? "products" : "direct");
+  return fits && pay;
 }
 
 // dweight[o][tap, c] as matrix products: where dy lies in rows as long as those of x with its padding, pixel

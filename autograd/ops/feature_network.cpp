@@ -67,8 +67,9 @@ Tensor feature_network(const Tensor& x_in, const std::vector<Tensor>& weights,
       });
   const Sizes s{x_in.dim(-1), weights.front().dim(0), weights.back().dim(0)};
   Tile tile{};
-  if (taped || x_in.numel() == 0 || !fused(x_in.device(), weights, s, tile))
-    return composed(x_in, weights, biases, normalise, eps);
+  const bool in_one = !taped && x_in.numel() > 0 && fused(x_in.device(), weights, s, tile);
+  if (!taped) took_variant("feature_network", in_one ? "gpu" : "simd");
+  if (!in_one) return composed(x_in, weights, biases, normalise, eps);
 
   const Tensor x = contiguous(x_in);
   Shape shape = x.shape();

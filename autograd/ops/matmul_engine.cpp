@@ -1,6 +1,7 @@
 #include "autograd/ops/matmul_engine.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "autograd/ops/matmul_panels.h"
 #include "autograd/ops/matmul_tiles.h"
@@ -131,6 +132,9 @@ void launch(Device& device, const Gemm& g, const Tile& t, Structure s, int64_t s
   if (s == Structure::simd || s == Structure::panels) {
     const Tensor before = g.accumulate ? g.c.tensor : g.a.tensor;
     run(device, t.kernel, {g.a.tensor, b.tensor, bias, before, g.c.tensor, pre}, a, groups, cost);
+  } else if (t.counts_saturated) {
+    run(device, t.kernel, {g.a.tensor, b.tensor, bias, g.c.tensor, pre, saturation_place(device)}, a, groups,
+        cost);
   } else {
     run(device, t.kernel, {g.a.tensor, b.tensor, bias, g.c.tensor, pre}, a, groups, cost);
   }
@@ -160,8 +164,15 @@ void launch_split(Device& device, const Gemm& g, const Tile& plain_tile, Structu
       groups_1d(ceil_div(n4, 256)), {count, 4 * count});
 }
 
+const char* form_name(Structure s, const Tile& t) {
+  if (s == Structure::simd) return "simd";
+  if (s == Structure::rows) return "matvec";
+  return std::string_view(t.kernel.shader) == spec::MatmulCoop::kShader ? "coop" : "gpu";
+}
+
 void multiply(Device& device, const Gemm& g, Structure s) {
   const Tile t = choose_tile(device, g, s);
+  if (s != Structure::panels) took_variant("matmul", form_name(s, t));
   const int64_t splits = s == Structure::rows ? 1 : split_count(device.device_class(), g, t);
   if (splits > 1) {
     launch_split(device, g, t, s, splits);
@@ -247,6 +258,7 @@ void gemm(Device& device, const Gemm& g) {
   }
   if (b_packed(g) && !decodes_inside(device, g)) return gemm_by_slabs(device, g);
   if (use_panels(device, g)) {
+    took_variant("matmul", "panels");
     gemm_panels(device, g);
   } else {
     const bool simd = use_simd(device, "matmul") && fits_simd(g);

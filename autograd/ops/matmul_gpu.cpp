@@ -90,8 +90,8 @@ uint32_t shared_bytes(const CoopTile& t, const MatrixShape& s) {
 const MatrixShape* fitting(const std::vector<MatrixShape>& shapes, const CoopTile& t) {
   const MatrixShape* best = nullptr;
   for (const MatrixShape& s : shapes) {
-    const bool fits =
-        t.rows / t.down % s.m == 0 && t.columns / t.across % s.n == 0 && t.bk % s.k == 0 && s.n % 4 == 0;
+    const bool fits = t.rows / t.down % s.m == 0 && t.columns / t.across % s.n == 0 && t.bk % s.k == 0 &&
+                      s.m % 8 == 0 && s.n % 8 == 0 && s.k % 8 == 0;
     if (fits && (!best || s.m * s.n * s.k > best->m * best->n * best->k)) best = &s;
   }
   return best;
@@ -193,7 +193,7 @@ std::optional<Tile> coop_tile(Device& device, const Gemm& g) {
                                      .B_FORMAT = format,
                                      .FLAGS = flags(g),
                                      .ACT = g.act};
-    return Tile{{constants, variant, subgroup}, tile.rows, tile.columns, tile.bk};
+    return Tile{{constants, variant, subgroup}, tile.rows, tile.columns, tile.bk, !bf16};
   }
   return std::nullopt;
 }

@@ -12,8 +12,9 @@ namespace vkflux {
 
 struct Tile {
   KernelId kernel;
-  int64_t rows, columns;  // of C
-  int64_t step;           // a split of K is a multiple of this
+  int64_t rows, columns;          // of C
+  int64_t step;                   // a split of K is a multiple of this
+  bool counts_saturated = false;  // the kernel rounds A to f16 and takes a place of Device::saturated()
 };
 
 inline bool aligned(const GemmMatrix& x, int64_t to, int64_t batch) {

@@ -7,6 +7,7 @@
 #include <set>
 #include <string_view>
 
+#include "model/io/config_fields.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -147,6 +148,7 @@ Flux1Config infer_flux1_config(const Shapes& shapes) {
 
 void apply_flux1_json(Flux1Config& config, const io::Json& json) {
   const ErrorContext context("config.json");
+  io::refuse_other(json, "patch_size", {1}, "transformer");
   const auto it = json.find("axes_dims_rope");
   if (it == json.end() || it->is_null()) return;
   if (!it->is_array() || it->size() != 3)

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/flux/files.h"
+#include "model/flux/tokenizers.h"
 #include "model/text/tokenizer.h"
 
 namespace vkflux {
@@ -132,7 +133,7 @@ std::optional<io::Json> describe(const io::TensorSource& file, const io::Json& j
 }  // namespace
 
 Family flux1_family() {
-  return {"flux1", "FLUX.1", is_pipeline, open_flux1, create};
+  return {"flux1", "FLUX.1", is_pipeline, open_flux1, create, flux1_prompt_tokenizers};
 }
 
 ComponentKind flux1_component() {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "model/io/decimal.h"
 #include "model/io/file.h"
 #include "vk/error.h"
 
@@ -28,6 +29,18 @@ void write_json(const std::string& path, const io::Json& json) {
   io::atomic_write(path, json.dump(2) + "\n");
 }
 
+// A tokenizer's files for an encoder of `length` ids: whoever pads to what they say must fit it.
+void copy_tokenizer(const std::string& from, const std::string& to, int64_t length) {
+  copy_files(from, to);
+  const std::string config = to + "/tokenizer_config.json";
+  std::error_code ignored;
+  if (!fs::exists(config, ignored)) return;
+  io::Json json = io::read_json(config);
+  if (!json.is_object()) throw Error(ErrorCode::format, config + ": expected a JSON object");
+  json["model_max_length"] = length;
+  write_json(config, json);
+}
+
 io::Json index(const SamplingDefaults& d) {
   const auto part = [](const char* library, const char* type) { return io::Json::array({library, type}); };
   return {{"_class_name", "FluxPipeline"},
@@ -40,8 +53,8 @@ io::Json index(const SamplingDefaults& d) {
           {"vae", part("diffusers", "AutoencoderKL")},
           {"vkflux",
            {{"steps", d.steps},
-            {"cfg", d.cfg},
-            {"guidance", d.guidance},
+            {"cfg", io::decimal(d.cfg)},
+            {"guidance", io::decimal(d.guidance)},
             {"size", io::Json::array({d.width, d.height})},
             {"txt_tokens", d.txt_tokens}}}};
 }
@@ -58,8 +71,8 @@ void save_flux1(const std::string& dir, const Flux1Parts& p) {
   save(parameters(p.t5), dir + "/text_encoder_2/model.safetensors", io::t5_names(), p.matrices);
   write_json(dir + "/text_encoder_2/config.json", t5_json(p.t5.config()));
   copy_files(p.autoencoder, dir + "/vae");
-  copy_files(p.tokenizer, dir + "/tokenizer");
-  copy_files(p.tokenizer_2, dir + "/tokenizer_2");
+  copy_tokenizer(p.tokenizer, dir + "/tokenizer", p.clip.config().positions);
+  copy_tokenizer(p.tokenizer_2, dir + "/tokenizer_2", p.defaults.txt_tokens);
   write_json(dir + "/scheduler/scheduler_config.json", p.schedule.to_json());
   write_json(dir + "/model_index.json", index(p.defaults));
 }

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <filesystem>
 
 #include "model/flux/files.h"
+#include "model/flux/tokenizers.h"
 #include "model/load.h"
 #include "model/residency.h"
 #include "model/text/tokenizer.h"
@@ -16,15 +16,8 @@
 namespace vkflux {
 namespace {
 
-constexpr int64_t kMaxTextTokens = 4096;
-
 io::Json read_config(const std::string& dir, const std::string& part, const char* file = "config.json") {
   return io::read_json(dir + "/" + part + "/" + file);
-}
-
-bool exists(const std::string& path) {
-  std::error_code ec;
-  return std::filesystem::exists(path, ec);
 }
 
 int64_t positive(const io::Json& json, const char* key, int64_t fallback, const std::string& origin) {
@@ -140,7 +133,6 @@ class Flux1Model final : public Model {
   std::string dir_;
   ModelOptions options_;
   std::vector<bool> stays_;  // by Part
-  bool has_txt_tokens_ = false;
   ModelInfo info_;
   Flux1Config flux_;
   AutoencoderConfig vae_;
@@ -159,10 +151,7 @@ void Flux1Model::read_index() {
   with_tensors(dir_, "transformer", io::flux1_names(),
                [&](const io::NamedTensors& t) { flux_ = infer_flux1_config(shapes_of(t)); });
   SamplingDefaults& defaults = info_.defaults;
-  if (!flux_.guidance) {
-    defaults.steps = 4;
-    defaults.txt_tokens = 256;
-  }
+  if (!flux_.guidance) defaults.steps = 4;
   const auto it = index.find("vkflux");
   if (it == index.end()) return;
   defaults.steps = positive(*it, "steps", defaults.steps, origin);
@@ -171,8 +160,6 @@ void Flux1Model::read_index() {
   if (!std::isfinite(defaults.cfg) || !std::isfinite(defaults.guidance)) {
     throw Error(ErrorCode::format, origin + ": cfg and guidance must be finite");
   }
-  has_txt_tokens_ = it->contains("txt_tokens");
-  defaults.txt_tokens = positive(*it, "txt_tokens", defaults.txt_tokens, origin);
   if (it->contains("size") && (*it)["size"].is_array()) {
     const auto size = io::get<std::vector<int64_t>>(*it, "size", origin);
     if (size.size() != 2 || size[0] < 1 || size[1] < 1 || std::max(size[0], size[1]) > 1 << 16) {
@@ -200,22 +187,10 @@ void Flux1Model::read_configs() {
 }
 
 void Flux1Model::read_tokenizers() {
-  const std::string first = dir_ + "/tokenizer", second = dir_ + "/tokenizer_2";
-  // Both encoders may share one SentencePiece model.
-  clip_tokenizer_ = exists(first + "/spiece.model") ? load_t5_tokenizer(first) : load_clip_tokenizer(first);
-  t5_tokenizer_ = load_t5_tokenizer(second);
-  const std::string config = second + "/tokenizer_config.json";
-  if (!has_txt_tokens_ && exists(config)) {
-    const auto longest = io::get_or<double>(io::read_json(config), "model_max_length", 512, config);
-    if (longest >= 1) {
-      info_.defaults.txt_tokens =
-          std::min(info_.defaults.txt_tokens, static_cast<int64_t>(std::min(longest, 1e6)));
-    }
-  }
-  if (info_.defaults.txt_tokens > kMaxTextTokens) {
-    throw Error(ErrorCode::format,
-                fmt::format("{} text tokens: at most {}", info_.defaults.txt_tokens, kMaxTextTokens));
-  }
+  Flux1Tokenizers both = load_flux1_tokenizers(dir_);
+  clip_tokenizer_ = std::move(both.clip);
+  t5_tokenizer_ = std::move(both.t5);
+  info_.defaults.txt_tokens = flux1_text_tokens(dir_, flux_.guidance);
 }
 
 void Flux1Model::check_parts() const {

@@ -1,6 +1,10 @@
 #include "model/io/json.h"
 
 #include <algorithm>
+#include <array>
+#include <limits>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "model/io/file.h"
@@ -11,19 +15,67 @@ namespace {
 constexpr size_t kMaxDepth = 64;
 constexpr size_t kMaxOrderedKeys = 32768;  // an ordered object finds a key by walking all of them
 
+// A text in which the words NaN, Infinity and -Infinity have become null, and the numbers they stand for: one
+// entry for each null of the text, in order, nothing where it was written as null.
+struct PlainJson {
+  std::string text;
+  std::vector<std::optional<double>> nulls;
+};
+
+PlainJson without_number_words(std::string_view text) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const std::array<std::pair<std::string_view, std::optional<double>>, 4> words{
+      {{"null", {}},
+       {"NaN", std::numeric_limits<double>::quiet_NaN()},
+       {"Infinity", kInfinity},
+       {"-Infinity", -kInfinity}}};
+  PlainJson out;
+  out.text.reserve(text.size() + text.size() / 8);
+  bool quoted = false;
+  for (size_t i = 0; i < text.size();) {
+    const char c = text[i];
+    if (quoted && c == '\\' && i + 1 < text.size()) {
+      out.text += text.substr(i, 2);
+      i += 2;
+      continue;
+    }
+    if (c == '"') quoted = !quoted;
+    const auto word = std::find_if(words.begin(), words.end(), [&](const auto& w) {
+      return !quoted && text.substr(i, w.first.size()) == w.first;
+    });
+    if (word == words.end()) {
+      out.text += c;
+      ++i;
+      continue;
+    }
+    out.text += "null";
+    out.nulls.push_back(word->second);
+    i += word->first.size();
+  }
+  return out;
+}
+
 // Builds the tree from the parser's events. The library's own builder with a callback walks all siblings at
 // the end of every object, which takes hours on a long list of them.
 template <class T>
 class TreeBuilder {
  public:
-  explicit TreeBuilder(const std::string& origin) : origin_(origin) {}
+  /// nulls: what the nulls of the text stand for, in order (without_number_words()); empty: themselves.
+  TreeBuilder(const std::string& origin, WholeNumbers big, std::vector<std::optional<double>> nulls)
+      : origin_(origin), big_(big), nulls_(std::move(nulls)) {}
   T take() { return std::move(root_); }
 
-  bool null() { return leaf(nullptr); }
+  bool null() {
+    const std::optional<double> number = null_ < nulls_.size() ? nulls_[null_++] : std::nullopt;
+    return number ? leaf(*number) : leaf(nullptr);
+  }
   bool boolean(bool v) { return leaf(v); }
   bool number_integer(int64_t v) { return leaf(v); }
   bool number_unsigned(uint64_t v) { return leaf(v); }
-  bool number_float(double v, const std::string&) { return leaf(v); }
+  bool number_float(double v, const std::string& text) {
+    const bool whole = text.find_first_of(".eE") == std::string::npos;
+    return whole && big_ == WholeNumbers::keep_digits ? leaf(text) : leaf(v);
+  }
   bool string(std::string& v) { return leaf(std::move(v)); }
   bool binary(typename T::binary_t&) { return bad("binary data"); }
   bool start_object(size_t) { return open(T::object()); }
@@ -96,26 +148,34 @@ class TreeBuilder {
   }
 
   const std::string& origin_;
+  WholeNumbers big_;
+  std::vector<std::optional<double>> nulls_;
+  size_t null_ = 0;
   T root_;
   std::vector<T*> path_;  // the open arrays and objects
   std::string key_;
 };
 
 template <class T>
-T parse(std::string_view text, const std::string& origin) {
-  TreeBuilder<T> builder(origin);
+T parse(std::string_view text, const std::string& origin, WholeNumbers big) {
+  PlainJson plain;
+  if (text.find("NaN") != text.npos || text.find("Infinity") != text.npos) {
+    plain = without_number_words(text);
+    text = plain.text;
+  }
+  TreeBuilder<T> builder(origin, big, std::move(plain.nulls));
   T::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
 }
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& origin) {
-  return parse<Json>(text, origin);
+Json parse_json(std::string_view text, const std::string& origin, WholeNumbers big) {
+  return parse<Json>(text, origin, big);
 }
 
 nlohmann::json parse_sorted_json(std::string_view text, const std::string& origin) {
-  return parse<nlohmann::json>(text, origin);
+  return parse<nlohmann::json>(text, origin, WholeNumbers::round);
 }
 
 Json read_json(const std::string& path, uint64_t max_bytes) {

@@ -17,8 +17,13 @@ namespace vkflux::io {
 
 using Json = nlohmann::ordered_json;
 
-/// Error format naming `origin` and what is wrong.
-Json parse_json(std::string_view text, const std::string& origin);
+/// What becomes of whole numbers beyond 64 bits: the nearest floating-point number, or their digits as a
+/// text.
+enum class WholeNumbers { round, keep_digits };
+
+/// Error format naming `origin` and what is wrong. NaN, Infinity and -Infinity are read as Python writes
+/// them.
+Json parse_json(std::string_view text, const std::string& origin, WholeNumbers big = WholeNumbers::round);
 /// For objects of any size, as vocabularies are; keys come back sorted.
 nlohmann::json parse_sorted_json(std::string_view text, const std::string& origin);
 Json read_json(const std::string& path, uint64_t max_bytes = 64ull << 20);

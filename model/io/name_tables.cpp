@@ -115,12 +115,27 @@ NameTable vae_names(int64_t levels) {
   return t;
 }
 
+// As transformers 5 saves the text model alone: without the prefix. Read, never written.
+static std::vector<NameRule> bare_clip_names() {
+  std::vector<NameRule> rules;
+  const auto bare = [&](const std::string& name) {
+    rules.push_back({name, "text_model." + name, Kind::copy, 0, false, true});
+  };
+  for (const char* table : {"token_embedding", "position_embedding"})
+    bare(fmt::format("embeddings.{}.weight", table));
+  for (const char* part : {"layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2", "self_attn.q_proj",
+                           "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"})
+    bare(fmt::format("encoder.layers.{{i}}.{}.{{w}}", part));
+  bare("final_layer_norm.{w}");
+  return rules;
+}
+
 const NameTable& clip_names() {
   static const NameTable table{
-      {},
+      bare_clip_names(),
       {"text_encoders.clip_l.transformer.", "cond_stage_model.transformer.", "clip_l.transformer."},
-      {"text_model.embeddings.position_ids", "text_projection.weight", "logit_scale", "vision_model.*",
-       "visual_projection.weight"}};
+      {"text_model.embeddings.position_ids", "embeddings.position_ids", "text_projection.weight",
+       "logit_scale", "vision_model.*", "visual_projection.weight"}};
   return table;
 }
 

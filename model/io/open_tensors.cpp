@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -27,6 +28,23 @@ std::string file_in_folder(const std::string& folder) {
   std::string hint;
   if (fs::exists(fs::path(folder) / "model_index.json", ignored)) {
     hint = "; it is a pipeline's folder: name one of its parts, such as transformer/ or vae/";
+  }
+  // Variants ("model.fp16.safetensors") and other names: whoever means one of these can say so.
+  std::vector<std::string> others;
+  fs::directory_iterator end;
+  for (fs::directory_iterator it(folder, ignored); it != end; it.increment(ignored)) {
+    const std::string name = it->path().filename().string();
+    if (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")) others.push_back(name);
+    if (ignored) break;
+  }
+  std::sort(others.begin(), others.end());
+  constexpr size_t kMostNamed = 3;
+  if (!others.empty()) {
+    const bool more = others.size() > kMostNamed;
+    const size_t count = others.size();
+    others.resize(std::min(count, kMostNamed));
+    hint = fmt::format("; it has {}{}: name the file itself, or give it one of these names",
+                       fmt::join(others, ", "), more ? fmt::format(" and {} more", count - kMostNamed) : "");
   }
   for (const char* pickle : {"pytorch_model.bin", "diffusion_pytorch_model.bin"}) {
     if (fs::exists(fs::path(folder) / pickle, ignored)) {

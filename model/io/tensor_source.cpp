@@ -143,4 +143,20 @@ std::vector<int32_t> TensorSource::read_i32(const std::string& name) const {
   return out;
 }
 
+std::vector<double> TensorSource::read_f64(const std::string& name) const {
+  const TensorInfo& t = info(name);
+  const std::vector<std::byte> raw = read_bytes(name);
+  std::vector<double> out(raw.size() / size_of(t.dtype));
+  if (t.dtype == FileDType::f64) {
+    std::memcpy(out.data(), raw.data(), raw.size());
+  } else if (is_float(t.dtype)) {
+    const std::vector<float> values = decode_f32(t.dtype, raw);
+    std::copy(values.begin(), values.end(), out.begin());
+  } else {
+    for (size_t i = 0; i < out.size(); ++i)
+      out[i] = static_cast<double>(decode_int(t.dtype, raw.data() + i * size_of(t.dtype)));
+  }
+  return out;
+}
+
 }  // namespace vkflux::io

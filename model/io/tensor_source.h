@@ -56,6 +56,7 @@ class TensorSource {
   std::vector<std::byte> read_bytes(const std::string& name) const;
   std::vector<float> read_f32(const std::string& name) const;    // any floating-point dtype
   std::vector<int32_t> read_i32(const std::string& name) const;  // any integer dtype; values must fit
+  std::vector<double> read_f64(const std::string& name) const;   // any dtype
 
  protected:
   explicit TensorSource(std::string path) : path_(std::move(path)) {}

@@ -209,6 +209,7 @@ ControllerRouter::ControllerRouter(std::shared_ptr<const ControllerNet> net, con
 std::vector<RouteDecision> ControllerRouter::plan(const std::vector<RouteInput>& steps, uint64_t seed) {
   if (steps.empty()) return {};
   const std::vector<float> logits = net_->forward(steps).to_host();
+  if (policy_.kind == PolicyKind::ranked) return decide_ranked(logits, eligible_, policy_.share);
   std::vector<RouteDecision> out;
   for (size_t n = 0; n < steps.size(); ++n) {
     out.push_back(

@@ -43,8 +43,9 @@ PolicyKind parse_policy(const std::string& text) {
   if (std::find(kStochastic.begin(), kStochastic.end(), word) != kStochastic.end())
     return PolicyKind::stochastic;
   if (word == "threshold") return PolicyKind::threshold;
+  if (word == "ranked") return PolicyKind::ranked;
   throw Error(ErrorCode::invalid_argument,
-              fmt::format("policy '{}': expected stochastic or threshold", text));
+              fmt::format("policy '{}': expected ranked, stochastic or threshold", text));
 }
 
 ActionNoise parse_action_noise(const std::string& text) {
@@ -65,6 +66,15 @@ double full_probability(double logit, ActionNoise noise) {
 
 double quality_threshold(double quality_speed) {
   return 0.1 + 0.8 * std::clamp(quality_speed, 0.0, 1.0);
+}
+
+PolicyOptions policy_at(PolicyKind kind, double quality_speed, double temperature) {
+  PolicyOptions o;
+  o.kind = kind;
+  o.share = std::clamp(quality_speed, 0.0, 1.0);
+  if (kind != PolicyKind::ranked) o.threshold = quality_threshold(quality_speed);
+  o.temperature = temperature;
+  return o;
 }
 
 double adjusted_probability(double p, double threshold, double temperature) {
@@ -119,6 +129,31 @@ RouteDecision decide(std::span<const float> logits, std::span<const uint8_t> eli
     d.student[l] = !full;
   }
   return d;
+}
+
+std::vector<RouteDecision> decide_ranked(std::span<const float> logits, std::span<const uint8_t> eligible,
+                                         double share) {
+  const size_t layers = eligible.size();
+  if (layers == 0 || logits.size() % layers != 0) {
+    throw Error(ErrorCode::invalid_argument, fmt::format("{} logits for {} layers", logits.size(), layers));
+  }
+  std::vector<RouteDecision> out(logits.size() / layers);
+  std::vector<size_t> calls;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    RouteDecision& d = out[i / layers];
+    d.student.push_back(0);
+    d.probability.push_back(static_cast<float>(logistic(static_cast<double>(logits[i]))));
+    if (eligible[i % layers]) calls.push_back(i);
+  }
+  std::stable_sort(calls.begin(), calls.end(), [&](size_t a, size_t b) { return logits[a] < logits[b]; });
+  calls.resize(static_cast<size_t>(std::lround(share * static_cast<double>(calls.size()))));
+  double threshold = 0;
+  for (const size_t i : calls) {
+    out[i / layers].student[i % layers] = 1;
+    threshold = std::max(threshold, static_cast<double>(out[i / layers].probability[i % layers]));
+  }
+  for (RouteDecision& d : out) d.threshold = threshold;
+  return out;
 }
 
 }  // namespace vkflux

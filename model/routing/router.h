@@ -57,7 +57,7 @@ class RandomRouter final : public Router {
   std::vector<uint8_t> eligible_;
 };
 
-/// One flag for each of `layers` replaceable layers from a list of their numbers (Students::ready(), say).
+/// One flag for each of `layers` replaceable layers from a list of their numbers (Students::serving(), say).
 /// Error invalid_argument for a number outside.
 std::vector<uint8_t> layer_flags(const std::vector<int>& numbers, size_t layers);
 

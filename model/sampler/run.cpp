@@ -1,6 +1,7 @@
 #include "model/sampler/run.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cmath>
@@ -132,6 +133,12 @@ void SamplingRun::check_finite() const {
                 fmt::format("the latent isn't finite after step {} of {}: the weights are damaged, or their "
                             "16-bit form overflows (load them as f32 to tell)",
                             options_.start + static_cast<int64_t>(i) + 1, steps()));
+  }
+  if (const uint64_t n = x_.device().saturated().take()) {
+    spdlog::warn(
+        "{} values were beyond the range of f16 and became its largest number, 65504; with bf16 or f32 in "
+        "place of f16 none is",
+        n);
   }
 }
 

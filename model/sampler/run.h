@@ -49,7 +49,7 @@ class SamplingRun {
   const Tensor& x() const { return x_; }
   const Tensor& output() const { return output_; }  // the (guided) prediction of the last step
   /// Waits, and throws verification_failed naming the first step after which x held a value that isn't
-  /// finite.
+  /// finite. Warns when values had to be cut to the range of f16 since the last call for this device.
   void check_finite() const;
 
  private:

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/io/config_fields.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -60,11 +61,12 @@ Schedule Schedule::from_json(const io::Json& json) {
     throw Error(ErrorCode::unsupported,
                 fmt::format("{}: scheduler {}, known is FlowMatchEulerDiscreteScheduler", kOrigin, type));
   }
-  for (const char* flag : {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"}) {
-    if (io::get_or<bool>(json, flag, false, kOrigin)) {
-      throw Error(ErrorCode::unsupported, fmt::format("{}: {} isn't supported", kOrigin, flag));
-    }
-  }
+  for (const char* flag : {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas",
+                           "stochastic_sampling"})
+    io::refuse_other(json, flag, {false}, kOrigin);
+  io::refuse_other(json, "num_train_timesteps", {1000}, kOrigin);
+  io::refuse_other(json, "time_shift_type", {"exponential"}, kOrigin);
+  io::refuse_other(json, "shift_terminal", {0, false}, kOrigin);
   Schedule s;
   s.dynamic = io::get_or<bool>(json, "use_dynamic_shifting", false, kOrigin);
   s.shift = io::get_or<double>(json, "shift", 1.0, kOrigin);

@@ -106,6 +106,9 @@ void apply_clip_json(ClipTextConfig& c, const io::Json& json) {
 io::Json clip_json(const ClipTextConfig& c) {
   return {{"architectures", {"CLIPTextModel"}},
           {"model_type", "clip_text_model"},
+          // Without it the type of the first stored tensor would be everybody's, in f16 files.
+          {"dtype", "float32"},
+          {"torch_dtype", "float32"},
           {"vocab_size", c.vocab},
           {"hidden_size", c.width},
           {"intermediate_size", c.mlp},

@@ -1,21 +1,9 @@
 #include "model/text/cut.h"
 
-#include <algorithm>
-
 #include "model/text/characters.h"
 
 namespace vkflux {
 namespace {
-
-/// How many of the content's ids an encoder gets; a start token may stand in front of them.
-size_t kept_ids(const std::vector<int32_t>& content, const std::vector<int32_t>& encoded) {
-  const auto from = [&](size_t start) {
-    size_t n = 0;
-    while (n < content.size() && start + n < encoded.size() && encoded[start + n] == content[n]) ++n;
-    return n;
-  };
-  return std::max(from(0), from(1));
-}
 
 /// Offsets where a text may be parted: at the ends of words, or, in a text of one word, of characters.
 std::vector<size_t> seams(const std::string& text) {
@@ -47,11 +35,10 @@ std::string lost_part(const Tokenizer& tokenizer, const std::string& text, size_
 
 void find_cuts(const std::string& encoder, const Tokenizer& tokenizer, int length,
                const std::vector<std::string>& texts, std::vector<TextCut>& cuts) {
+  const size_t room = tokenizer.room(length);
   for (size_t i = 0; i < texts.size(); ++i) {
-    const std::vector<int32_t> content = tokenizer.tokenize(texts[i]);
-    const size_t room = kept_ids(content, tokenizer.encode(texts[i], length));
-    if (room < content.size())
-      cuts.push_back({i, encoder, content.size(), room, lost_part(tokenizer, texts[i], room)});
+    const size_t tokens = tokenizer.tokenize(texts[i]).size();
+    if (room < tokens) cuts.push_back({i, encoder, tokens, room, lost_part(tokenizer, texts[i], room)});
   }
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/io/config_fields.h"
 #include "model/load.h"
 #include "vk/error.h"
 
@@ -75,6 +76,10 @@ void apply_t5_json(T5Config& c, const io::Json& json) {
     throw Error(ErrorCode::unsupported,
                 fmt::format("{}: feed_forward_proj \"{}\", known is gated-gelu", origin, ff));
   }
+  // Configs may also carry what follows from the feed-forward's kind; it wins where it differs.
+  io::refuse_other(json, "dense_act_fn", {"gelu_new"}, origin);
+  io::refuse_other(json, "is_gated_act", {true}, origin);
+  io::refuse_other(json, "is_decoder", {false}, origin);
   c.max_distance = io::get_or<int64_t>(json, "relative_attention_max_distance", c.max_distance, origin);
   c.eps = io::get_or<float>(json, "layer_norm_epsilon", c.eps, origin);
   const ErrorContext context(origin);
@@ -84,6 +89,9 @@ void apply_t5_json(T5Config& c, const io::Json& json) {
 io::Json t5_json(const T5Config& c) {
   return {{"architectures", {"T5EncoderModel"}},
           {"model_type", "t5"},
+          // Without it the type of the first stored tensor would be everybody's, in f16 files.
+          {"dtype", "float32"},
+          {"torch_dtype", "float32"},
           {"vocab_size", c.vocab},
           {"d_model", c.width},
           {"d_kv", c.head_dim},

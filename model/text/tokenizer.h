@@ -14,9 +14,16 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Content ids alone: no start, end or padding. ErrorCode::invalid_argument when the text isn't UTF-8 or is
-  /// longer than kMaxTextBytes.
+  /// Content ids alone: no start, end or padding. Special tokens that the text names become their single ids.
+  /// ErrorCode::invalid_argument when the text isn't UTF-8 or is longer than kMaxTextBytes.
   virtual std::vector<int32_t> tokenize(std::string_view text) const = 0;
+
+  /// The text of a token in the vocabulary's own writing ("apple</w>", "\u2581apple"); empty for ids that it
+  /// hasn't.
+  virtual std::string piece(int32_t id) const = 0;
+
+  /// How many ids of content encode() of this length keeps.
+  virtual size_t room(int length) const = 0;
 
   /// Exactly `length` ids, ready for the encoder: content cut where needed so that start and end fit, then
   /// padding.

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <queue>
+#include <set>
 
 #include "vk/error.h"
 
@@ -85,6 +86,37 @@ std::string normalize_clip_text(std::string_view text) {
   return out;
 }
 
+std::vector<TextSpan> cut_special_tokens(std::string_view text,
+                                         const std::map<std::string, int32_t, std::less<>>& special) {
+  std::vector<TextSpan> out;
+  size_t from = 0;
+  const auto ordinary = [&](size_t end) {
+    if (end > from) out.push_back({text.substr(from, end - from), -1});
+  };
+  // By first byte, the lengths that a token may have here: ordinary text is passed over quickly.
+  std::array<std::set<size_t, std::greater<>>, 256> lengths;
+  for (const auto& [token, id] : special) {
+    if (!token.empty()) lengths[static_cast<uint8_t>(token.front())].insert(token.size());
+  }
+  for (size_t at = 0; at < text.size();) {
+    auto found = special.end();
+    for (const size_t n : lengths[static_cast<uint8_t>(text[at])]) {
+      if (n <= text.size() - at) found = special.find(text.substr(at, n));
+      if (found != special.end()) break;
+    }
+    if (found == special.end()) {
+      ++at;
+      continue;
+    }
+    ordinary(at);
+    out.push_back({text.substr(at, found->first.size()), found->second});
+    at += found->first.size();
+    from = at;
+  }
+  ordinary(text.size());
+  return out;
+}
+
 struct PieceSplitter::Regex {
   pcre2_code* code = nullptr;
   ~Regex() { pcre2_code_free(code); }
@@ -106,7 +138,7 @@ PieceSplitter::PieceSplitter(const std::vector<std::string>& literals, std::stri
   int error = 0;
   PCRE2_SIZE offset = 0;
   regex_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source.data()), source.size(),
-                               PCRE2_UTF | PCRE2_UCP | PCRE2_CASELESS, &error, &offset, nullptr);
+                               PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
   if (!regex_->code) {
     std::array<PCRE2_UCHAR, 256> message{};
     pcre2_get_error_message(error, message.data(), message.size());

@@ -4,6 +4,8 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,12 +22,22 @@ std::string normalize_clip_text(std::string_view text);
 /// Character by character, as UTF-8.
 std::string lower_case(std::string_view text);
 
-/// CLIP's pattern for the pieces of a text, after the special tokens.
+/// CLIP's pattern for the pieces of a normalised text, after the special tokens: of white space it has only
+/// the space, and nothing in it is upper-case.
 inline constexpr std::string_view kClipPattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+)";
+    R"('s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^ \p{L}\p{N}]+)";
 
-/// All matches of a regular expression (PCRE2, UTF and Unicode properties, case-insensitive); what lies
-/// between them is dropped. Literal strings may be put before the pattern.
+/// A stretch of a text, and the id that it stands for as a special token; negative: ordinary text.
+struct TextSpan {
+  std::string_view text;
+  int32_t special = -1;
+};
+/// Cuts out what is written literally like one of the special tokens: from left to right, the longest first.
+std::vector<TextSpan> cut_special_tokens(std::string_view text,
+                                         const std::map<std::string, int32_t, std::less<>>& special);
+
+/// All matches of a regular expression (PCRE2, UTF and Unicode properties); what lies between them is
+/// dropped. Literal strings may be put before the pattern.
 class PieceSplitter {
  public:
   PieceSplitter(const std::vector<std::string>& literals, std::string_view pattern);

@@ -61,15 +61,19 @@ uint32_t symbol_of(const std::map<std::string, uint32_t>& symbols, const std::st
 
 ClipTokenizer::ClipTokenizer(const ClipVocabulary& vocabulary) : splitter_({}, kClipPattern) {
   auto symbols = checked_ids(vocabulary);
-  for (const auto& [token, id] : symbols) size_ = std::max(size_, static_cast<int32_t>(id) + 1);
+  for (const auto& [token, id] : symbols) {
+    size_ = std::max(size_, static_cast<int32_t>(id) + 1);
+    pieces_[static_cast<int32_t>(id)] = token;
+  }
   start_ = special_id(symbols, vocabulary.start, "start");
   end_ = special_id(symbols, vocabulary.end, "end");
   pad_ = vocabulary.pad.empty() ? end_ : special_id(symbols, vocabulary.pad, "padding");
   unknown_ = vocabulary.unknown.empty() ? end_ : special_id(symbols, vocabulary.unknown, "unknown");
 
-  for (const auto& [token, id] : vocabulary.special) literals_[lower_case(token)] = static_cast<int32_t>(id);
-  literals_[lower_case(vocabulary.start)] = start_;
-  literals_[lower_case(vocabulary.end)] = end_;
+  for (const auto& [token, id] : vocabulary.special) special_[token] = static_cast<int32_t>(id);
+  special_[vocabulary.start] = start_;
+  special_[vocabulary.end] = end_;
+  for (const auto& [token, id] : special_) literals_[lower_case(token)] = id;
   std::vector<std::string> longest_first;
   for (const auto& [token, id] : literals_) longest_first.push_back(token);
   std::stable_sort(longest_first.begin(), longest_first.end(),
@@ -123,10 +127,21 @@ std::vector<int32_t> ClipTokenizer::tokenize(std::string_view text) const {
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("text of {} bytes; a prompt has at most {}", text.size(), kMaxTextBytes));
   }
-  const std::string clean = normalize_clip_text(text);
   std::vector<int32_t> ids;
-  for (std::string_view piece : splitter_.split(clean)) append_piece(piece, ids);
+  for (const TextSpan& span : cut_special_tokens(text, special_)) {
+    if (span.special >= 0) {
+      ids.push_back(span.special);
+      continue;
+    }
+    const std::string clean = normalize_clip_text(span.text);
+    for (std::string_view piece : splitter_.split(clean)) append_piece(piece, ids);
+  }
   return ids;
+}
+
+std::string ClipTokenizer::piece(int32_t id) const {
+  const auto found = pieces_.find(id);
+  return found == pieces_.end() ? std::string() : found->second;
 }
 
 std::vector<int32_t> ClipTokenizer::encode(std::string_view text, int length) const {
@@ -137,8 +152,7 @@ std::vector<int32_t> ClipTokenizer::encode(std::string_view text, int length) co
   const auto content = tokenize(text);
   std::vector<int32_t> ids{start_};
   ids.insert(ids.end(), content.begin(),
-             content.begin() +
-                 static_cast<std::ptrdiff_t>(std::min(content.size(), static_cast<size_t>(length) - 2)));
+             content.begin() + static_cast<std::ptrdiff_t>(std::min(content.size(), room(length))));
   ids.push_back(end_);
   ids.resize(static_cast<size_t>(length), pad_);
   return ids;

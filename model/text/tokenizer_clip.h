@@ -1,7 +1,9 @@
 // CLIP's byte-level BPE tokenizer, with an end-of-word suffix.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -39,6 +41,8 @@ class ClipTokenizer final : public Tokenizer {
   std::vector<int32_t> tokenize(std::string_view text) const override;
   /// start, content cut to length - 2, end, padding. `length` is at least 2.
   std::vector<int32_t> encode(std::string_view text, int length) const override;
+  std::string piece(int32_t id) const override;
+  size_t room(int length) const override { return static_cast<size_t>(std::max(0, length - 2)); }
   int32_t pad_id() const override { return pad_; }
   int32_t eos_id() const override { return end_; }
   int32_t start_id() const { return start_; }
@@ -51,8 +55,10 @@ class ClipTokenizer final : public Tokenizer {
 
   int32_t start_ = 0, end_ = 0, pad_ = 0, unknown_ = 0, size_ = 0;
   std::array<uint32_t, 256> byte_symbol_{}, last_byte_symbol_{};  // inside a piece, and with the suffix
-  BpeMerges merges_;  // a symbol below size_ is its id, others are unknown
-  std::map<std::string, int32_t, std::less<>> literals_;  // lower-case special tokens
+  BpeMerges merges_;                                     // a symbol below size_ is its id, others are unknown
+  std::map<std::string, int32_t, std::less<>> special_;  // tokens that are cut out of a text
+  std::map<std::string, int32_t, std::less<>> literals_;  // the same in lower case, found among its pieces
+  std::map<int32_t, std::string> pieces_;
   PieceSplitter splitter_;
 };
 

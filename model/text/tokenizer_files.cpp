@@ -97,6 +97,9 @@ std::string read_if_there(const fs::path& path) {
   return fs::exists(path, ignored) ? io::read_file(path.string(), kMaxTokenizerBytes) : std::string();
 }
 
+std::unique_ptr<Tokenizer> t5_tokenizer(std::span<const std::byte> model, const std::string& origin,
+                                        const std::string& config);
+
 fs::path existing_folder(const std::string& path) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) throw Error(ErrorCode::io, fmt::format("{}: no such file or folder", path));
@@ -184,19 +187,30 @@ std::unique_ptr<Tokenizer> load_t5_tokenizer(const std::string& path) {
     file = given / (fs::exists(given / "spiece.model", ignored) ? "spiece.model" : "tokenizer.json");
   }
   const std::string bytes = io::read_file(file.string(), kMaxTokenizerBytes);
-  return t5_tokenizer_from_bytes(std::as_bytes(std::span(bytes)), file.string());
+  return t5_tokenizer(std::as_bytes(std::span(bytes)), file.string(),
+                      read_if_there(file.parent_path() / "tokenizer_config.json"));
 }
 
 std::unique_ptr<Tokenizer> t5_tokenizer_from_bytes(std::span<const std::byte> model,
                                                    const std::string& origin) {
+  return t5_tokenizer(model, origin, "");
+}
+
+namespace {
+
+std::unique_ptr<Tokenizer> t5_tokenizer(std::span<const std::byte> model, const std::string& origin,
+                                        const std::string& config) {
   const ErrorContext context(origin);
   const std::string_view bytes(reinterpret_cast<const char*>(model.data()), model.size());
   if (bytes.size() > kMaxTokenizerBytes) {
     throw Error(ErrorCode::format,
                 fmt::format("{} bytes; a tokenizer has at most {}", bytes.size(), kMaxTokenizerBytes));
   }
-  return std::make_unique<T5Tokenizer>(bytes.starts_with('{') ? parse_unigram_json(bytes)
-                                                              : parse_sentencepiece(bytes));
+  UnigramModel parsed = bytes.starts_with('{') ? parse_unigram_json(bytes) : parse_sentencepiece(bytes);
+  add_configured_tokens(config, parsed);
+  return std::make_unique<T5Tokenizer>(parsed);
 }
+
+}  // namespace
 
 }  // namespace vkflux

@@ -229,6 +229,14 @@ void read_json_vocab(const nlohmann::json& vocab, UnigramModel& model) {
   }
 }
 
+int32_t added_id(const nlohmann::json& id, const std::string& origin) {
+  if (!id.is_number_unsigned() || id.get<uint64_t>() >= kMaxPieces) {
+    throw Error(ErrorCode::format,
+                fmt::format("{}: an added token's id is {}", origin, id.dump().substr(0, 40)));
+  }
+  return id.get<int32_t>();
+}
+
 }  // namespace
 
 void UnigramModel::check() const {
@@ -248,6 +256,10 @@ void UnigramModel::check() const {
     }
     unknowns += p.type == unknown ? 1 : 0;
   }
+  for (const auto& [text, id] : added) {
+    if (text.empty() || text.size() > kMaxPieceBytes || id < 0 || static_cast<size_t>(id) >= kMaxPieces)
+      bad(fmt::format("an added token of {} bytes has id {}", text.size(), id));
+  }
   if (unknowns != 1) bad(fmt::format("{} pieces for unknown text; expected one", unknowns));
   check_charsmap(charsmap);
 }
@@ -255,7 +267,12 @@ void UnigramModel::check() const {
 std::string UnigramModel::to_proto() const {
   std::string out, unknown_text;
   bool has_bytes = false;
-  for (const Piece& p : pieces) {
+  int64_t unknown_id = -1, end_id = -1, pad_id = -1;
+  for (size_t id = 0; id < pieces.size(); ++id) {
+    const Piece& p = pieces[id];
+    if (p.type == unknown) unknown_id = static_cast<int64_t>(id);
+    if (p.text == end) end_id = static_cast<int64_t>(id);
+    if (p.text == pad) pad_id = static_cast<int64_t>(id);
     std::string message;
     put_bytes(message, 1, p.text);
     put_varint(message, 2 << 3 | 5);
@@ -270,6 +287,11 @@ std::string UnigramModel::to_proto() const {
   put_number(trainer, 3, 1);
   put_number(trainer, 4, pieces.size());
   put_number(trainer, 35, has_bytes ? 1 : 0);
+  // Who builds a tokenizer from the file believes these ids, whose defaults are another model's.
+  put_number(trainer, 40, static_cast<uint64_t>(unknown_id));
+  put_number(trainer, 41, ~uint64_t{0});  // -1: there is no start
+  put_number(trainer, 42, static_cast<uint64_t>(end_id));
+  put_number(trainer, 43, static_cast<uint64_t>(pad_id));
   put_bytes(trainer, 45, unknown_text);
   put_bytes(trainer, 47, end);
   put_bytes(trainer, 48, pad);
@@ -311,7 +333,12 @@ UnigramModel parse_unigram_json(std::string_view text) {
     if (!token.is_object() || token.value("special", nlohmann::json(false)) != true) continue;
     const auto content = token.value("content", nlohmann::json());
     const auto found = content.is_string() ? ids.find(content.get<std::string>()) : ids.end();
-    if (found != ids.end()) model.pieces[found->second].type = UnigramModel::control;
+    if (found != ids.end()) {
+      model.pieces[found->second].type = UnigramModel::control;
+    } else if (content.is_string()) {
+      model.added[content.get<std::string>()] =
+          added_id(token.value("id", nlohmann::json()), "tokenizer.json");
+    }
   }
   const auto unk = model_json.value("unk_id", nlohmann::json());
   if (!unk.is_number_unsigned() || unk.get<uint64_t>() >= model.pieces.size())
@@ -320,6 +347,31 @@ UnigramModel parse_unigram_json(std::string_view text) {
   read_json_normalizer(root.value("normalizer", nlohmann::json()), model);
   model.check();
   return model;
+}
+
+void add_configured_tokens(std::string_view config, UnigramModel& model) {
+  if (config.empty()) return;
+  const std::string origin = "tokenizer_config.json";
+  const auto json = io::parse_sorted_json(config, origin);
+  if (!json.is_object()) throw Error(ErrorCode::format, origin + ": expected a JSON object");
+  const auto listed = json.find("added_tokens_decoder");
+  if (listed != json.end() && listed->is_object()) {
+    for (const auto& [key, token] : listed->items()) {
+      const auto text = token.is_object() ? token.value("content", nlohmann::json()) : nlohmann::json();
+      const bool digits = !key.empty() && key.size() <= 9 && key.find_first_not_of("0123456789") == key.npos;
+      if (!digits || !text.is_string())
+        throw Error(ErrorCode::format, fmt::format("{}: added_tokens_decoder has an unusable entry", origin));
+      model.added[text.get<std::string>()] = std::stoi(key);
+    }
+  } else if (const auto count = json.find("extra_ids"); count != json.end() && !count->is_null()) {
+    constexpr int32_t kMostExtra = 100'000;
+    const int32_t extra = added_id(*count, origin);
+    if (extra > kMostExtra)
+      throw Error(ErrorCode::format, fmt::format("{}: {} extra ids; at most {}", origin, extra, kMostExtra));
+    const auto first = static_cast<int32_t>(model.pieces.size());
+    for (int32_t i = 0; i < extra; ++i) model.added[fmt::format("<extra_id_{}>", i)] = first + extra - 1 - i;
+  }
+  model.check();
 }
 
 }  // namespace vkflux

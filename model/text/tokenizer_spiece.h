@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,13 +18,14 @@ struct UnigramModel {
     float score = 0;
     uint32_t type = normal;
   };
-  std::vector<Piece> pieces;  // the index is the id
-  std::string charsmap;       // precompiled normalisation map; empty for none
+  std::vector<Piece> pieces;             // the index is the id
+  std::map<std::string, int32_t> added;  // special tokens behind the pieces ("<extra_id_0>"), with their ids
+  std::string charsmap;                  // precompiled normalisation map; empty for none
   std::string pad = "<pad>", end = "</s>";
   bool add_dummy_prefix = true, remove_extra_whitespaces = true, escape_whitespaces = true;
 
   /// Error format when a piece is empty, doubled, not UTF-8 or has no finite score, when there isn't exactly
-  /// one unknown piece, or when the character map points outside of itself.
+  /// one unknown piece, when the character map points outside of itself, or an added token's id can't be.
   void check() const;
   /// Serialised ModelProto.
   std::string to_proto() const;
@@ -34,5 +36,9 @@ UnigramModel parse_sentencepiece(std::string_view bytes);
 
 /// Error format unless `text` is a tokenizer.json with a Unigram model that passes check().
 UnigramModel parse_unigram_json(std::string_view text);
+
+/// What the tokenizer_config.json beside a model adds to it: special tokens with their ids, or their number
+/// ("extra_ids"). An empty text adds nothing. Error format.
+void add_configured_tokens(std::string_view config, UnigramModel& model);
 
 }  // namespace vkflux

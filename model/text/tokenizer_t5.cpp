@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "model/io/file.h"
+#include "model/text/tokenizer_bpe.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -32,6 +33,15 @@ T5Tokenizer::T5Tokenizer(const UnigramModel& model) : processor_(std::make_uniqu
   pad_ = id_of(model, model.pad, "padding");
   end_ = id_of(model, model.end, "end");
   size_ = static_cast<int32_t>(model.pieces.size());
+  for (const UnigramModel::Piece& p : model.pieces) {
+    if (p.type == UnigramModel::control || p.type == UnigramModel::unknown)
+      special_[p.text] = static_cast<int32_t>(pieces_.size());
+    pieces_.push_back(p.text);
+  }
+  for (const auto& [text, id] : model.added) {
+    special_[text] = id;
+    size_ = std::max(size_, id + 1);
+  }
   std::string reason;
   try {
     const auto status = processor_->library.LoadFromSerializedProto(model.to_proto());
@@ -60,10 +70,25 @@ std::vector<int32_t> T5Tokenizer::tokenize(std::string_view text) const {
     }
     rest.remove_prefix(static_cast<size_t>(n));
   }
-  std::vector<int> ids;
-  const auto status = processor_->library.Encode(text, &ids);
-  if (!status.ok()) throw Error(ErrorCode::internal, fmt::format("SentencePiece: {}", status.ToString()));
-  return {ids.begin(), ids.end()};
+  std::vector<int32_t> ids;
+  for (const TextSpan& span : cut_special_tokens(text, special_)) {
+    if (span.special >= 0) {
+      ids.push_back(span.special);
+      continue;
+    }
+    std::vector<int> part;
+    const auto status = processor_->library.Encode(span.text, &part);
+    if (!status.ok()) throw Error(ErrorCode::internal, fmt::format("SentencePiece: {}", status.ToString()));
+    ids.insert(ids.end(), part.begin(), part.end());
+  }
+  return ids;
+}
+
+std::string T5Tokenizer::piece(int32_t id) const {
+  if (id >= 0 && static_cast<size_t>(id) < pieces_.size()) return pieces_[static_cast<size_t>(id)];
+  const auto found =
+      std::find_if(special_.begin(), special_.end(), [&](const auto& entry) { return entry.second == id; });
+  return found == special_.end() ? std::string() : found->first;
 }
 
 std::vector<int32_t> T5Tokenizer::encode(std::string_view text, int length) const {
@@ -72,7 +97,7 @@ std::vector<int32_t> T5Tokenizer::encode(std::string_view text, int length) cons
                 fmt::format("T5 tokens: length {}; expected at least 1, for the end", length));
   }
   auto ids = tokenize(text);
-  ids.resize(std::min(ids.size(), static_cast<size_t>(length) - 1));
+  ids.resize(std::min(ids.size(), room(length)));
   ids.push_back(end_);
   ids.resize(static_cast<size_t>(length), pad_);
   return ids;

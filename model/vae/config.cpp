@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/io/config_fields.h"
 #include "model/vae/autoencoder.h"
 #include "vk/error.h"
 
@@ -98,6 +99,13 @@ AutoencoderConfig infer_autoencoder_config(const Shapes& shapes) {
 
 void apply_autoencoder_json(AutoencoderConfig& c, const io::Json& json) {
   const std::string origin = "vae/config.json";
+  io::refuse_other(json, "act_fn", {"silu", "swish"}, origin);
+  io::refuse_other(json, "mid_block_add_attention", {true}, origin);
+  for (const auto& [key, type] : {std::pair{"down_block_types", "DownEncoderBlock2D"},
+                                  std::pair{"up_block_types", "UpDecoderBlock2D"}}) {
+    for (const io::Json& block : io::get_or(json, key, io::Json::array(), origin))
+      io::refuse_other({{key, block}}, key, {type}, origin);
+  }
   c.scaling_factor = io::get_or<float>(json, "scaling_factor", c.scaling_factor, origin);
   c.shift_factor = io::get_or<float>(json, "shift_factor", c.shift_factor, origin);
   c.groups = io::get_or<int64_t>(json, "norm_num_groups", c.groups, origin);

@@ -33,6 +33,6 @@ vec4 scores(Row row, uint k4) {
     x = mix(x, vec4(kDropped), lessThan(keep, vec4(0.5)));
   }
   if ((FLAGS & 2) != 0) x = mix(x, vec4(kDropped), greaterThan(k + a.nq, uvec4(row.q + a.nk)));
-  return mix(max(x, kDropped), vec4(kDropped), drop);
+  return mix(keep_nan(x, max(x, kDropped)), vec4(kDropped), drop);
 }
 #endif

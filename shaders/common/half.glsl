@@ -1,5 +1,5 @@
 // Bits of an f32 to bits of a 16-bit number, in integers so that every device rounds to nearest even and keeps subnormals;
-// f16 saturates to its largest finite value (as to_f16 in autograd/tensor.h).
+// f16 saturates to its largest finite value (as to_f16 in autograd/half.h).
 #ifndef VKFLUX_HALF_GLSL
 #define VKFLUX_HALF_GLSL
 
@@ -19,4 +19,8 @@ uint to_f16(uint u) {
   const uint q = mantissa >> shift, rest = mantissa - (q << shift), half_unit = 1u << (shift - 1u);
   return sign | (q + (rest > half_unit || (rest == half_unit && (q & 1u) == 1u) ? 1u : 0u));
 }
+
+// 1 for the finite numbers that become f16's largest although they are beyond its range: from the middle between it and the
+// next power of two on.
+uvec4 saturates(uvec4 u) { return uvec4(lessThan((u & 0x7fffffffu) - 0x477ff000u, uvec4(0x7f800000u - 0x477ff000u))); }
 #endif

@@ -51,7 +51,7 @@ TEST_F(Cli, EveryCommandShowsAnExample) {
   EXPECT_NE(top.out.find("130 interrupted"), std::string::npos);
   for (const char* command :
        {"devices", "inspect", "dataset emoji", "dataset list", "dataset tokenizers", "train autoencoder",
-        "train flow", "eval", "sample", "report", "verify", "bench"}) {
+        "train flow", "eval", "sample", "report", "verify", "bench", "tokenize"}) {
     const Result r = vkflux(std::string(command) + " --help");
     EXPECT_EQ(r.code, kOk) << command;
     EXPECT_NE(r.out.find("Example"), std::string::npos) << command << "\n" << r.out;
@@ -138,6 +138,62 @@ TEST_F(Cli, SaysWhatIsWrongWithATransformer) {
   const Result r = vkflux("inspect --json " + path("cut.safetensors"));
   EXPECT_EQ(r.code, kBadFile);
   EXPECT_NE(nlohmann::json::parse(r.out).at("problem").get<std::string>().find("missing"), std::string::npos);
+}
+
+TEST_F(Cli, InspectsAdaptersAndRefusesIntegers) {
+  const auto tensor = [](const char* name, std::vector<int64_t> shape, io::FileDType dtype) {
+    int64_t n = 1;
+    for (const int64_t s : shape) n *= s;
+    return io::TensorData{name, dtype, std::move(shape),
+                          std::vector<std::byte>(static_cast<size_t>(n) * io::size_of(dtype))};
+  };
+  using enum io::FileDType;
+  io::write_safetensors(
+      path("lora.safetensors"),
+      {tensor("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", {4, 16}, f32),
+       tensor("transformer.single_transformer_blocks.0.attn.to_q.lora_B.weight", {16, 4}, f32)});
+  io::write_safetensors(path("kohya.safetensors"),
+                        {tensor("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", {8, 16}, bf16),
+                         tensor("lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight", {48, 8}, bf16),
+                         tensor("lora_unet_double_blocks_0_img_attn_qkv.alpha", {}, bf16)});
+  for (const auto& [name, rank] : {std::pair{"lora.safetensors", 4}, {"kohya.safetensors", 8}}) {
+    const Result r = vkflux("inspect --json " + path(name));
+    ASSERT_EQ(r.code, kOk) << name;
+    const auto j = nlohmann::json::parse(r.out);
+    EXPECT_EQ(j.at("kind"), "LoRA") << name;
+    EXPECT_EQ(j.at("config").at("layers"), 1) << name;
+    EXPECT_EQ(j.at("config").at("ranks"), nlohmann::json({rank})) << name;
+  }
+  write_weights("flux_diffusers_names", path("f32.safetensors"));
+  const io::SafetensorsFile whole(path("f32.safetensors"));
+  std::vector<io::TensorData> out;
+  for (const auto& [name, info] : whole.tensors())
+    out.push_back(tensor(name.c_str(), info.shape, info.shape.size() > 1 ? i8 : f32));
+  io::write_safetensors(path("i8.safetensors"), out);
+  const Result r = vkflux("inspect --json " + path("i8.safetensors"));
+  EXPECT_EQ(r.code, kBadFile);
+  const auto j = nlohmann::json::parse(r.out);
+  EXPECT_EQ(j.at("kind"), "flux.1 transformer");
+  EXPECT_NE(j.at("problem").get<std::string>().find("I8"), std::string::npos) << j.at("problem");
+}
+
+TEST_F(Cli, SaysWhatAModelIs) {
+  const std::string sample = "sample --prompt x --out " + path("x.png") + " --model ";
+  write_weights("clip_text", path("weights.safetensors"));
+  Result r = vkflux(sample + path("weights.safetensors"), "2>&1");
+  EXPECT_EQ(r.code, kBadFile);
+  EXPECT_NE(r.out.find("this is a file"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("model_index.json"), std::string::npos) << r.out;
+  r = vkflux(sample + folder_.string(), "2>&1");
+  EXPECT_EQ(r.code, kBadFile);
+  EXPECT_NE(r.out.find("no model_index.json"), std::string::npos) << r.out;
+  r = vkflux(sample + path("absent"), "2>&1");
+  EXPECT_NE(r.out.find("no such folder"), std::string::npos) << r.out;
+  fs::create_directories(folder_ / "part");
+  fs::rename(path("weights.safetensors"), path("part/model.fp16.safetensors"));
+  r = vkflux("inspect " + path("part"), "2>&1");
+  EXPECT_EQ(r.code, kBadFile);
+  EXPECT_NE(r.out.find("model.fp16.safetensors"), std::string::npos) << r.out;
 }
 
 TEST_F(Cli, DatasetListCountsAFolder) {

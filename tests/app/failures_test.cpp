@@ -70,9 +70,7 @@ class Failures : public ::testing::TestWithParam<size_t> {
   }
   std::string bytes(const std::string& path) const { return fs::exists(path) ? io::read_file(path) : ""; }
   void expect_no_temporary_files(const std::string& out) const {
-    if (!fs::exists(folder_.file(out))) return;
-    for (const auto& entry : fs::directory_iterator(folder_.file(out)))
-      EXPECT_EQ(entry.path().filename().string().find("tmp"), std::string::npos) << entry.path();
+    EXPECT_EQ(test::temporary_files(folder_.file(out)), std::vector<std::string>());
   }
   void expect_equal_results(const std::string& a, const std::string& b) const {
     for (const std::string& file : command_.results) {

@@ -1,13 +1,15 @@
 // Quality against time: its figures, plots and the command.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "app/cli/cli.h"
 #include "app/frontier.h"
-#include "app/frontier_plot.h"
+#include "app/svg_plot.h"
 #include "model/attention/hkr/students.h"
 #include "model/io/file.h"
 #include "tests/app/cli_fixture.h"
@@ -50,18 +52,57 @@ TEST(Frontier, TicksAreRoundAndInside) {
 }
 
 TEST(Frontier, PlotsLeaveOutWhatIsNotFinite) {
-  const std::string svg = curves_svg(
-      "a < b", "x", "y",
-      {{"s",
-        "red",
-        {{0, 1, "first"}, {1, std::numeric_limits<double>::infinity(), "never"}, {2, 3, "last"}}}});
+  const std::string svg = svg_plot(
+      {"a < b",
+       "x",
+       "y",
+       {{"s", {{0, 1}, {1, std::numeric_limits<double>::infinity()}, {2, 3}}, {"first", "never", "last"}}}});
   EXPECT_NE(svg.find("a &lt; b"), std::string::npos);
   EXPECT_NE(svg.find("first"), std::string::npos);
   EXPECT_NE(svg.find("last"), std::string::npos);
   EXPECT_EQ(svg.find("never"), std::string::npos);
   EXPECT_EQ(svg.find("inf"), std::string::npos);
   EXPECT_EQ(svg.find("nan"), std::string::npos);
-  EXPECT_EQ(curves_svg("", "x", "y", {}).find("nan"), std::string::npos);
+  EXPECT_EQ(svg_plot({"", "x", "y", {}}).find("nan"), std::string::npos);
+}
+
+// Boxes of the texts, as wide as the plot takes them to be, against each other and the marks.
+TEST(Frontier, LabelsCoverNeitherPointsNorEachOther) {
+  Plot plot{"", "x", "y", {{"one", {}}, {"two", {}}}};
+  for (int i = 0; i < 12; ++i) {  // in pairs that nearly touch
+    plot.series[static_cast<size_t>(i % 2)].points.emplace_back(i / 2, i / 2 + 0.01 * (i % 2));
+    plot.series[static_cast<size_t>(i % 2)].labels.push_back(fmt::format("{:.2f}", 0.25 * i));
+  }
+  const std::string svg = svg_plot(plot);
+  struct Item {
+    double x, y;
+  };
+  std::vector<Item> dots, labels;
+  for (size_t at = 0; (at = svg.find("<circle cx='", at)) != std::string::npos; ++at) {
+    Item d{};
+    ASSERT_EQ(std::sscanf(svg.c_str() + at, "<circle cx='%lf' cy='%lf'", &d.x, &d.y), 2);
+    dots.push_back(d);
+  }
+  for (size_t at = 0; (at = svg.find("<text x='", at)) != std::string::npos; ++at) {
+    Item l{};
+    ASSERT_EQ(std::sscanf(svg.c_str() + at, "<text x='%lf' y='%lf'", &l.x, &l.y), 2);
+    if (svg.compare(svg.find("class='tick'", at) + 13, 5, "style") == 0) labels.push_back(l);
+  }
+  ASSERT_EQ(dots.size(), 12u);
+  ASSERT_GE(labels.size(), 10u);
+  constexpr double kWide = 24, kHigh = 9;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    for (const Item& d : dots) {
+      const bool covered =
+          d.x > labels[i].x && d.x < labels[i].x + kWide && d.y < labels[i].y && d.y > labels[i].y - kHigh;
+      EXPECT_FALSE(covered) << i;
+    }
+    for (size_t k = i + 1; k < labels.size(); ++k) {
+      EXPECT_FALSE(std::abs(labels[i].x - labels[k].x) < kWide && std::abs(labels[i].y - labels[k].y) < kHigh)
+          << i << " " << k;
+    }
+  }
+  EXPECT_GT(svg.find(">two<"), svg.find("</text>"));
 }
 
 TEST_F(ReportCli, MeasuresTheKnobBesideFewerSteps) {

@@ -1,4 +1,5 @@
 // `vkflux sample` with students: routing, comparing, tracing, sweeping.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -86,6 +87,25 @@ TEST_F(SampleCli, UnreadyStudentsChangeNothing) {
   EXPECT_NE(r.out.find("refused"), std::string::npos) << r.out;
 }
 
+TEST_F(SampleCli, TheKnobIsTheShareOfTheStudents) {
+  const std::string routed = "--ttr " + students(true) + " --controller " + controller();
+  for (int k = 0; k <= 4; ++k) {  // 3 steps of 3 layers
+    const std::string flags =
+        fmt::format("{} --quality-speed {} --out {}", routed, k / 4.0, path("knob.png"));
+    const Result r = vkflux(sample(flags + " --json"), "2>&1 >/dev/null");
+    const auto planned = std::lround(9 * k / 4.0);
+    EXPECT_NE(r.out.find(fmt::format("to serve {} of 9 attention calls", planned)), std::string::npos)
+        << r.out;
+    int64_t served = 0;
+    const Json report = json(sample(flags));
+    for (const Json& step : report.at("steps")) served += static_cast<int64_t>(step.at("student").size());
+    EXPECT_EQ(served, planned);
+  }
+  EXPECT_EQ(vkflux(sample(routed + " --policy-temperature 2")).code, kUsage);
+  EXPECT_EQ(vkflux(sample(routed + " --sweep policy-temperature=1,2")).code, kUsage);
+  EXPECT_EQ(vkflux(sample("--ttr " + students(true) + " --policy threshold")).code, kUsage);
+}
+
 TEST_F(SampleCli, ComparesWithFullAttention) {
   const std::string out = " --compare --out " + path("a.png");
   const Json unready = json(sample("--ttr " + students(false) + out)).at("images").at(0).at("compare");
@@ -153,7 +173,7 @@ TEST_F(SampleCli, SweepsMakeASheetAndATable) {
       json("sample --model " + model() + " --prompts " + file("p.json", R"(["a cat", "a, dog"])") +
            " --seeds random:7:2 --sweep steps=1,2 --sweep cfg=1,3 --sweep-mode product --out " + path("out"));
   ASSERT_EQ(j.at("images").size(), 2u * 2 * 4);
-  const std::vector<uint64_t> seeds = seed_batch(7, 2);
+  const std::vector<uint64_t> seeds = parse_seeds("random:7:2");
   const Json& last = j.at("images")[15];
   EXPECT_EQ(last.at("prompt"), "a, dog");
   EXPECT_EQ(last.at("seed").get<uint64_t>(), seeds[1]);

@@ -38,7 +38,7 @@ TEST(Sweep, ReadsValuesByName) {
   EXPECT_EQ(seeds.values[0].seed, 18446744073709551615ull);
   EXPECT_EQ(seeds.values[1].seed, 7u);
   const SweepList random = parse_sweep("seed=random:42:3");
-  const std::vector<uint64_t> expected = seed_batch(42, 3);
+  const std::vector<uint64_t> expected = parse_seeds("random:42:3");
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(random.values[i].seed, expected[i]);
 }
 

@@ -48,26 +48,33 @@ TEST(SeedsTest, WordsAndBatchesAreThoseOfTheSpecification) {
        {6480552028864852439u, 307624781732766930u, 18349438830298068874u, 2547214373103166632u}},
       {~uint64_t{0},
        {4589153898531806846u, 3910109989525945107u, 13597562788001749529u, 9820843617686605218u}}};
-  for (const auto& [seed, want] : table) EXPECT_EQ(seed_batch(seed, 4), want) << seed;
-  EXPECT_EQ(seed_batch(7, 6, 10, 100), (std::vector<uint64_t>{51, 29, 60, 93, 16, 19}));
+  for (const auto& [seed, want] : table)
+    EXPECT_EQ(seed_batch(parse_base_seed(std::to_string(seed)), 4), want) << seed;
+  EXPECT_EQ(seed_batch({7}, 6, 10, 100), (std::vector<uint64_t>{51, 29, 60, 93, 16, 19}));
 }
 
 TEST(SeedsTest, LongBatchesRefillTheStateAndStayInRange) {
-  const std::vector<uint64_t> seeds = seed_batch(3, 5000, 1000, 1000 + (uint64_t{1} << 40));
+  const std::vector<uint64_t> seeds = seed_batch({3}, 5000, 1000, 1000 + (uint64_t{1} << 40));
   EXPECT_EQ(seeds.size(), 5000u);
   for (uint64_t s : seeds) EXPECT_TRUE(s >= 1000 && s <= 1000 + (uint64_t{1} << 40));
-  const std::vector<uint64_t> again = seed_batch(3, 700, 1000, 1000 + (uint64_t{1} << 40));
+  const std::vector<uint64_t> again = seed_batch({3}, 700, 1000, 1000 + (uint64_t{1} << 40));
   EXPECT_TRUE(std::equal(again.begin(), again.end(), seeds.begin()));
 }
 
 TEST(SeedsTest, CommandLineForms) {
   EXPECT_EQ(parse_seeds("7"), (std::vector<uint64_t>{7}));
   EXPECT_EQ(parse_seeds("1, 2,18446744073709551615"), (std::vector<uint64_t>{1, 2, ~uint64_t{0}}));
-  EXPECT_EQ(parse_seeds("random:42:4"), seed_batch(42, 4));
-  EXPECT_EQ(parse_seeds("random:7:6:10:100"), seed_batch(7, 6, 10, 100));
-  EXPECT_EQ(parse_seed("-5"), 5u);
+  EXPECT_EQ(parse_seeds("random:42:4"), seed_batch({42}, 4));
+  EXPECT_EQ(parse_seeds("random:7:6:10:100"), seed_batch({7}, 6, 10, 100));
+  EXPECT_EQ(parse_base_seed("-5"), BaseSeed{5});
+  EXPECT_EQ(parse_base_seed("0"), BaseSeed{0});
+  EXPECT_EQ(parse_base_seed("4294967296"), (BaseSeed{0, 1}));
+  // Beyond 64 bits, as CPython's random.Random takes them.
+  EXPECT_EQ(parse_base_seed("18446744073709551616"), (BaseSeed{0, 0, 1}));
+  EXPECT_EQ(parse_seeds("random:18446744073709551616:2"),
+            (std::vector<uint64_t>{13566935229855631011u, 8071626533056110595u}));
   for (const char* bad : {"", "x", "1,,2", "-1", "random", "random:1", "random:1:2:3", "random:1:0",
-                          "random:1:9999999", "random:1:2:9:3", "18446744073709551616"}) {
+                          "random:1:9999999", "random:1e3:2", "random:1:2:9:3", "18446744073709551616"}) {
     EXPECT_EQ(code_of([&] { parse_seeds(bad); }), ErrorCode::invalid_argument) << bad;
   }
 }

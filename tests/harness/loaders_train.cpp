@@ -34,7 +34,6 @@ class TwoTensors : public Trainer {
 
  protected:
   Tensor loss(int64_t, int64_t, std::map<std::string, Tensor>&) override { return op::mean_all(w_); }
-  std::string fingerprint() const override { return "two tensors"; }
 
  private:
   static TrainOptions options() {
@@ -53,8 +52,9 @@ std::string training_checkpoint() {
     tensors.push_back(io::tensor_data(prefix + "b", {3}, std::vector<float>(3, 0.25f)));
   }
   const TempFolder folder;
-  io::write_safetensors(folder.file("x"), tensors,
-                        {{"format", "vkflux-train-1"}, {"step", "12"}, {"fingerprint", "two tensors"}});
+  std::map<std::string, std::string> metadata{{"format", "vkflux-train-1"}, {"step", "12"}};
+  TwoTensors().inputs().write(metadata);
+  io::write_safetensors(folder.file("x"), tensors, metadata);
   return io::read_file(folder.file("x"));
 }
 

@@ -29,6 +29,19 @@ Device& device() {
   return *slot();
 }
 
+std::set<std::string> kernels_of(Device& d, const std::function<void()>& f) {
+  EXPECT_GT(d.caps().timestamp_period, 0);
+  d.stream().sync();
+  d.profiler().clear();
+  d.profiler().enable(true);
+  f();
+  d.stream().sync();
+  d.profiler().enable(false);
+  std::set<std::string> names;
+  for (const auto& [name, time] : d.profiler().table()) names.insert(name);
+  return names;
+}
+
 }  // namespace vkflux::test
 
 int main(int argc, char** argv) {

@@ -2,6 +2,7 @@
 
 #include "autograd/ops.h"
 #include "model/text/clip.h"
+#include "tests/harness/temp_folder.h"
 #include "tests/model/golden_case.h"
 #include "vk/error.h"
 
@@ -45,6 +46,31 @@ TEST_P(ClipGolden, ForwardAndGradients) {
 INSTANTIATE_TEST_SUITE_P(Vectors, ClipGolden,
                          testing::Values("clip_text.safetensors", "clip_text_gelu.safetensors"));
 
+// The text model alone, as transformers 5 saves it.
+TEST(ClipText, ReadsNamesWithoutThePrefix) {
+  const test::TempFolder folder;
+  const GoldenCase golden = GoldenCase::data("clip_text.safetensors");
+  const io::SafetensorsFile file(std::string(VKFLUX_SOURCE_DIR) + "/tests/data/clip_text.safetensors");
+  const std::string prefix = "w.text_model.";
+  std::vector<io::TensorData> bare;
+  for (const auto& [name, info] : file.tensors()) {
+    if (name.starts_with(prefix))
+      bare.push_back({name.substr(prefix.size()), info.dtype, info.shape, file.read_bytes(name)});
+  }
+  io::write_safetensors(folder.file("bare.safetensors"), bare);
+  const auto source = io::open_tensors(folder.file("bare.safetensors"));
+  const io::NamedTensors named(*source, io::clip_names()), wanted = golden.weights(io::clip_names());
+  EXPECT_EQ(named.names(), wanted.names());
+  ClipTextConfig config = infer_clip_config(shapes_of(named));
+  apply_clip_json(config, golden.config());
+  ClipText model(config);
+  load(parameters(model), named, device());
+  golden.check("out.pooled", model.forward(golden.ids("in.input_ids")).pooled);
+  // What is written keeps its names.
+  save(parameters(model), folder.file("again.safetensors"), io::clip_names(), io::FileDType::f32);
+  EXPECT_TRUE(io::SafetensorsFile(folder.file("again.safetensors")).has("text_model.final_layer_norm.bias"));
+}
+
 TEST(ClipText, CountsThePublishedModel) {
   ClipText model(ClipTextConfig{});
   EXPECT_EQ(count(parameters(model)), 123'060'480);
@@ -63,6 +89,7 @@ TEST(ClipText, ReadsItsConfig) {
   EXPECT_EQ(d.eos, 49407);
   apply_clip_json(d, {{"eos_token_id", 2}});
   EXPECT_EQ(d.eos, 49407);
+  EXPECT_EQ(clip_json(c)["dtype"], "float32");  // or f16 files would be computed in f16
   EXPECT_THROW(apply_clip_json(d, {{"hidden_act", "swish"}}), Error);
   EXPECT_THROW(apply_clip_json(d, {{"num_attention_heads", 7}}), Error);
 }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -134,6 +135,31 @@ TEST(Policy, ThresholdsAndTheKnob) {
   EXPECT_EQ(parse_policy("Bernoulli"), PolicyKind::stochastic);
   EXPECT_THROW(parse_policy("fast"), Error);
   EXPECT_THROW(parse_action_noise("normal"), Error);
+}
+
+TEST(Policy, TheRankedShareRisesEvenlyAndKeepsItsStudents) {
+  const std::vector<float> logits{0.5f, -3, 2, 0.5f, 7, -1, -1, NAN};  // two steps of four layers
+  const std::vector<uint8_t> eligible{1, 1, 1, 0};
+  std::vector<uint8_t> before(8, 0);
+  for (int k = 0; k <= 6; ++k) {
+    const auto steps = decide_ranked(logits, eligible, k / 6.0);
+    ASSERT_EQ(steps.size(), 2u);
+    std::vector<uint8_t> now = steps[0].student;
+    now.insert(now.end(), steps[1].student.begin(), steps[1].student.end());
+    EXPECT_EQ(std::count(now.begin(), now.end(), 1), k);
+    EXPECT_EQ(now[3] + now[7], 0);
+    for (size_t i = 0; i < now.size(); ++i) EXPECT_GE(now[i], before[i]) << k << " " << i;
+    before = now;
+  }
+  const auto half = decide_ranked(logits, eligible, 0.5);
+  EXPECT_EQ(half[0].student, (std::vector<uint8_t>{0, 1, 0, 0}));
+  EXPECT_EQ(half[1].student, (std::vector<uint8_t>{0, 1, 1, 0}));
+  EXPECT_NEAR(half[0].threshold, logistic(-1), 1e-6);
+  EXPECT_EQ(decide_ranked(logits, eligible, 0)[0].threshold, 0);
+  EXPECT_THROW(decide_ranked(logits, std::vector<uint8_t>{1, 1, 1}, 0.5), Error);
+  EXPECT_EQ(parse_policy("Ranked"), PolicyKind::ranked);
+  EXPECT_EQ(policy_at(PolicyKind::ranked, 0.3, 1).share, 0.3);
+  EXPECT_DOUBLE_EQ(policy_at(PolicyKind::threshold, 0.25, 1).threshold, 0.3);
 }
 
 TEST(Router, PlansAreFunctionsOfTheirSeed) {

@@ -78,6 +78,7 @@ TEST(HkrConfigs, StartingValues) {
   EXPECT_EQ(alpha_logit(0), -5);
   EXPECT_EQ(alpha_logit(NAN), -5);
   EXPECT_EQ(alpha_logit(7), 5);
+  EXPECT_NEAR(alpha_logit(1 - 1e-10), 23.0258509, 1e-6);  // what single precision would take for 1
   const HkrConfig c{8, 32, 0, 3};
   HkrLayer layer(c);
   const auto params = parameters(layer, "layers.single:0.");

@@ -35,7 +35,7 @@ struct Problem {
     return mask.empty() ? Tensor() : Tensor::from(device(), std::span<const uint8_t>(mask), {batch, nk});
   }
   HkrCall call(const Tensor& q, const Tensor& k, const Tensor& v) const {
-    return {q, k, v, device_mask(), std::nullopt, std::nullopt, sigma, cfg};
+    return {q, k, v, device_mask(), {std::nullopt, std::nullopt, sigma, cfg}};
   }
 };
 
@@ -301,7 +301,7 @@ TEST(Hkr, ConditionerStartsAsIdentityAndIsSkippedWithoutSigma) {
   ASSERT_TRUE(with.conditioner.defined());
   for (const auto& sigma :
        {std::optional<float>(), std::optional<float>(NAN), std::optional<float>(INFINITY)}) {
-    call.sigma = sigma;
+    call.context.sigma = sigma;
     const HkrResult r = m.layer.forward(call);
     EXPECT_FALSE(r.conditioner.defined());
     EXPECT_LT(difference(r.out, with.out), 1e-6);
@@ -314,11 +314,11 @@ TEST(Hkr, AbsentGuidanceIsOne) {
   const Made m(p);
   HkrCall call = m.call();
   const Tensor absent = m.layer.forward(call).conditioner;
-  call.cfg = NAN;
+  call.context.cfg = NAN;
   EXPECT_EQ(m.layer.forward(call).conditioner.to_host(), absent.to_host());
-  call.cfg = 1.0f;
+  call.context.cfg = 1.0f;
   EXPECT_EQ(m.layer.forward(call).conditioner.to_host(), absent.to_host());
-  call.cfg = 2.0f;
+  call.context.cfg = 2.0f;
   EXPECT_NE(m.layer.forward(call).conditioner.to_host(), absent.to_host());
 }
 
@@ -333,7 +333,7 @@ TEST(Hkr, CallsOfOtherShapesDontMixUp) {
   EXPECT_EQ(m.layer.forward(m.call()).out.to_host(), first.out.to_host());
   EXPECT_EQ(other.layer.forward(other.call()).out_land.to_host(), second.out_land.to_host());
   HkrCall text = m.call();
-  text.text = 0;
+  text.context.text = 0;
   EXPECT_NE(m.layer.forward(text).out_land.to_host(), first.out_land.to_host());
 }
 

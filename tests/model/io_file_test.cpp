@@ -129,5 +129,20 @@ TEST(IoFile, ShownNamesFitAMessage) {
   EXPECT_EQ(shown(std::string(159, 'x') + "\u00e9\u00e9"), std::string(159, 'x') + "...");
 }
 
+// The tests that look for temporary files left behind know what they are called.
+TEST(IoFile, TemporaryFilesAreFound) {
+  const test::TempFolder folder;
+  const std::string path = folder.file("run/checkpoint.safetensors");
+  size_t seen = 0;
+  atomic_write(path, [&](const Sink& sink) {
+    sink(std::as_bytes(std::span("x", 1)));
+    seen = test::temporary_files(folder.path()).size();
+  });
+  EXPECT_EQ(seen, 1u);
+  EXPECT_TRUE(test::temporary_files(folder.path()).empty());
+  EXPECT_THROW(atomic_write(path, [&](const Sink&) { throw Error(ErrorCode::io, "no"); }), Error);
+  EXPECT_TRUE(test::temporary_files(folder.path()).empty());
+}
+
 }  // namespace
 }  // namespace vkflux::io

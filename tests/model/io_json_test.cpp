@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/harness/expect_error.h"
 #include "tests/harness/temp_folder.h"
 
@@ -28,6 +30,32 @@ TEST(IoJson, RefusesBadText) {
        {"", "{", "[1,]", "{\"a\":1,}", "nul", "{} {}", "\"\xff\"", "[1e999]", "{1:2}", "// x\n1"}) {
     expect_error(ErrorCode::format, {"f.json"}, [&] { parse_json(text, "f.json"); });
   }
+}
+
+TEST(IoJson, NumbersThatPythonWrites) {
+  const Json j = parse_json(
+      R"({"a": NaN, "b": [Infinity, -Infinity, null], "NaN": "NaN \\" Infinity", "c": {"d":-Infinity}})",
+      "test");
+  EXPECT_TRUE(std::isnan(j["a"].get<double>()));
+  EXPECT_EQ(j["b"][0], INFINITY);
+  EXPECT_EQ(j["b"][1], -INFINITY);
+  EXPECT_TRUE(j["b"][2].is_null());
+  EXPECT_EQ(j["NaN"], "NaN \" Infinity");
+  EXPECT_EQ(j["c"]["d"], -INFINITY);
+  EXPECT_EQ(parse_sorted_json("[Infinity]", "test")[0], INFINITY);
+  for (const char* text :
+       {"[NaNa]", "[+Infinity]", "[-NaN]", "{NaN: 1}", "[nan]", "[Infinity Infinity]", "[\"NaN]"})
+    expect_error(ErrorCode::format, {"f.json"}, [&] { parse_json(text, "f.json"); });
+}
+
+TEST(IoJson, WholeNumbersBeyond64Bits) {
+  const char* text = "[18446744073709551616, 1e20, 18446744073709551615, -9223372036854775809]";
+  const Json rounded = parse_json(text, "test"), exact = parse_json(text, "test", WholeNumbers::keep_digits);
+  EXPECT_EQ(rounded[0], 0x1p64);
+  EXPECT_EQ(exact[0], "18446744073709551616");
+  EXPECT_EQ(exact[1], 1e20);
+  EXPECT_EQ(exact[2], UINT64_MAX);
+  EXPECT_EQ(exact[3], "-9223372036854775809");
 }
 
 TEST(IoJson, FileOverTheLimit) {

@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "autograd/ops.h"
 #include "model/attention/hkr/students.h"
@@ -131,6 +133,46 @@ TEST_F(Routing, EveryStepFollowsThePlanMadeBeforeIt) {
   r.route_seed.reset();
   run(r);
   EXPECT_EQ(router->seed_given, 5u);
+}
+
+TEST_F(Routing, ImageToImageDecidesAboutTheStepsThatRun) {
+  students(0.5f);
+  const auto router = std::make_shared<Alternating>();
+  GenerateRequest r = request(router);
+  r.init = RgbImage{16, 8, std::vector<uint8_t>(16 * 8 * 3, 90)};
+  r.strength = 0.6;
+  const auto job = pipeline_->generate(r);
+  job->step();
+  EXPECT_EQ(job->planned(), 3);
+  const GenerateResult result = job->run();
+  ASSERT_EQ(result.reports.size(), 2u);
+  ASSERT_EQ(router->asked.size(), 2u);
+  EXPECT_EQ(result.reports[0].index, 1);
+  EXPECT_EQ(router->asked[0].sigma, result.reports[0].sigma);
+  EXPECT_EQ(result.reports[0].planned, (std::vector<int>{0, 2}));
+  EXPECT_EQ(result.reports[1].planned, (std::vector<int>{1}));
+}
+
+// Each step has its own time, whether the job runs ahead of the device, waits within a step, or after it.
+TEST_F(Routing, TheTimeOfAStepIsItsOwn) {
+  students(0.5f);
+  for (const bool routed : {false, true}) {
+    for (const bool waits : {false, true}) {
+      GenerateRequest r =
+          routed ? request(std::make_shared<FixedRouter>(std::vector<uint8_t>(kSingle, 1))) : request();
+      r.steps = 6;
+      r.time_steps = waits;
+      r.width = r.height = 48;
+      const GenerateResult result = run(r);
+      std::vector<double> ms;
+      for (const StepReport& s : result.reports) ms.push_back(s.ms);
+      std::vector<double> sorted = ms;
+      std::sort(sorted.begin(), sorted.end());
+      EXPECT_GT(ms.back(), 0.25 * sorted[3]) << routed << waits;
+      EXPECT_GT(sorted[0], 0);
+      EXPECT_LE(std::accumulate(ms.begin(), ms.end(), 0.0), 1000 * result.timings.denoise_s + 1);
+    }
+  }
 }
 
 TEST_F(Routing, ARunLeavesNoTraceInTheNext) {

@@ -43,9 +43,32 @@ TEST(Schedule, ReadsDiffusersConfig) {
   expect_levels(Schedule::from_json(t.to_json()).levels(5, 777), t.levels(5, 777));
   EXPECT_THROW(Schedule::from_json({{"_class_name", "DDIMScheduler"}}), Error);
   EXPECT_THROW(Schedule::from_json({{"shift", 0}}), Error);
+  EXPECT_THROW(Schedule::from_json({{"shift", NAN}}), Error);
   EXPECT_THROW(Schedule::from_json({{"shift", "three"}}), Error);
   EXPECT_THROW(s.levels(0, 16), Error);
   EXPECT_THROW(s.levels(1 << 20, 16), Error);
+}
+
+TEST(Schedule, RefusesByNameWhatItHasNot) {
+  const std::vector<std::pair<const char*, io::Json>> others{
+      {"time_shift_type", "linear"}, {"shift_terminal", 0.1},      {"stochastic_sampling", true},
+      {"invert_sigmas", true},       {"num_train_timesteps", 100}, {"use_karras_sigmas", true},
+      {"invert_sigmas", "yes"},      {"shift_terminal", NAN}};
+  for (const auto& [key, value] : others) {
+    try {
+      Schedule::from_json({{key, value}});
+      ADD_FAILURE() << key;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::unsupported);
+      EXPECT_NE(std::string(e.what()).find(key), std::string::npos) << e.what();
+    }
+  }
+  Schedule::from_json({{"time_shift_type", "exponential"},
+                       {"shift_terminal", nullptr},
+                       {"stochastic_sampling", false},
+                       {"invert_sigmas", nullptr},
+                       {"num_train_timesteps", 1000.0},
+                       {"unknown", 1}});
 }
 
 TEST(Schedule, ChecksLevelsGivenByHand) {

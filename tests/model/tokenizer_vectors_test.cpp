@@ -8,6 +8,7 @@
 #include "model/io/json.h"
 #include "model/text/tokenizer.h"
 #include "model/text/tokenizer_clip.h"
+#include "tests/harness/temp_folder.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -70,6 +71,28 @@ TEST(TokenizerPadding, T5) {
   EXPECT_EQ(tokenizer->encode("the red apple", 2), (std::vector<int32_t>{content[0], 1}));
   EXPECT_EQ(tokenizer->encode("the red apple", 1), (std::vector<int32_t>{1}));
   EXPECT_THROW(tokenizer->encode("x", 0), Error);
+}
+
+TEST(TokenizerPadding, T5sConfigAddsTokens) {
+  const test::TempFolder folder;
+  std::filesystem::copy(kData + "t5/spiece.model", folder.file("spiece.model"));
+  const auto with = [&](const std::string& config) {
+    io::atomic_write(folder.file("tokenizer_config.json"), config);
+    return load_t5_tokenizer(folder.path());
+  };
+  const int32_t pieces = load_t5_tokenizer(kData + "t5")->vocab_size();
+  // The highest id is <extra_id_0>, as transformers counts.
+  const auto counted = with(R"({"extra_ids": 100})");
+  EXPECT_EQ(counted->vocab_size(), pieces + 100);
+  EXPECT_EQ(counted->tokenize("<extra_id_0><extra_id_99>"), (std::vector<int32_t>{pieces + 99, pieces}));
+  EXPECT_EQ(counted->piece(pieces + 99), "<extra_id_0>");
+  EXPECT_EQ(counted->piece(1), "</s>");
+  EXPECT_EQ(counted->piece(9999), "");
+  const auto listed = with(R"({"extra_ids": 0, "added_tokens_decoder": {"80": {"content": "[X]"}}})");
+  EXPECT_EQ(listed->tokenize("[X]"), std::vector<int32_t>{80});
+  EXPECT_GT(with(R"({"extra_ids": 0})")->tokenize("<extra_id_0>").size(), 1u);
+  EXPECT_THROW(with(R"({"extra_ids": -1})"), Error);
+  EXPECT_THROW(with(R"({"added_tokens_decoder": {"x": {"content": "[X]"}}})"), Error);
 }
 
 TEST(TokenizerPadding, TheFilesNameTheSpecialTokens) {

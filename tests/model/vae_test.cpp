@@ -77,6 +77,13 @@ TEST(Autoencoder, CountsThePublishedModel) {
   AutoencoderConfig config;
   apply_autoencoder_json(config, autoencoder_json(config, 1024));
   EXPECT_FLOAT_EQ(config.scaling_factor, 0.3611f);
+  apply_autoencoder_json(config, {{"act_fn", "swish"}});
+  for (const auto& [key, value] : std::vector<std::pair<const char*, io::Json>>{
+           {"act_fn", "mish"},
+           {"mid_block_add_attention", false},
+           {"down_block_types", {"DownEncoderBlock2D", "AttnDownEncoderBlock2D"}},
+           {"up_block_types", {"AttnUpDecoderBlock2D"}}})
+    EXPECT_THROW(apply_autoencoder_json(config, {{key, value}}), Error) << key;
 }
 
 TEST(Autoencoder, GradientsMatchDifferencesOfTheLoss) {

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <memory>
@@ -23,14 +24,16 @@ struct Case {
   std::vector<uint8_t> mask = {};  // [batch, nk]
   bool causal = false, bias = false;
   float scale = 0;
+  int64_t value_dim = 0;  // 0: d
+  int64_t dv() const { return value_dim ? value_dim : d; }
 };
 
 // inputs: q, k, v, maybe bias
 std::vector<Host> reference(const Case& c, const std::vector<Host>& in) {
   const auto u = [](int64_t x) { return static_cast<size_t>(x); };
-  const size_t nq = u(c.nq), nk = u(c.nk), d = u(c.d), heads = u(c.heads);
+  const size_t nq = u(c.nq), nk = u(c.nk), d = u(c.d), dv = u(c.dv()), heads = u(c.heads);
   const double scale = c.scale != 0 ? static_cast<double>(c.scale) : 1 / std::sqrt(static_cast<double>(c.d));
-  Host o{in[0].shape, std::vector<double>(in[0].data.size()), true};
+  Host o{{c.batch, c.heads, c.nq, c.dv()}, std::vector<double>(u(c.batch * c.heads * c.nq * c.dv())), true};
   std::vector<double> score(nk);
   for (size_t z = 0; z < u(c.batch) * heads; ++z) {
     for (size_t i = 0; i < nq; ++i) {
@@ -45,8 +48,8 @@ std::vector<Host> reference(const Case& c, const std::vector<Host>& in) {
       if (best == -INFINITY) continue;
       for (double& s : score) sum += s = std::exp(s - best);
       for (size_t j = 0; j < nk; ++j) {
-        for (size_t e = 0; e < d; ++e)
-          o[(z * nq + i) * d + e] += score[j] / sum * in[2][(z * nk + j) * d + e];
+        for (size_t e = 0; e < dv; ++e)
+          o[(z * nq + i) * dv + e] += score[j] / sum * in[2][(z * nk + j) * dv + e];
       }
     }
   }
@@ -59,9 +62,16 @@ struct FormCase {
 constexpr FormCase kForms[] = {
     {"composed", "simd"}, {"composed", "gpu"}, {"flash", "gpu"}, {"panels", "simd"}};
 
+/// Whether a form is made for such calls; elsewhere asking for it is an error.
+bool takes(std::string_view form, bool causal, bool bias) {
+  if (form == "flash") return !bias;
+  if (form == "panels") return !bias && !causal && device().caps().simd();
+  return true;
+}
+
 void check(const Case& c) {
   std::vector<Host> in{random({c.batch, c.heads, c.nq, c.d}, 1), random({c.batch, c.heads, c.nk, c.d}, 2),
-                       random({c.batch, c.heads, c.nk, c.d}, 3)};
+                       random({c.batch, c.heads, c.nk, c.dv()}, 3)};
   if (c.bias) in.push_back(random({c.heads, c.nq, c.nk}, 4));
   op::AttentionOptions options;
   options.scale = c.scale;
@@ -69,8 +79,9 @@ void check(const Case& c) {
   if (!c.mask.empty())
     options.key_mask = Tensor::from(device(), std::span<const uint8_t>(c.mask), {c.batch, c.nk});
   for (const FormCase& f : kForms) {
-    if (c.bias && f.form == "flash") continue;
-    const VariantOverride form("attention", std::string(f.form)), force("matmul", std::string(f.products));
+    if (!takes(f.form, c.causal, c.bias)) continue;
+    const VariantOverride form("attention", std::string(f.form)),
+        force("matmul", std::string(f.products), VariantOverride::Where::it_fits);
     CheckOptions check_options;
     check_options.max_probes = 6;
     check_op(
@@ -86,6 +97,36 @@ void check(const Case& c) {
   }
 }
 
+// A form is what its name says, and nobody gets another one for it.
+TEST(Attention, FormsRunTheirKernels) {
+  Device& d = device();
+  const std::pair<std::string_view, const char*> kernels[] = {{"composed", "attention_softmax"},
+                                                              {"flash", "flash_attention:"},
+                                                              {"panels", "attention_panel_values:"}};
+  const Tensor x = upload(random({1, 2, 66, 16}, 1));
+  for (const auto& [form, own] : kernels) {
+    if (!takes(form, false, false)) continue;
+    const VariantOverride force("attention", std::string(form));
+    const auto ran = kernels_of(d, [&] { op::attention(x, x, x); });
+    for (const auto& [other, kernel] : kernels) {
+      const bool there =
+          std::any_of(ran.begin(), ran.end(),
+                      [&, k = std::string_view(kernel)](const auto& n) { return n.starts_with(k); });
+      EXPECT_EQ(there, other == form) << form << " ran " << fmt::format("{}", fmt::join(ran, ", "));
+    }
+    op::AttentionOptions causal;
+    causal.causal = true;
+    if (!takes(form, true, false)) {
+      EXPECT_THROW(op::attention(x, x, x, causal), Error);
+    }
+    op::AttentionOptions biased;
+    biased.bias = Tensor::zeros(d, {2, 66, 66});
+    if (!takes(form, false, true)) {
+      EXPECT_THROW(op::attention(x, x, x, biased), Error);
+    }
+  }
+}
+
 TEST(Attention, Shapes) {
   check({1, 1, 1, 1, 8});
   check({2, 3, 5, 7, 16});
@@ -95,6 +136,13 @@ TEST(Attention, Shapes) {
   check({2, 3, 24, 24, 64});
   check({1, 1, 3, 1, 4});
   check({1, 1, 5, 9, 132});
+}
+
+TEST(Attention, OtherHeadSizes) {
+  check({2, 1, 3, 5, 8, {}, false, false, 0, 12});            // values wider than keys
+  check({1, 2, 5, 3, 16, {1, 0, 1}, false, false, 0.3f, 4});  // narrower
+  check({1, 1, 3, 4, 6, {}, true, false, 0, 5});              // no multiples of 4
+  check({1, 1, 2, 3, 7, {}, false, true, 0, 0});
 }
 
 TEST(Attention, KeyMask) {
@@ -118,7 +166,9 @@ TEST(Attention, LargeScoresStayFinite) {
   Device& d = device();
   const Tensor q = Tensor::full(d, {1, 1, 4, 8}, 40.0f), v = upload(random({1, 1, 6, 8}, 5));
   for (const FormCase& f : kForms) {
-    const VariantOverride form("attention", std::string(f.form)), force("matmul", std::string(f.products));
+    if (!takes(f.form, false, false)) continue;
+    const VariantOverride form("attention", std::string(f.form)),
+        force("matmul", std::string(f.products), VariantOverride::Where::it_fits);
     for (float x : op::attention(q, Tensor::full(d, {1, 1, 6, 8}, 40.0f), v).to_host())
       EXPECT_TRUE(std::isfinite(x)) << f.form;
   }
@@ -215,7 +265,7 @@ TEST(Attention, FlashMatchesComposed) {
   for (const Case& c : cases) {
     const auto got = results("flash", c);
     EXPECT_EQ(got, results("flash", c)) << "two runs differ";
-    const VariantOverride products("matmul", "simd");
+    const VariantOverride products("matmul", "simd", VariantOverride::Where::it_fits);
     const auto want = results("composed", c);
     for (size_t i = 0; i < got.size(); ++i) {
       EXPECT_LE(error_of(got[i], {want[i].begin(), want[i].end()}), 2e-5)
@@ -238,10 +288,13 @@ TEST(Attention, PanelsMatchComposed) {
   }
 }
 
-// On cooperative matrices where the device has them, else in another form by itself: the results are those of
-// factors in f16, within the rounding of the weights.
+// Cooperative matrices where the device has them and heads are whole ones, else the composed form.
+std::string form_in_f16(int64_t d) {
+  return device().kernels().available("flash_attention_coop", "f16") && d % 16 == 0 ? "coop" : "composed";
+}
+
+// The results are those of factors in f16, within the rounding of the weights.
 TEST(Attention, FactorsInF16) {
-  const VariantOverride force("attention", "coop");
   const Case cases[] = {{1, 2, 70, 131, 16},
                         {1, 1, 1, 1, 16},
                         {2, 1, 65, 97, 16, every_third_dropped(2 * 97)},
@@ -251,6 +304,7 @@ TEST(Attention, FactorsInF16) {
                         {1, 1, 67, 70, 128},
                         {1, 1, 9, 9, 20}};  // no multiple of the matrices
   for (const Case& c : cases) {
+    const VariantOverride force("attention", form_in_f16(c.d));
     const Shape queries{c.batch, c.heads, c.nq, c.d}, keys{c.batch, c.heads, c.nk, c.d};
     const std::vector<Host> in{random(queries, 30), random(keys, 31), random(keys, 32)};
     op::AttentionOptions options;
@@ -267,7 +321,7 @@ TEST(Attention, FactorsInF16) {
 }
 
 TEST(Attention, FactorsInF16HaveGradients) {
-  const VariantOverride force("attention", "coop");
+  const VariantOverride force("attention", form_in_f16(16));
   CheckOptions options;
   options.tolerance = 2e-3, options.grad_tolerance = 5e-3, options.max_probes = 6;
   const Case c{1, 2, 33, 41, 16, every_third_dropped(41)};
@@ -287,7 +341,7 @@ TEST(Attention, FactorsInF16StayFinite) {
   Device& d = device();
   op::AttentionOptions o;
   o.f16 = true;
-  const VariantOverride force("attention", "coop");
+  const VariantOverride force("attention", form_in_f16(16));
   const Tensor q = Tensor::full(d, {1, 1, 4, 16}, 300.0f), v = Tensor::full(d, {1, 1, 40, 16}, 1e6f);
   for (const float x : op::attention(q, Tensor::full(d, {1, 1, 40, 16}, 300.0f), v, o).to_host())
     EXPECT_TRUE(std::isfinite(x) && x > 6e4f) << x;

@@ -72,10 +72,13 @@ double engine_error(const Product& p) {
   g.alpha = 0.5f;
   g.accumulate = true;
   std::vector<float> first;
+  const bool bf16 = p.type == DType::bf16 && d.kernels().available("matmul_coop", "bf16");
+  const bool coop = p.type != DType::f32 && d.kernels().available("matmul_coop", "f16");
   for (int run = 0; run < 2; ++run) {
     const Tensor out = upload(c);
     g.c = {out, ldc, p.m * ldc};
-    gemm(d, g);
+    const auto ran = kernels_of(d, [&] { gemm(d, g); });
+    EXPECT_EQ(ran.contains(bf16 ? "matmul_coop:bf16" : "matmul_coop:f16"), coop) << text(p);
     if (run == 0) {
       first = out.to_host();
     } else {
@@ -88,7 +91,7 @@ double engine_error(const Product& p) {
 constexpr GemmForm kForms[] = {GemmForm::nt, GemmForm::nn, GemmForm::tn};
 
 TEST(MatmulCoop, ExactFactorsGiveF32Results) {
-  const VariantOverride force("matmul", "coop");
+  const VariantOverride force("matmul", "coop", VariantOverride::Where::it_fits);
   for (const GemmForm form : kForms) {
     for (const DType type : {DType::f16, DType::bf16}) {
       for (const Product& p : {Product{form, type, 70, 68, 36}, Product{form, type, 9, 132, 20},
@@ -101,19 +104,19 @@ TEST(MatmulCoop, ExactFactorsGiveF32Results) {
 }
 
 TEST(MatmulCoop, OtherFactorsAreRounded) {
-  const VariantOverride force("matmul", "coop");
+  const VariantOverride force("matmul", "coop", VariantOverride::Where::it_fits);
   for (const DType type : {DType::f16, DType::bf16}) {
     EXPECT_LE(engine_error({GemmForm::nt, type, 40, 68, 100, 1, false}), 4e-3) << name(type);
   }
 }
 
 TEST(MatmulCoop, F32WeightsKeepTheirPrecision) {
-  const VariantOverride force("matmul", "coop");
+  const VariantOverride force("matmul", "coop", VariantOverride::Where::it_fits);
   EXPECT_LE(engine_error({GemmForm::nt, DType::f32, 40, 68, 100, 1, false}), 2e-6);
 }
 
 TEST(MatmulCoop, UnalignedRowsTakeAnotherKernel) {
-  const VariantOverride force("matmul", "coop");
+  const VariantOverride force("matmul", "coop", VariantOverride::Where::it_fits);
   const Host x = random({5, 7}, 1), w = random({3, 7}, 2);
   const Tensor weight =
       Tensor::from(device(), std::vector<float>(w.data.begin(), w.data.end()), {3, 7}, DType::f16);
@@ -135,7 +138,7 @@ TEST(MatmulCoop, LinearSplitsAndActivates) {
   for (const op::Activation act : {op::Activation::none, op::Activation::gelu_tanh, op::Activation::silu}) {
     for (const bool with_bias : {false, true}) {
       const auto run = [&](const char* variant) {
-        const VariantOverride force("matmul", variant);
+        const VariantOverride force("matmul", variant, VariantOverride::Where::it_fits);
         return op::linear(Tensor::from(d, x, {m, k}), Tensor::from(d, w, {n, k}, DType::f16),
                           with_bias ? upload(bias) : Tensor(), act)
             .to_host();
@@ -150,7 +153,7 @@ TEST(MatmulCoop, LinearSplitsAndActivates) {
 // Activations beyond the range of f16 are as large as f16 goes, not infinite.
 TEST(MatmulCoop, LargeActivationsStayFinite) {
   Device& d = device();
-  const VariantOverride force("matmul", "coop");
+  const VariantOverride force("matmul", "coop", VariantOverride::Where::it_fits);
   std::vector<float> x(16 * 8, 0.0f), w(8 * 8, 0.0f);
   x[0] = 1e6f, x[9] = -1e6f, x[18] = 3.0f;
   for (size_t i = 0; i < 8; ++i) w[i * 8 + i] = 0.5f;

@@ -35,7 +35,7 @@ std::vector<Host> reference(const std::vector<Host>& in, bool transpose_b) {
 
 void check(const Shape& a, const Shape& b, bool transpose_b) {
   for (const char* variant : {"simd", "panels", "gpu"}) {
-    const VariantOverride force("matmul", variant);
+    const VariantOverride force("matmul", variant, VariantOverride::Where::it_fits);
     CheckOptions options;
     options.max_probes = 8;
     check_op(
@@ -63,7 +63,7 @@ TEST(Matmul, TransposedA) {
       {{1, 1}, {1, 1}}, {{7, 3}, {7, 5}}, {{2, 3, 40, 12}, {2, 3, 40, 8}}, {{5, 33, 36}, {5, 33, 68}}};
   for (const auto& [a, b] : cases) {
     for (const char* variant : {"simd", "panels", "gpu"}) {
-      const VariantOverride force("matmul", variant);
+      const VariantOverride force("matmul", variant, VariantOverride::Where::it_fits);
       CheckOptions options;
       options.max_probes = 8;
       check_op(
@@ -135,7 +135,7 @@ void check_engine(const EngineCase& t) {
     }
   }
   for (const char* variant : {"simd", "panels", "gpu"}) {
-    const VariantOverride force("matmul", variant);
+    const VariantOverride force("matmul", variant, VariantOverride::Where::it_fits);
     const Tensor out = upload(c);
     Gemm g;
     g.form = t.form;
@@ -234,7 +234,7 @@ TEST(Matmul, EngineSplitsLongContractions) {
       for (size_t q = 0; q < static_cast<size_t>(k); ++q) want[i] += a[q * 8 + i / 8] * b[q * 8 + i % 8];
     }
     for (const char* variant : {"simd", "panels", "gpu"}) {
-      const VariantOverride force("matmul", variant);
+      const VariantOverride force("matmul", variant, VariantOverride::Where::it_fits);
       const Tensor out = upload(c);
       Gemm g;
       g.form = GemmForm::tn;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <set>
 
 #include "autograd/ops.h"
@@ -321,6 +322,41 @@ TEST_F(ControllerCheckpoint, ResumedEqualsUninterrupted) {
     EXPECT_EQ(load_controller(device(), path("whole"), kModel)->forward(task_.inputs()).to_host(),
               a.forward(task_.inputs()).to_host());
   }
+}
+
+TEST_F(ControllerCheckpoint, AnUpdateThatIsNotFiniteIsNeverSaved) {
+  ControllerNet net = fresh_net();
+  ControllerTrainOptions options = toy_options(1, 1);
+  options.policy.lr = std::numeric_limits<double>::infinity();
+  ControllerTrainer trainer(net, kModel, eligible_, task_, options);
+  trainer.step();
+  EXPECT_THROW(trainer.save(path("last")), Error);
+  EXPECT_FALSE(fs::exists(path("last")));
+}
+
+TEST_F(ControllerCheckpoint, AnotherRunIsRefusedByName) {
+  ControllerNet a = fresh_net(), b = fresh_net();
+  ControllerTrainer writer(a, kModel, eligible_, task_, toy_options(4, 1));
+  writer.step();
+  writer.save(path("c"));
+  ControllerTrainOptions options = toy_options(4, 2);
+  options.seed = 99;
+  options.policy.lr = 0.5;
+  ControllerTrainer reader(b, kModel, {1, 1, 0, 0}, task_, options);
+  try {
+    reader.load(path("c"));
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::invalid_argument);
+    for (const char* part :
+         {"plans is 1 in the file and 2", "and 99 in this run", "lr is ", "and 0.5 in this run",
+          "layers with a student is [1,1,1,0] in the file and [1,1,0,0] in this run"}) {
+      EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << part << " in " << e.what();
+    }
+  }
+  reader.inputs().accept_changes();
+  reader.load(path("c"));
+  EXPECT_EQ(reader.steps_done(), 1);
 }
 
 TEST_F(ControllerCheckpoint, OfAnotherNetworkIsRefusedAndChangesNothing) {

@@ -55,6 +55,12 @@ TEST_F(DatasetTokenizers, T5Unigram) {
   EXPECT_EQ(tokenizer->eos_id(), 1);
   EXPECT_LE(tokenizer->vocab_size(), 64);
   EXPECT_EQ(tokenizer->tokenize("dog face").size(), 2u);
+  EXPECT_EQ(tokenizer->tokenize("</s><unk>"), (std::vector<int32_t>{1, 2}));
+  // The ids that other programs read from the trainer's part of the file (fields 40 to 43): unknown 2, start
+  // -1, end 1, padding 0.
+  const std::string ids(
+      "\xc0\x02\x02\xc8\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xd0\x02\x01\xd8\x02\x00", 21);
+  EXPECT_NE(model.find(ids), std::string::npos);
   EXPECT_EQ(tokenizer->tokenize("D\u00f4G,  face!"),
             tokenizer->tokenize("dog face"));  // as captions are written
   EXPECT_EQ(tokenizer->tokenize("\u65e5"), (std::vector<int32_t>{tokenizer->tokenize("\u65e5")[0], 2}));

@@ -240,6 +240,27 @@ TEST_F(DistillerTest, AnotherShapeIsRefusedAndDamageChangesNothing) {
   EXPECT_EQ(io::read_file(path("before")), io::read_file(path("after")));
 }
 
+TEST_F(DistillerTest, StudentsThatAreNotFiniteAreNeverSaved) {
+  Distiller d(device(), kModel, small_options(20));
+  for (const auto& [name, student] : d.students().layers) {
+    const Tensor& x = *parameters(*student->layer).back().tensor;
+    const std::vector<float> before = x.to_host();
+    std::vector<float> bad = before;
+    bad.back() = NAN;
+    x.copy_from_host(std::span<const float>(bad));
+    try {
+      save(d, path("bad"));
+      ADD_FAILURE() << name;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::invalid_argument);
+      EXPECT_NE(std::string(e.what()).find(name), std::string::npos) << e.what();
+    }
+    x.copy_from_host(std::span<const float>(before));
+  }
+  EXPECT_FALSE(fs::exists(path("bad")));
+  EXPECT_NO_THROW(save(d, path("good")));
+}
+
 class Starved : public Distiller {
  public:
   using Distiller::Distiller;

@@ -186,8 +186,8 @@ TEST(ReplayTest, FilesKeepSamplesOrderAndNumbers) {
   for (int i = 0; i < 3; ++i) {
     ReplaySample s = sample(3, 0.25f * static_cast<float>(i), 1);
     if (i == 1) s.key_mask = {1, 0, 1};
-    if (i != 2) s.sigma = 1.0 / 3;
-    s.text_token_count = i;
+    if (i != 2) s.context.sigma = 1.0 / 3;
+    s.context.text = i;
     replay.push(std::to_string(i % 2), std::move(s));
   }
   replay.clear("5");
@@ -203,10 +203,10 @@ TEST(ReplayTest, FilesKeepSamplesOrderAndNumbers) {
   EXPECT_EQ(again.created(), 3);
   EXPECT_EQ(again.at("0", 1).created, 3);
   EXPECT_EQ(again.at("0", 1).k_full.values(), std::vector<float>(12, 0.5f));
-  EXPECT_FALSE(again.at("0", 1).sigma);
+  EXPECT_FALSE(again.at("0", 1).context.sigma);
   EXPECT_EQ(again.at("1", 0).key_mask, (std::vector<uint8_t>{1, 0, 1}));
-  EXPECT_EQ(again.at("1", 0).sigma, 1.0 / 3);
-  EXPECT_EQ(again.at("1", 0).text_token_count, 1);
+  EXPECT_EQ(again.at("1", 0).context.sigma, 1.0 / 3);
+  EXPECT_EQ(again.at("1", 0).context.text, 1);
   EXPECT_EQ(again.at("1", 0).k_full.shape, (std::vector<int64_t>{1, 1, 3, 4}));
 
   io::Json missing = description;

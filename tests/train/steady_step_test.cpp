@@ -72,7 +72,6 @@ class Flow final : public Trainer {
     in.positions = rope_;
     return op::mse(model_.forward(in), op::normal(device_, {2, 8, 8}, 1, stream + 4));
   }
-  std::string fingerprint() const override { return "flow"; }
 
  private:
   Flux1 model_;
@@ -104,12 +103,12 @@ TEST(SteadyStep, OfAStudent) {
   StudentTrainer trainer(device(), layer, {});
   LossWeights weights(device());
   TeacherSample s;
-  s.q = op::normal(device(), {1, 2, 24, 16}, 1, 0);
+  s.call.q = op::normal(device(), {1, 2, 24, 16}, 1, 0);
   s.teacher = op::normal(device(), {1, 2, 24, 16}, 1, 1);
-  s.k = op::normal(device(), {1, 2, 40, 16}, 1, 2);
-  s.v = op::normal(device(), {1, 2, 40, 16}, 1, 3);
-  s.text = 4;
-  s.sigma = 0.5f;
+  s.call.k = op::normal(device(), {1, 2, 40, 16}, 1, 2);
+  s.call.v = op::normal(device(), {1, 2, 40, 16}, 1, 3);
+  s.call.context.text = 4;
+  s.call.context.sigma = 0.5f;
   for (int i = 0; i < 3; ++i) trainer.update(s, weights);
   const Work before = now();
   trainer.update(s, weights);

@@ -11,6 +11,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <random>
 
 #include "app/cli/cli.h"
@@ -28,8 +29,8 @@ namespace fs = std::filesystem;
 // Fits y = x w to a fixed matrix; small, but it uses every part of the loop.
 class Toy : public Trainer {
  public:
-  Toy(const TrainOptions& options, std::string name = "toy")
-      : Trainer(device(), options), name_(std::move(name)) {
+  Toy(const TrainOptions& options, std::string name = "toy") : Trainer(device(), options) {
+    inputs_.set("name", name);
     w_ = Tensor::full(device(), {5, 3}, 0.1f);
     b_ = Tensor::zeros(device(), {5});
     adopt({{"w", &w_}, {"b", &b_}});
@@ -45,11 +46,9 @@ class Toy : public Trainer {
     report["size"] = op::mean_all(y);
     return op::mse(y, want);
   }
-  std::string fingerprint() const override { return name_; }
 
  private:
   Tensor w_, b_;
-  std::string name_;
 };
 
 TrainOptions toy_options() {
@@ -124,13 +123,73 @@ TEST_F(TrainerTest, OtherSettingsAreRefusedByName) {
   EXPECT_EQ(before, b.weights());
 }
 
+// The loss of the last step is that of the parameters before its update.
+TEST_F(TrainerTest, AnUpdateThatIsNotFiniteIsNeverSaved) {
+  for (const bool averages : {false, true}) {
+    TrainOptions o = toy_options();
+    o.ema = averages ? 0.9f : 0;
+    Toy t(o);
+    t.step();
+    t.save(path("good"));
+    const std::string good = io::read_file(path("good"));
+    Tensor x = averages ? Tensor() : t.w();
+    if (averages) t.with_ema([&] { x = t.w(); });
+    x.copy_from_host(std::span<const float>(std::vector<float>(15, std::numeric_limits<float>::infinity())));
+    try {
+      t.save(path("good"));
+      FAIL();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::invalid_argument);
+      EXPECT_NE(std::string(e.what()).find(averages ? "ema.w isn't finite" : "param.w isn't finite"),
+                std::string::npos)
+          << e.what();
+    }
+    EXPECT_EQ(io::read_file(path("good")), good);
+  }
+  TrainOptions o = toy_options();
+  o.lr = std::numeric_limits<float>::infinity();
+  o.steps = 1;
+  Toy last(o);
+  last.step();
+  EXPECT_THROW(last.save(path("last")), Error);
+  EXPECT_FALSE(fs::exists(path("last")));
+}
+
+TEST_F(TrainerTest, AGradientThatIsNotFiniteIsAnError) {
+  class Steep : public Toy {
+   public:
+    using Toy::Toy;
+
+   protected:
+    Tensor loss(int64_t, int64_t, std::map<std::string, Tensor>&) override {
+      // sqrt(0): finite, its slope isn't.
+      return op::unary(op::affine(op::mean_all(op::unary(w(), op::Unary::square)), 0), op::Unary::sqrt);
+    }
+  };
+  Steep t(toy_options());
+  const auto run = [&] {
+    while (!t.finished()) t.step();
+  };
+  try {
+    run();
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("the gradient became"), std::string::npos) << e.what();
+  }
+}
+
 TEST_F(TrainerTest, CorruptCheckpointsChangeNothing) {
   Toy a(toy_options());
   a.step();
   a.save(path("a"));
   const std::string good = io::read_file(path("a"));
-  const std::vector<float> before = a.weights();
+  Toy victim(toy_options());
+  for (int i = 0; i < 3; ++i) victim.step();
+  victim.save(path("before"));
+  const std::string before = io::read_file(path("before"));
+  ASSERT_NE(before, good);
   std::mt19937 rng(1);
+  int refused = 0;
   for (int i = 0; i < 40; ++i) {
     std::string bad = good;
     if (i % 2) {
@@ -140,13 +199,19 @@ TEST_F(TrainerTest, CorruptCheckpointsChangeNothing) {
     }
     io::atomic_write(path("bad"), bad);
     try {
-      Toy b(toy_options());
-      b.load(path("bad"));
+      victim.load(path("bad"));
+      EXPECT_EQ(i % 2, 0) << "a file cut short was read";
+      victim.load(path("before"));  // damage in the numbers themselves can't be seen
     } catch (const Error&) {
-      continue;  // any typed error will do; damage in the numbers themselves can't be seen
+      ++refused;
+      victim.save(path("after"));
+      EXPECT_TRUE(io::read_file(path("after")) == before) << i;
     }
   }
-  EXPECT_EQ(before, a.weights());
+  EXPECT_GE(refused, 25);
+  victim.load(path("a"));
+  victim.save(path("after"));
+  EXPECT_TRUE(io::read_file(path("after")) == good);
 }
 
 TEST_F(TrainerTest, AFullDiskKeepsTheOldCheckpoint) {

@@ -34,6 +34,33 @@ ControllerTrainer::ControllerTrainer(ControllerNet& net, const BackboneLayout& m
     throw Error(ErrorCode::invalid_argument, "training needs at least one iteration of one plan");
   if (!options_.sigma_aware && options_.plans > 1)
     throw Error(ErrorCode::invalid_argument, "one decision for the whole run is trained with one plan only");
+  inputs_.set("plans", options_.plans);
+  inputs_.set("whole-run", !options_.sigma_aware);
+  inputs_.set("seed", options_.seed);
+  inputs_.set("action-noise", options_.noise == ActionNoise::logistic ? "logistic" : "gumbel");
+  const PolicyTrainOptions& p = options_.policy;
+  inputs_.set("lr", p.lr);
+  inputs_.set("weight-decay", p.weight_decay);
+  inputs_.set("clip", p.clip);
+  inputs_.set("target-ttr-ratio", p.reward.target_ttr_ratio);
+  inputs_.set("lambda-eff", p.reward.lambda_eff);
+  inputs_.set("lambda-entropy", p.reward.lambda_entropy);
+  inputs_.set("baseline-floor", p.floor);
+  inputs_.set("baseline-floor-on", p.floor_on == FloorOn::quality  ? "quality"
+                                   : p.floor_on == FloorOn::reward ? "reward"
+                                                                   : "off");
+  inputs_.set("entropy-over-all", p.entropy_over_all);
+  inputs_.set("entropy-gradient", p.entropy_gradient);
+  inputs_.set("exact-efficiency", p.exact_efficiency);
+  inputs_.set("embed-dim", net_.config().embed_dim);
+  inputs_.set("hidden-dim", net_.config().hidden_dim);
+  inputs_.set("layers with a student", policy_.eligible());
+  std::vector<double> levels;
+  for (const RouteInput& in : task_.inputs()) levels.push_back(in.sigma);
+  inputs_.set("noise levels", levels);
+  const RouteInput& in = task_.inputs().front();
+  inputs_.set("cfg", in.cfg);
+  inputs_.set("size", fmt::format("{}x{}", in.width, in.height));
 }
 
 Trajectory ControllerTrainer::draw(int64_t plan) const {
@@ -107,6 +134,7 @@ void ControllerTrainer::save(const std::string& path) {
   append_controller(net_, model_, tensors, metadata);
   policy_.append(tensors, metadata);
   metadata["iteration"] = std::to_string(step_);
+  inputs_.write(metadata);
   io::write_safetensors(path, tensors, metadata);
 }
 
@@ -115,6 +143,7 @@ void ControllerTrainer::load(const std::string& path) {
   check_controller(path, net_.config(), model_);
   const io::SafetensorsFile file(path);
   const int64_t iterations = counter_of(file, "iteration");
+  inputs_.check(file);
   policy_.restore(file);
   step_ = iterations;
 }

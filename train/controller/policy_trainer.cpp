@@ -266,6 +266,7 @@ NamedValues PolicyTrainer::update_whole_run(const RouteInput& input, const Route
 
 void PolicyTrainer::append(std::vector<io::TensorData>& tensors,
                            std::map<std::string, std::string>& metadata) const {
+  expect_finite(optimiser_);  // what append_controller() writes
   append_state(optimiser_, moments(), tensors);
   metadata["optimizer.step"] = std::to_string(optimiser_.steps());
   metadata["learning_rate"] = exact(options_.lr);

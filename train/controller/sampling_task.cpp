@@ -9,6 +9,7 @@
 #include "autograd/ops.h"
 #include "train/data/dataset.h"
 #include "vk/error.h"
+#include "vk/interrupt.h"
 
 namespace vkflux {
 namespace {
@@ -60,6 +61,7 @@ SamplingTask::Result SamplingTask::sample(int64_t group, const std::vector<Route
   SamplingRun run(backbone_, prompts_.pick(ids), negative, geometry_.pack(noise), setup_.options);
   refusals_.clear();
   for (size_t step = 0; !run.finished(); ++step) {
+    check_interrupted("playing a plan");
     run.step(plans.empty() ? RoutePlan() : plans[step]);
     for (const Served& s : run.attention().served()) {
       if (!s.refusal.empty() && refusals_.size() < 8) refusals_.push_back(s.refusal);

@@ -126,6 +126,8 @@ void Distiller::save(std::vector<io::TensorData>& tensors, std::map<std::string,
   if (!issued_.empty() || !fresh_.empty())
     throw Error(ErrorCode::internal, "a distiller is saved between steps: after end_step()");
   for (const auto& [name, layer] : layers_) {
+    const ErrorContext context(name);
+    expect_finite(layer.trainer->optimiser());  // what append_students() writes
     append_state(layer.trainer->optimiser(), state_names(name), tensors);
   }
   each_loss_weight(weights_.optimiser(),
@@ -162,10 +164,11 @@ Distiller::Loaded Distiller::read(const std::string& path, const std::set<std::s
   in.weight_steps = counter(state, "loss_weight_steps");
   in.options = options_;
   in.options.settings = merged(options_.settings, fields, mine);
-  in.options.seed = io::get<uint64_t>(state, "seed", kOrigin);
-  in.options.schedule = io::get<std::string>(state, "schedule", kOrigin) == "random"
-                            ? LayerSchedule::random
-                            : LayerSchedule::round_robin;
+  const auto seed = io::get<uint64_t>(state, "seed", kOrigin);
+  const auto schedule = io::get<std::string>(state, "schedule", kOrigin);
+  if (!mine.count("seed")) in.options.seed = seed;
+  if (!mine.count("schedule"))
+    in.options.schedule = schedule == "random" ? LayerSchedule::random : LayerSchedule::round_robin;
   in.replay = ReplayBuffer(in.options.settings.replay_buffer_size, in.options.settings.replay_max_bytes);
   if (state.contains("replay")) in.replay.restore(file, state["replay"]);
   return in;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <optional>
-#include <set>
 #include <string>
 
 #include "train/distill/distiller.h"
@@ -15,11 +14,12 @@ namespace vkflux {
 class DistillRun final : public Resumable {
  public:
   struct Options {
-    bool save_replay = true;     // checkpoints hold the replay samples; without them resuming isn't exact
-    std::set<std::string> mine;  // settings that a checkpoint's don't replace
+    bool save_replay = true;  // checkpoints hold the replay samples; without them resuming isn't exact
     std::optional<ReadinessCriteria> criteria;  // in place of a checkpoint's
   };
-  /// Puts the students into the bank of the runs' backbone and watches the runs while it lives.
+  /// Puts the students into the bank of the runs' backbone and watches the runs while it lives. What a
+  /// checkpoint says about hyper-parameters wins, as memory may have made it smaller, apart from differences
+  /// that inputs() accepts.
   DistillRun(Distiller& distiller, RunSequence& runs, Options options);
   ~DistillRun() override;
 

@@ -65,18 +65,12 @@ HkrConfig config_of(const BackboneLayout& model, const DistillOptions& o) {
 
 // `stored`: its tensors on the device, as they are stored.
 TeacherSample widened(Device& device, const ReplaySample& s, const std::array<Tensor, 4>& stored) {
-  TeacherSample out;
-  out.q = op::cast(stored[0], DType::f32);
-  out.k = op::cast(stored[1], DType::f32);
-  out.v = op::cast(stored[2], DType::f32);
-  out.teacher = op::cast(stored[3], DType::f32);
+  const auto wide = [&](size_t i) { return op::cast(stored[i], DType::f32); };
+  TeacherSample out{{wide(0), wide(1), wide(2), {}, s.context}, wide(3)};
   if (!s.key_mask.empty()) {
-    out.key_mask = Tensor::from(device, std::span<const uint8_t>(s.key_mask), {out.k.dim(0), out.k.dim(2)});
+    const Shape keys{stored[1].dim(0), stored[1].dim(2)};
+    out.call.key_mask = Tensor::from(device, std::span<const uint8_t>(s.key_mask), keys);
   }
-  out.text = s.text_token_count;
-  out.conditioning = s.conditioning_token_count;
-  if (s.sigma) out.sigma = static_cast<float>(*s.sigma);
-  if (s.cfg_scale) out.cfg = static_cast<float>(*s.cfg_scale);
   return out;
 }
 
@@ -132,7 +126,7 @@ Distiller::Distiller(Device& device, const BackboneLayout& model, const DistillO
     HkrLayer& hkr = *layer.student->layer;
     const std::vector<Param> params = parameters(hkr);
     allocate(params, device);
-    initialise(params, hkr_init(students_.config, static_cast<float>(s.alpha_init)),
+    initialise(params, hkr_init(students_.config, s.alpha_init),
                options_.seed + kLayerSeeds * static_cast<uint64_t>(i + 1));
     layer.trainer = std::make_unique<StudentTrainer>(device, hkr, optimizer());
     students_.layers[name] = layer.student;
@@ -313,10 +307,10 @@ void Distiller::store(const std::string& layer, const AttentionCall& call, const
   if (call.tokens.key_mask.defined()) {
     s.key_mask = safe_mask(call.tokens.key_mask.to_host_bytes(), call.k.dim(0));
   }
-  s.text_token_count = s.conditioning_token_count = std::min(call.tokens.text, call.k.dim(2));
-  if (std::isfinite(call.step.sigma)) s.sigma = call.step.sigma;
-  s.cfg_scale = std::isfinite(call.step.cfg_scale) ? static_cast<double>(call.step.cfg_scale)
-                                                   : options_.settings.cfg_scale;
+  s.context.text = s.context.conditioning = std::min(call.tokens.text, call.k.dim(2));
+  if (std::isfinite(call.step.sigma)) s.context.sigma = call.step.sigma;
+  s.context.cfg = std::isfinite(call.step.cfg_scale) ? static_cast<double>(call.step.cfg_scale)
+                                                     : options_.settings.cfg_scale;
   replay_.push(layer, std::move(s));
   fresh.created = replay_.created();
   fresh_.push_back(std::move(fresh));
@@ -336,7 +330,7 @@ void Distiller::train(const std::string& layer) {
     const TeacherSample s = sample(layer, rng.below(held));
     PendingUpdate pending = update(layer, s);
     pending.out = {};
-    issued_.push_back({layer, s.sigma, s.cfg, std::move(pending)});
+    issued_.push_back({layer, s.call.context, std::move(pending)});
   }
 }
 
@@ -359,8 +353,8 @@ void Distiller::count(const Issued& issued, const UpdateResult& result) {
   value_of(v, "ema_loss") = ready.ema_loss.value_or(result.loss);
   value_of(v, "updates") = static_cast<double>(ready.updates);
   value_of(v, "ready") = ready.ready ? 1 : 0;
-  if (issued.sigma) value_of(v, "sigma") = *issued.sigma;
-  if (issued.cfg) value_of(v, "cfg_scale") = *issued.cfg;
+  if (issued.context.sigma) value_of(v, "sigma") = *issued.context.sigma;
+  if (issued.context.cfg) value_of(v, "cfg_scale") = *issued.context.cfg;
   value_of(v, "layers_swapped") = static_cast<double>(swapped_.size());
   value_of(v, "layers_total") = static_cast<double>(layers_.size());
   value_of(v, "alpha_sigmoid") = 1 / (1 + std::exp(-result.alpha));

@@ -116,7 +116,7 @@ class Distiller : public AttentionTap {
   /// An update whose numbers the host doesn't have yet.
   struct Issued {
     std::string layer;
-    std::optional<float> sigma, cfg;
+    HkrContext context;
     PendingUpdate update;
   };
   /// A sample that is still on its way to the replay buffer.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "autograd/ops.h"
+#include "vk/interrupt.h"
 
 namespace vkflux {
 namespace {
@@ -49,6 +50,7 @@ ByLayer<double> student_distances(RunSequence& runs, const Students& students, i
   runs.set_tap(&beside);
   const int64_t end = runs.run() + count;
   while (runs.run() < end) {
+    check_interrupted("the hold-out");
     runs.step();
     beside.collect();
   }

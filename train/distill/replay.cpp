@@ -163,10 +163,10 @@ io::Json ReplayBuffer::save(std::vector<io::TensorData>& tensors) const {
   for (const auto& [layer, queue] : samples_) {
     for (const ReplaySample& s : queue) {
       io::Json entry{{"layer", layer}, {"created", s.created}};
-      put(entry, "text_token_count", s.text_token_count);
-      put(entry, "conditioning_token_count", s.conditioning_token_count);
-      put(entry, "sigma", s.sigma);
-      put(entry, "cfg_scale", s.cfg_scale);
+      put(entry, "text_token_count", s.context.text);
+      put(entry, "conditioning_token_count", s.context.conditioning);
+      put(entry, "sigma", s.context.sigma);
+      put(entry, "cfg_scale", s.context.cfg);
       list.push_back(std::move(entry));
       for (const Field& f : kFields) {
         const HostTensor& t = s.*f.tensor;
@@ -200,10 +200,8 @@ void ReplayBuffer::restore(const io::SafetensorsFile& file, const io::Json& desc
     if (file.has(mask)) {
       for (std::byte keep : file.read_bytes(mask)) s.key_mask.push_back(keep != std::byte{0});
     }
-    s.text_token_count = take<int64_t>(entry, "text_token_count");
-    s.conditioning_token_count = take<int64_t>(entry, "conditioning_token_count");
-    s.sigma = take<double>(entry, "sigma");
-    s.cfg_scale = take<double>(entry, "cfg_scale");
+    s.context = {take<int64_t>(entry, "conditioning_token_count"), take<int64_t>(entry, "text_token_count"),
+                 take<double>(entry, "sigma"), take<double>(entry, "cfg_scale")};
     check_shapes(s, file.path());
     in_order[s.created] = {io::get<std::string>(entry, "layer", kOrigin), std::move(s)};
   }

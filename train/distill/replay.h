@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "model/attention/by_layer.h"
+#include "model/attention/hkr/hkr.h"
 #include "model/io/json.h"
 #include "model/io/safetensors.h"
 
@@ -36,8 +37,7 @@ HostTensor host_tensor(std::span<const float> values, std::vector<int64_t> shape
 struct ReplaySample {
   HostTensor q_sub, k_full, v_full, teacher_sub;
   std::vector<uint8_t> key_mask;  // [B, Nk], 1 = keep; empty: all
-  std::optional<int64_t> text_token_count, conditioning_token_count;
-  std::optional<double> sigma, cfg_scale;
+  HkrContext context;
   int64_t created = 0;  // counts all pushes from 1; set by the buffer
 
   uint64_t nbytes() const;

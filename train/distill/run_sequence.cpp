@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "model/io/decimal.h"
 #include "model/sampler/noise.h"
 #include "train/rng.h"
 #include "vk/error.h"
@@ -111,8 +112,12 @@ void RunSequence::step(const RoutePlan& plan) {
 io::Json RunSequence::describe() const {
   io::Json sizes = io::Json::array();
   for (const auto& [width, height] : plan_.sizes) sizes.push_back({width, height});
-  return {{"prompts", plan_.prompts}, {"negative", plan_.negative},  {"sizes", std::move(sizes)},
-          {"steps", plan_.steps},     {"guidance", *plan_.guidance}, {"cfg", *plan_.cfg},
+  return {{"prompts", plan_.prompts},
+          {"negative", plan_.negative},
+          {"sizes", std::move(sizes)},
+          {"steps", plan_.steps},
+          {"guidance", io::decimal(*plan_.guidance)},
+          {"cfg", io::decimal(*plan_.cfg)},
           {"seed", plan_.seed}};
 }
 

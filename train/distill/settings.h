@@ -46,7 +46,7 @@ struct DistillSettings {
 
   // Which layers, and when they may serve.
   ReadinessCriteria readiness;
-  int64_t layer_start = -1, layer_end = -1;           // of the replaceable, both inclusive; negative: no bound
+  int64_t layer_start = -1, layer_end = -1;  // of the replaceable, both inclusive; negative: no bound
   int64_t min_swap_layers = 1, max_swap_layers = -1;  // trained per step; negative: all
   double max_safe_inference_loss = 0.5;               // 0 or less: no such guard
   bool enable_memory_reserve = false;

@@ -63,17 +63,8 @@ void StudentTrainer::each_group(bool conditioned, const F& fn) {
 }
 
 StudentTrainer::Terms StudentTrainer::forward(const TeacherSample& s, const LossWeights& weights) const {
-  HkrCall call;
-  call.q = s.q;
-  call.k = s.k;
-  call.v = s.v;
-  call.key_mask = s.key_mask;
-  call.conditioning = s.conditioning;
-  call.text = s.text;
-  call.sigma = s.sigma;
-  call.cfg = s.cfg;
   Terms t;
-  t.out = layer_.forward(call).out;
+  t.out = layer_.forward(s.call).out;
   t.huber = op::smooth_l1(t.out, s.teacher, static_cast<float>(options_.huber_beta));
   t.cosine = op::mean_all(op::cosine_similarity(t.out, s.teacher));
   t.loss = op::add(weighed(t.huber, weights.huber()), weighed(op::affine(t.cosine, -1, 1), weights.cosine()));
@@ -81,7 +72,7 @@ StudentTrainer::Terms StudentTrainer::forward(const TeacherSample& s, const Loss
 }
 
 PendingUpdate StudentTrainer::begin(const TeacherSample& sample, LossWeights& weights) {
-  Profiler& profiler = sample.q.device().profiler();
+  Profiler& profiler = sample.call.q.device().profiler();
   const ProfileScope whole(profiler, "update");
   Terms terms;
   const Tensor norm = gradients({&optimiser_, &weights.optimiser()}, 1, [&](int64_t) {
@@ -92,7 +83,7 @@ PendingUpdate StudentTrainer::begin(const TeacherSample& sample, LossWeights& we
   const auto untaped = Tape::pause();
   const Tensor power = op::mean_all(op::unary(sample.teacher, op::Unary::square)),
                mse = op::mse(terms.out, sample.teacher);
-  PendingUpdate pending{{}, terms.out, sample.sigma && std::isfinite(*sample.sigma)};
+  PendingUpdate pending{{}, terms.out, sample.call.context.conditioned()};
   const Tensor scale = gradient_scale(norm, options_.grad_clip_norm, terms.loss);
   each_group(pending.conditioned, [&](size_t g) {
     AdamWOptions adam;

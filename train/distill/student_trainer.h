@@ -13,11 +13,8 @@ namespace vkflux {
 
 /// What a student should have answered: a subset of the queries, all keys and values.
 struct TeacherSample {
-  Tensor q, teacher;  // f32 [B, H, n, D]
-  Tensor k, v;        // f32 [B, H, N, D]
-  Tensor key_mask;    // u8 [B, N] or undefined
-  std::optional<int64_t> conditioning, text;
-  std::optional<float> sigma, cfg;
+  HkrCall call;    // f32 q [B, H, n, D], k and v [B, H, N, D]
+  Tensor teacher;  // f32 [B, H, n, D]
 };
 
 struct StudentOptimizer {

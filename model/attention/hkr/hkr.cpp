@@ -14,11 +14,15 @@ namespace {
 constexpr int64_t kEmbedding = 32;  // numbers per scalar
 constexpr int64_t kConditionerHidden = 128;
 
-bool usable(const std::optional<float>& x) {
-  return x && std::isfinite(*x);
+bool usable(const std::optional<double>& x) {
+  return x && std::isfinite(static_cast<float>(*x));
 }
 
 }  // namespace
+
+bool HkrContext::conditioned() const {
+  return usable(sigma);
+}
 
 std::vector<float> hkr_scalars(float sigma, float cfg) {
   std::vector<float> e = scalar_embedding(sigma, kEmbedding);
@@ -56,7 +60,8 @@ HkrLayer::HkrLayer(const HkrConfig& config, const HkrOptions& options)
 
 Landmarks HkrLayer::landmarks(const HkrCall& call) const {
   const int64_t keys = call.k.dim(2);
-  const int64_t t = conditioning_tokens(keys, call.conditioning, call.text, options_.landmarks);
+  const int64_t t =
+      conditioning_tokens(keys, call.context.conditioning, call.context.text, options_.landmarks);
   if (call.key_mask.defined()) return landmarks_of(call.k, call.key_mask, t, options_.landmarks);
   Cache& c = cache_;
   const bool same = c.landmarks.rows.defined() && c.batch == call.k.dim(0) && c.heads == call.k.dim(1) &&
@@ -71,7 +76,8 @@ Landmarks HkrLayer::landmarks(const HkrCall& call) const {
 
 Tensor HkrLayer::embedded(const HkrCall& call) const {
   if (call.scalars.defined()) return call.scalars;
-  const float sigma = *call.sigma, cfg = usable(call.cfg) ? *call.cfg : 1.0f;
+  const auto sigma = static_cast<float>(*call.context.sigma);
+  const auto cfg = static_cast<float>(usable(call.context.cfg) ? *call.context.cfg : 1.0);
   Cache& c = cache_;
   if (c.embedding.defined() && c.sigma == sigma && c.cfg == cfg) return c.embedding;
   const std::vector<float> e = hkr_scalars(sigma, cfg);
@@ -81,19 +87,20 @@ Tensor HkrLayer::embedded(const HkrCall& call) const {
 }
 
 HkrResult HkrLayer::forward(const HkrCall& call) const {
-  expect("HKR layer",
-         call.q.defined() && call.k.defined() && call.v.defined() && call.q.rank() == 4 &&
-             call.k.rank() == 4 && call.q.dim(3) == config_.head_dim && call.k.dim(3) == config_.head_dim &&
-             call.v.shape() == call.k.shape(),
-         fmt::format("needs q[B, H, Nq, D] and k, v[B, H, Nk, D] with D = {}", config_.head_dim),
-         {&call.q, &call.k, &call.v});
+  expect(
+      "HKR layer",
+      call.q.defined() && call.k.defined() && call.v.defined() && call.q.rank() == 4 && call.k.rank() == 4 &&
+          call.q.dim(3) == config_.head_dim && call.k.dim(3) == config_.head_dim && call.v.rank() == 4 &&
+          call.v.dim(2) == call.k.dim(2),
+      fmt::format("needs q[B, H, Nq, D], k[B, H, Nk, D] and v[B, H, Nk, Dv] with D = {}", config_.head_dim),
+      {&call.q, &call.k, &call.v});
   HkrResult r;
   const KernelBranch kernel =
       kernel_regression(phi_q, phi_k, call.q, call.k, call.v, call.key_mask, options_);
   r.out_kernel = kernel.out;
   r.den_min = kernel.den_min;
   r.out_land = landmark_attention(call.q, call.k, call.v, landmarks(call), options_);
-  if (usable(call.sigma))
+  if (call.context.conditioned())
     r.conditioner = conditioner_out(conditioner_in(embedded(call), op::Activation::silu));
   const op::HkrBlendOptions options{std::clamp(options_.alpha_max, 0.0f, 1.0f), options_.gamma,
                                     options_.adaptive};

@@ -54,19 +54,26 @@ struct HkrFeatures {
   Tensor operator()(const Tensor& x, const HkrOptions& options) const;
 };
 
-struct HkrCall {
-  Tensor q, k, v;   // [B, H, Nq, D], [B, H, Nk, D]: after QK norm and RoPE
-  Tensor key_mask;  // u8 [B, Nk], 1 = keep; undefined: all. A row without any keeps key 0
+/// What a student is told about a call besides its tensors; samples keep it as it was.
+struct HkrContext {
   std::optional<int64_t> conditioning, text;  // tokens in front: conditioning wins, then text, then the guess
-  std::optional<float> sigma, cfg;            // sigma absent or not finite: no conditioner; cfg likewise: 1
-  Tensor scalars = {};                        // hkr_scalars() of them, [1, 64]; undefined: made here
+  std::optional<double> sigma, cfg;           // sigma absent or not finite: no conditioner; cfg likewise: 1
+
+  bool conditioned() const;
+};
+
+struct HkrCall {
+  Tensor q, k, v;   // [B, H, Nq, D], [B, H, Nk, D], [B, H, Nk, Dv]: after QK norm and RoPE
+  Tensor key_mask;  // u8 [B, Nk], 1 = keep; undefined: all. A row without any keeps key 0
+  HkrContext context = {};
+  Tensor scalars = {};  // hkr_scalars() of the context, [1, 64]; undefined: made here
 };
 
 /// The conditioner's input: embeddings of sigma and cfg, 32 numbers each.
 std::vector<float> hkr_scalars(float sigma, float cfg);
 
 struct HkrResult {
-  Tensor out;                   // [B, H, Nq, D]
+  Tensor out;                   // [B, H, Nq, Dv]
   Tensor out_kernel, out_land;  // before the conditioner
   Tensor conditioner;           // [1, 4]: kernel scale, bias, landmark scale, bias; undefined: skipped
   Tensor gate;                  // [B, H, Nq] in (0, 1); times alpha_max: the landmark branch's weight
@@ -140,8 +147,8 @@ class HkrLayer {
 
 /// How a student starts: linears uniform in +-1/sqrt(fan in), the second conditioner layer zero, alpha the
 /// logit of alpha_init (-5 at 0 or less, 5 at 1 or more).
-InitRule hkr_init(const HkrConfig& config, float alpha_init = 0.1f);
-float alpha_logit(float alpha_init);
+InitRule hkr_init(const HkrConfig& config, double alpha_init = 0.1);
+double alpha_logit(double alpha_init);
 /// Config of a layer whose tensors have these shapes (names as in HkrLayer::visit). Error format.
 HkrConfig infer_hkr_config(const std::vector<std::pair<std::string, Shape>>& shapes);
 

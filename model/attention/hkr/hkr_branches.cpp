@@ -144,9 +144,10 @@ Landmarks landmarks_of(const Tensor& k, const Tensor& key_mask, int64_t conditio
 
 Tensor landmark_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Landmarks& landmarks,
                           const HkrOptions& options) {
-  const int64_t d = k.dim(3), rows = k.numel() / std::max<int64_t>(1, d);
-  if (landmarks.count == 0 || q.numel() == 0) return Tensor::zeros(q.device(), q.shape());
+  if (landmarks.count == 0 || q.numel() == 0)
+    return Tensor::zeros(q.device(), {q.dim(0), q.dim(1), q.dim(2), v.dim(3)});
   const auto gathered = [&](const Tensor& x) {
+    const int64_t d = x.dim(3), rows = x.numel() / d;
     return op::reshape(op::gather_rows(op::reshape(x, {rows, d}), landmarks.rows),
                        {k.dim(0), k.dim(1), landmarks.count, d});
   };

@@ -52,16 +52,15 @@ void HkrConfig::check() const {
   if (layers != 2 && layers != 3) refuse("layers", layers, "2 or 3");
 }
 
-float alpha_logit(float alpha_init) {
+double alpha_logit(double alpha_init) {
   if (!(alpha_init > 0)) return -5;
   if (alpha_init >= 1) return 5;
-  const double a = alpha_init;
-  return static_cast<float>(std::log(a / (1 - a)));
+  return std::log(alpha_init / (1 - alpha_init));
 }
 
-InitRule hkr_init(const HkrConfig& config, float alpha_init) {
+InitRule hkr_init(const HkrConfig& config, double alpha_init) {
   config.check();
-  return [config, alpha = alpha_logit(alpha_init)](const Param& p) -> Init {
+  return [config, alpha = static_cast<float>(alpha_logit(alpha_init))](const Param& p) -> Init {
     const auto uniform = [](int64_t fan_in) {
       return Init{Init::Kind::uniform, static_cast<float>(1 / std::sqrt(static_cast<double>(fan_in)))};
     };

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model/attention/hkr/made_for.h"
+#include "model/io/decimal.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -247,8 +248,8 @@ io::Json described(const Students& s) {
   f["landmark_max"] = s.options.landmarks.max;
   f["landmark_qk_norm"] = s.options.landmarks.qk_norm;
   f["text_tokens_guess"] = s.options.landmarks.text_tokens_guess;
-  f["alpha_max"] = s.options.alpha_max;
-  f["gamma"] = s.options.gamma;
+  f["alpha_max"] = io::decimal(s.options.alpha_max);
+  f["gamma"] = io::decimal(s.options.gamma);
   f["adaptive_alpha"] = s.options.adaptive;
   f["qk_norm"] = s.options.feature_norm;
   const AttentionLayer shape = replaceable_shape(s.model);
@@ -281,26 +282,42 @@ io::Json described(const Students& s) {
 
 float migrated_alpha(float stored, const std::string& alpha_format) {
   const bool probability = alpha_format != "logit" && stored > 0 && stored < 1;
-  return probability ? std::log(stored / (1 - stored)) : stored;
+  return probability ? static_cast<float>(alpha_logit(static_cast<double>(stored))) : stored;
 }
 
-std::vector<int> Students::distilled() const {
+std::string Student::refusal(double max_safe_loss) const {
+  if (!readiness.ready) return readiness.refusal();
+  if (std::isfinite(last_loss) && max_safe_loss > 0 && last_loss > max_safe_loss)
+    return fmt::format("its last training loss {:.4g} is above the safe {:.4g}", last_loss, max_safe_loss);
+  return {};
+}
+
+namespace {
+
+// The layers that may be replaced, in the model's order, that have a student for which `fits` holds.
+template <class F>
+std::vector<int> layers_where(const Students& s, const F& fits) {
   std::vector<int> out;
-  const std::vector<int> places = model.replaceable();
+  const std::vector<int> places = s.model.replaceable();
   for (size_t l = 0; l < places.size(); ++l) {
-    if (layers.count(model.layers[static_cast<size_t>(places[l])].name)) out.push_back(static_cast<int>(l));
+    const auto found = s.layers.find(s.model.layers[static_cast<size_t>(places[l])].name);
+    if (found != s.layers.end() && fits(*found->second)) out.push_back(static_cast<int>(l));
   }
   return out;
+}
+
+}  // namespace
+
+std::vector<int> Students::distilled() const {
+  return layers_where(*this, [](const Student&) { return true; });
 }
 
 std::vector<int> Students::ready() const {
-  std::vector<int> out;
-  const std::vector<int> places = model.replaceable();
-  for (const int l : distilled()) {
-    const std::string& name = model.layers[static_cast<size_t>(places[static_cast<size_t>(l)])].name;
-    if (layers.at(name)->readiness.ready) out.push_back(l);
-  }
-  return out;
+  return layers_where(*this, [](const Student& s) { return s.readiness.ready; });
+}
+
+std::vector<int> Students::serving() const {
+  return layers_where(*this, [&](const Student& s) { return s.refusal(max_safe_loss).empty(); });
 }
 
 Students load_students(Device& device, const std::string& path, const BackboneLayout& expected) {
@@ -350,16 +367,9 @@ void save_students(const std::string& path, const Students& students, io::FileDT
 }
 
 Tensor HkrAttention::forward(const AttentionCall& call) {
-  HkrCall c;
-  c.q = call.q;
-  c.k = call.k;
-  c.v = call.v;
-  c.key_mask = call.tokens.key_mask;
-  c.conditioning = call.tokens.text;
-  c.sigma = call.step.sigma;
-  c.cfg = call.step.cfg_scale;
-  c.scalars = call.step.numbers[static_cast<size_t>(AttentionKind::hkr)];
-  return student_->layer->forward(c).out;
+  const HkrContext context{call.tokens.text, {}, call.step.sigma, call.step.cfg_scale};
+  const Tensor& scalars = call.step.numbers[static_cast<size_t>(AttentionKind::hkr)];
+  return student_->layer->forward({call.q, call.k, call.v, call.tokens.key_mask, context, scalars}).out;
 }
 
 std::string HkrAttention::refusal(const AttentionShape& shape) const {
@@ -367,12 +377,7 @@ std::string HkrAttention::refusal(const AttentionShape& shape) const {
   if (shape.head_dim != made_for) {
     return fmt::format("the student was made for heads of {}, this layer has {}", made_for, shape.head_dim);
   }
-  if (!student_->readiness.ready) return student_->readiness.refusal();
-  if (std::isfinite(student_->last_loss) && max_safe_loss_ > 0 && student_->last_loss > max_safe_loss_) {
-    return fmt::format("its last training loss {:.4g} is above the safe {:.4g}", student_->last_loss,
-                       max_safe_loss_);
-  }
-  return {};
+  return student_->refusal(max_safe_loss_);
 }
 
 bool HkrAttention::recordable(const TokenLayout& tokens, const StepInfo& step) const {

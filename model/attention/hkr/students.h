@@ -24,6 +24,9 @@ struct Student {
   std::shared_ptr<HkrLayer> layer;
   Readiness readiness;
   double last_loss = 0;  // NaN: none yet
+
+  /// Why it must not serve, for people; empty: it may. max_safe_loss: see Students.
+  std::string refusal(double max_safe_loss) const;
 };
 
 struct Students {
@@ -38,6 +41,8 @@ struct Students {
   /// The layers that may be replaced, in the model's order, that have a student (a ready one).
   std::vector<int> distilled() const;
   std::vector<int> ready() const;
+  /// The ready ones whose last loss was safe, so that they will serve when asked.
+  std::vector<int> serving() const;
 };
 
 /// The logit that a stored alpha means: files not marked "logit" may hold the probability itself.

@@ -36,7 +36,11 @@ TEXTS = [
     "<|startoftext|>cat<|endoftext|> dog", "\u0130stanbul \u03a3\u039f\u03a6\u039f\u03a3", "x" * 300, "tab\u00a0nbsp\u3000wide\u2003em",
     "it's 'quoted' ''s", "a-b_c+d=e", "\uff26\uff55\uff4c\uff4c \ufb01ne", "photophotographs", "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35", "\u00bd \u2163 \u0664\u0662", "\u2581house \u2581", "<unk> </s> <pad>x", "zzqq",
     " ".join(["the wooden house"] * 12), "\u1fb3 \u01c5 \u1e9e", "a\u0301\u0323 q\u0307",
+    "!<|endoftext|>", "cat<|startoftext|>dog", "a <|endoftext|>  b", "x<|endoftext|><|endoftext|>y", "<|endoftext|>'s",
+    "it's '\u017f 'S", "a \u180e b", "\u212a", "a\u200bb", "a</s>b", "<pad> x", "red <unk> apple", "a </s> b", "</s>",
 ]
+
+SPECIAL = ("<pad>", "</s>", "<unk>")  # of T5, cut out of a text before SentencePiece sees it
 
 # Full-width letters, ligatures, an accent pair and a few spaces, in SentencePiece's rule form.
 RULES = [(0xFF21 + i, [0x41 + i]) for i in range(26)] + [(0xFF41 + i, [0x61 + i]) for i in range(26)]
@@ -106,12 +110,16 @@ def make_t5():
                                                        special_tokens=[("</s>", 1)])
     saved = json.loads(tok.to_str())
     saved["added_tokens"] = [{"id": i, "content": c, "single_word": False, "lstrip": False, "rstrip": False,
-                              "normalized": False, "special": True} for i, c in enumerate(("<pad>", "</s>", "<unk>"))]
+                              "normalized": False, "special": True} for i, c in enumerate(SPECIAL)]
     other = HERE / "t5_json"
     other.mkdir(exist_ok=True)
     (other / "tokenizer.json").write_text(json.dumps(saved, ensure_ascii=False))
+    whole = Tokenizer.from_str(json.dumps(saved))
     vectors = []
     for text in TEXTS:
+        if any(token in text for token in SPECIAL):
+            vectors.append([text, whole.encode(text).ids])
+            continue
         ids = spm.encode(text) + [1]
         fast = tok.encode(text).ids
         if ids != fast:  # the two libraries differ in a few odd texts; SentencePiece is T5's own

@@ -1,0 +1,83 @@
+#include <fmt/format.h>
+
+#include "app/cli/cli.h"
+#include "model/family.h"
+
+namespace vkflux::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Options {
+  std::string model;
+  std::vector<std::string> prompts;
+};
+
+/// What one encoder is given of a prompt, and which of its tokens don't fit.
+Json tokenized(const PromptTokenizer& t, const std::string& prompt) {
+  const std::vector<int32_t> content = t.tokenizer->tokenize(prompt);
+  const size_t room = t.tokenizer->room(t.length), kept = std::min(room, content.size());
+  const auto listed = [&](size_t from, size_t to) {
+    Json out{{"ids", Json::array()}, {"pieces", Json::array()}};
+    for (size_t i = from; i < to; ++i) {
+      out["ids"].push_back(content[i]);
+      out["pieces"].push_back(t.tokenizer->piece(content[i]));
+    }
+    return out;
+  };
+  Json out{{"name", t.name}, {"length", t.length}, {"room", room}, {"tokens", content.size()}};
+  out.update(listed(0, kept));
+  out["cut"] = listed(kept, content.size());
+  out["encoded"] = t.tokenizer->encode(prompt, t.length);
+  return out;
+}
+
+void print(const Json& encoder) {
+  const auto& cut = encoder["cut"];
+  fmt::print("  {}: {} of at most {} tokens", encoder["name"].get<std::string>(),
+             encoder["tokens"].get<size_t>(), encoder["room"].get<size_t>());
+  if (!cut["ids"].empty()) fmt::print(", the last {} are cut", cut["ids"].size());
+  fmt::print("\n");
+  for (const Json* part : {&encoder, &cut}) {
+    for (size_t i = 0; i < (*part)["ids"].size(); ++i)
+      fmt::print("    {:>6}  {}{}\n", (*part)["ids"][i].get<int32_t>(),
+                 (*part)["pieces"][i].get<std::string>(), part == &cut ? "   (cut)" : "");
+  }
+}
+
+int run(const Common& common, const Options& o) {
+  const ErrorContext context(o.model);
+  const Family& family = family_of(o.model);
+  if (!family.tokenizers)
+    throw Error(ErrorCode::unsupported,
+                fmt::format("models of the family {} have no tokenizers", family.title));
+  const std::vector<PromptTokenizer> tokenizers = family.tokenizers(o.model);
+  Json all = Json::array();
+  for (const std::string& prompt : o.prompts) {
+    Json encoders = Json::array();
+    for (const PromptTokenizer& t : tokenizers) encoders.push_back(tokenized(t, prompt));
+    if (!common.json) {
+      fmt::print("{}\n", prompt);
+      for (const Json& encoder : encoders) print(encoder);
+    }
+    all.push_back({{"prompt", prompt}, {"encoders", std::move(encoders)}});
+  }
+  if (common.json)
+    fmt::print("{}\n", Json{{"prompts", all}}.dump(1, ' ', false, Json::error_handler_t::replace));
+  return kOk;
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& app) {
+  auto common = std::make_shared<Common>();
+  auto o = std::make_shared<Options>();
+  CLI::App* c =
+      add_command(app, "tokenize", "show the tokens of a prompt for each text encoder, and what is cut",
+                  "vkflux tokenize --model models/emoji --prompt \"red apple\"", common,
+                  [common, o] { return run(*common, *o); });
+  c->add_option("--model", o->model, "model folder in diffusers' layout")->required();
+  c->add_option("--prompt", o->prompts, "what to tokenize (repeatable)")->required()->allow_extra_args(false);
+}
+
+}  // namespace vkflux::cli
