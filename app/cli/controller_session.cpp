@@ -111,6 +111,7 @@ void declare_inputs(const ControllerSessionArgs& args, FileUse& files) {
 
 ControllerSession::ControllerSession(const cli::Common& common, const ControllerSessionArgs& args)
     : quality(quality_of(args)), prompts(all_prompts({}, args.prompts)), args(args) {
+  check_text("--negative", args.negative);
   device = cli::open_device(common);
   pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
   cli::say_cuts("prompts", prompts, pipeline->cuts(prompts));

@@ -9,8 +9,7 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/data.h"
-#include "app/cli/numbers.h"
-#include "app/cli/profile.h"
+#include "app/cli/distill_options.h"
 #include "app/distill_report.h"
 #include "app/outputs.h"
 #include "app/sweep/prompt_list.h"
@@ -27,27 +26,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kLearningRate = 1e-3;
 constexpr uint64_t kHeldOutSeeds = 1ull << 40;  // far from every seed that a run trains on
 
-struct Options {
-  std::string model, prompts_file, negative, out, init, holdout, weights = "f32", export_dtype = "f16",
-                                                                 schedule = "round-robin";
-  std::vector<std::string> prompts, sizes;
-  ProfileArgs profile;
-  int64_t updates = -1, sampling_steps = 0, replay_max_mb = 768, save_every = 200, stop_after = 0,
-          holdout_runs = 8, memory_budget_mb = 0;
-  float cfg = -1, guidance = -1;
-  uint64_t seed = 0;
-  bool fresh = false, accept_changed = false, save_replay = true, reset_criteria = false, quiet = false;
-  DistillOptions distill;
-  const CLI::App* command = nullptr;
-};
-
-SamplingPlan sampling_plan(const Options& o) {
+SamplingPlan sampling_plan(const DistillArgs& o) {
   SamplingPlan plan;
   plan.prompts = all_prompts(o.prompts, o.prompts_file);
   for (const std::string& size : o.sizes) plan.sizes.push_back(parse_size(size));
+  check_text("--negative", o.negative);
   plan.negative = o.negative;
   plan.steps = o.sampling_steps;
   if (o.cfg >= 0) plan.cfg = o.cfg;
@@ -57,7 +42,7 @@ SamplingPlan sampling_plan(const Options& o) {
 }
 
 /// Fills in what follows from the model, and says what the run will need before any of it is allocated.
-void prepare(Options& o, const ModelInfo& model, const RunSequence& runs, Device& device) {
+void prepare(DistillArgs& o, const ModelInfo& model, const RunSequence& runs, Device& device) {
   DistillSettings& s = o.distill.settings;
   s.replay_max_bytes = static_cast<uint64_t>(std::max<int64_t>(0, o.replay_max_mb)) << 20;
   s.cfg_scale = *runs.plan().cfg;
@@ -139,7 +124,7 @@ class Messages {
 };
 
 /// Trains to the end; nothing when it got there, else what the command returns.
-std::optional<int> distil(const Options& o, const RunFolder& folder, Distiller& distiller,
+std::optional<int> distil(const DistillArgs& o, const RunFolder& folder, Distiller& distiller,
                           RunSequence& runs) {
   DistillRun::Options options;
   options.save_replay = o.save_replay;
@@ -176,7 +161,7 @@ struct Evaluation {
 };
 
 /// The prompts of the evaluation, read before the training that they judge.
-std::vector<std::string> held_out_prompts(const Options& o, const Pipeline& pipeline,
+std::vector<std::string> held_out_prompts(const DistillArgs& o, const Pipeline& pipeline,
                                           const SamplingPlan& plan) {
   if (o.holdout.empty()) return {};
   std::vector<std::string> prompts = all_prompts({}, o.holdout);
@@ -189,7 +174,7 @@ std::vector<std::string> held_out_prompts(const Options& o, const Pipeline& pipe
   return prompts;
 }
 
-Evaluation evaluate(const Options& o, Pipeline& pipeline, const Distiller& distiller,
+Evaluation evaluate(const DistillArgs& o, Pipeline& pipeline, const Distiller& distiller,
                     const SamplingPlan& plan, const std::vector<std::string>& prompts) {
   Evaluation e;
   if (prompts.empty()) return e;
@@ -207,7 +192,7 @@ io::Json number(const ByLayer<double>& values, const std::string& layer) {
   return it == values.end() || !std::isfinite(it->second) ? io::Json(nullptr) : io::Json(it->second);
 }
 
-io::Json summary_of(const Options& o, const Distiller& distiller, const Evaluation& e) {
+io::Json summary_of(const DistillArgs& o, const Distiller& distiller, const Evaluation& e) {
   io::Json layers = io::Json::array();
   double ema = 0, held = 0, measured = 0;
   for (const auto& [name, student] : distiller.students().layers) {
@@ -248,7 +233,7 @@ io::Json summary_of(const Options& o, const Distiller& distiller, const Evaluati
           {"settings", std::move(settings)}};
 }
 
-void print_summary(const Common& common, const Options& o, const io::Json& summary) {
+void print_summary(const Common& common, const DistillArgs& o, const io::Json& summary) {
   if (common.json) {
     print_out("{}\n", io::json_text(summary, 1));
     return;
@@ -267,24 +252,7 @@ void print_summary(const Common& common, const Options& o, const io::Json& summa
             (fs::path(o.out) / "ttr.safetensors").string());
 }
 
-/// What two flags can't be together.
-void check(const Options& o) {
-  const auto refuse = [](const std::string& what) { throw Error(ErrorCode::invalid_argument, what); };
-  const DistillSettings& s = o.distill.settings;
-  if (s.max_swap_layers >= 0 && s.max_swap_layers < std::max<int64_t>(1, s.min_swap_layers))
-    refuse(fmt::format("--min-swap-layers {} --max-swap-layers {}: no layer would be trained",
-                       s.min_swap_layers, s.max_swap_layers));
-  if (s.layer_end >= 0 && s.layer_start > s.layer_end)
-    refuse(fmt::format("--layer-start {} --layer-end {}: no layer lies between", s.layer_start, s.layer_end));
-  HkrConfig shape;
-  shape.feature_dim = s.feature_dim;
-  shape.hidden = o.distill.feature_hidden;
-  shape.layers = o.distill.feature_layers;
-  const ErrorContext context("--feature-dim, --hidden and --layers");
-  shape.check();
-}
-
-void check_files(const Options& o) {
+void check_files(const DistillArgs& o) {
   FileUse files;
   files.reads_model("--model", o.model);
   files.reads("--prompts", o.prompts_file);
@@ -297,7 +265,7 @@ void check_files(const Options& o) {
   files.check();
 }
 
-int run(const Common& common, Options o) {
+int run(const Common& common, DistillArgs o) {
   check(o);
   check_files(o);
   const RunFolder folder{o.out};
@@ -344,183 +312,16 @@ int run(const Common& common, Options o) {
   return kOk;
 }
 
-void add_sampling_options(CLI::App* c, Options& o) {
-  c->add_option("--model", o.model, "checkpoint folder with model_index.json")->required();
-  c->add_option("--out", o.out, "run folder: checkpoint, metrics, report and the exported students")
-      ->required();
-  c->add_option("--prompt", o.prompts, "text to sample with; repeat it for several");
-  c->add_option("--prompts", o.prompts_file, "a file with one prompt a line, or a JSON list");
-  c->add_option("--negative", o.negative, "the other side of --cfg; empty by default");
-  c->add_option("--size", o.sizes, "WIDTHxHEIGHT in pixels; several are mixed; default: the model's")
-      ->check(picture_size());
-  c->add_option("--sampling-steps", o.sampling_steps, "denoising steps of a picture; default: the model's")
-      ->transform(whole(1, kMostSamplingSteps));
-  c->add_option("--cfg,--cfg-scale", o.cfg, "true guidance, 1 = off; default: the model's")
-      ->transform(real(0, kMostGuidance));
-  c->add_option("--guidance", o.guidance, "distilled guidance (dev models); default: the model's")
-      ->transform(real(0, kMostGuidance));
-  c->add_option("--seed", o.seed, "every random choice follows from it")
-      ->capture_default_str()
-      ->transform(any_seed());
-  add_weights_option(*c, o.weights);
-  c->add_option("--memory-budget", o.memory_budget_mb, "MB of device memory at most; 0 = all there is")
-      ->transform(whole(0, kMostMegabytes));
-}
-
-void add_student_options(CLI::App* c, Options& o) {
-  DistillSettings& s = o.distill.settings;
-  c->add_option("--feature-dim", s.feature_dim, "features of the kernel branch, a multiple of 32")
-      ->capture_default_str()
-      ->transform(whole(32, 8192));
-  c->add_option("--hidden", o.distill.feature_hidden,
-                "width of the feature networks; 0 = max(head_dim, 2 feature_dim)")
-      ->capture_default_str()
-      ->transform(whole(0, kMostWidth));
-  c->add_option("--layers", o.distill.feature_layers, "layers of the feature networks, 2 or 3")
-      ->capture_default_str()
-      ->transform(whole(2, 3));
-  c->add_option("--query-chunk-size", s.sizes.query_chunk, "queries at a time")
-      ->capture_default_str()
-      ->transform(whole(1, kMostTokens));
-  c->add_option("--key-chunk-size", s.sizes.key_chunk, "keys at a time")
-      ->capture_default_str()
-      ->transform(whole(1, kMostTokens));
-  c->add_option("--landmark-fraction", s.landmark_fraction, "of the image tokens that are landmarks")
-      ->capture_default_str()
-      ->transform(real(0, 1));
-  c->add_option("--landmark-min", s.sizes.landmark_min, "fewest landmarks among the image tokens")
-      ->capture_default_str()
-      ->transform(whole(1, kMostTokens));
-  c->add_option("--landmark-max", s.sizes.landmark_max, "most landmarks among the image tokens, 0 = no limit")
-      ->capture_default_str()
-      ->transform(whole(0, kMostTokens));
-  c->add_option("--text-tokens-guess", s.text_tokens_guess,
-                "for hosts that don't state the text tokens (vkflux does)")
-      ->capture_default_str()
-      ->transform(whole(0, kMostTokens));
-  c->add_option("--alpha-init", s.alpha_init, "initial weight of the landmark branch, of --alpha-max")
-      ->capture_default_str()
-      ->transform(real(0, 1));
-  c->add_option("--alpha-max", s.alpha_max, "largest weight of the landmark branch")
-      ->capture_default_str()
-      ->transform(real(0, 1));
-  c->add_option("--gamma", s.gamma, "how much the branches' disagreement moves that weight")
-      ->capture_default_str()
-      ->transform(real(0, 1000));
-  c->add_option("--layer-start", s.layer_start,
-                "first layer that gets a student (layers that may be replaced count from 0), -1 = all")
-      ->capture_default_str()
-      ->transform(whole(-1, kMostLayers));
-  c->add_option("--layer-end", s.layer_end, "last layer that gets a student, -1 = all")
-      ->capture_default_str()
-      ->transform(whole(-1, kMostLayers));
-  c->add_option("--init", o.init, "start from these students (ours, or the reference's tensor names)");
-}
-
-void add_training_options(CLI::App* c, Options& o) {
-  DistillSettings& s = o.distill.settings;
-  c->add_option("--updates", o.updates, "updates of all layers together; default: enough for readiness")
-      ->transform(whole(0, kMostSteps));
-  c->add_option("--schedule", o.schedule,
-                "layers of a step: round-robin (those with the fewest updates) or random")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"random", "round-robin"}));
-  c->add_option("--min-swap-layers", s.min_swap_layers, "fewest layers trained per step")
-      ->capture_default_str()
-      ->transform(whole(0, kMostLayers));
-  c->add_option("--max-swap-layers", s.max_swap_layers, "most layers trained per step, -1 = all")
-      ->capture_default_str()
-      ->transform(whole(-1, kMostLayers));
-  c->add_option("--train-steps-per-call", s.train_steps_per_call, "updates per attention call")
-      ->capture_default_str()
-      ->transform(whole(1, 1000));
-  c->add_option("--learning-rate", s.learning_rate,
-                "learning rate of AdamW (1e-4 takes about ten times as many updates)")
-      ->capture_default_str()
-      ->transform(real(1e-12, 10));
-  c->add_option("--alpha-lr-multiplier", s.alpha_lr_multiplier,
-                "factor on the learning rate of alpha, the landmark branch's weight")
-      ->capture_default_str()
-      ->transform(real(0, 1e6));
-  c->add_option("--phi-lr-multiplier", s.phi_lr_multiplier,
-                "factor on the learning rate of the feature networks and the conditioner")
-      ->capture_default_str()
-      ->transform(real(0, 1e6));
-  c->add_option("--grad-clip-norm", s.grad_clip_norm, "largest gradient norm of a layer, 0 = off")
-      ->capture_default_str()
-      ->transform(real(0, 1e9));
-  c->add_option("--huber-beta", s.huber_beta, "where the Huber loss turns linear")
-      ->capture_default_str()
-      ->transform(real(1e-6, 1e6));
-  c->add_option("--training-query-token-cap", s.sizes.query_cap, "most queries of a replay sample")
-      ->capture_default_str()
-      ->transform(whole(1, kMostTokens));
-  c->add_option("--replay-buffer-size", s.replay_buffer_size, "samples kept per layer")
-      ->capture_default_str()
-      ->transform(whole(1, 1000000));
-  c->add_option("--replay-max-mb", o.replay_max_mb, "host memory for samples of all layers, 0 = unlimited")
-      ->capture_default_str()
-      ->transform(whole(0, kMostMegabytes));
-  c->add_option("--replay-storage-dtype", s.replay_storage_dtype,
-                "number format in which replay samples are stored")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"float16", "bfloat16", "float32"}));
-  c->add_option("--readiness-threshold", s.readiness.threshold,
-                "largest cosine distance to full attention of a layer whose student may serve")
-      ->capture_default_str()
-      ->transform(real(0, 2));
-  c->add_option("--readiness-min-updates", s.readiness.min_updates,
-                "fewest updates of a layer whose student may serve")
-      ->capture_default_str()
-      ->transform(whole(0, 1000000));
-  c->add_flag("--reset-criteria", o.reset_criteria,
-              "use --readiness-threshold and --readiness-min-updates in place of a checkpoint's");
-  c->add_flag("--preview,!--no-preview", s.preview, "ready layers already answer while training (default)");
-  c->add_flag("--enable-memory-reserve", s.enable_memory_reserve, "take the estimated memory at the start");
-}
-
-void add_run_options(CLI::App* c, Options& o) {
-  c->add_option("--save-every", o.save_every, "updates between checkpoints")
-      ->capture_default_str()
-      ->transform(whole(1, kMostSteps));
-  c->add_flag("--save-replay,!--no-save-replay", o.save_replay,
-              "checkpoints hold the replay samples (default); without them resuming isn't exact");
-  c->add_option("--stop-after", o.stop_after, "stop after so many updates, as if interrupted")
-      ->transform(whole(0, kMostSteps));
-  c->add_flag("--fresh", o.fresh, "start over: what an earlier run wrote to the folder is removed first");
-  c->add_flag(
-      "--accept-changed-inputs", o.accept_changed,
-      "go on from the checkpoint although model, prompts, files or settings aren't those that it was\n"
-      "made with");
-  c->add_option("--log-every", o.distill.settings.log_every, "updates between rows of metrics")
-      ->capture_default_str()
-      ->transform(whole(1, kMostSteps));
-  c->add_flag("--quiet", o.quiet, "snapshots go to log.txt only");
-  c->add_option("--holdout", o.holdout, "prompts that aren't distilled on, for an evaluation at the end");
-  c->add_option("--holdout-runs", o.holdout_runs, "pictures of that evaluation")
-      ->capture_default_str()
-      ->transform(whole(1, kMostPictures));
-  c->add_option("--export-dtype", o.export_dtype, "number format of the matrices in ttr.safetensors")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}));
-}
-
 }  // namespace
 
 void add_distill(CLI::App& app) {
   auto common = std::make_shared<Common>();
-  auto o = std::make_shared<Options>();
-  o->distill.settings.learning_rate = kLearningRate;
+  auto o = std::make_shared<DistillArgs>();
   CLI::App* c = add_command(
       app, "distill", "train linear-time students of a transformer's attention layers while sampling with it",
       "vkflux distill --model models/emoji --prompts prompts.txt --landmark-min 2 --out runs/ttr", common,
       [common, o] { return run(*common, *o); });
-  o->command = c;
-  add_sampling_options(c, *o);
-  add_student_options(c, *o);
-  add_training_options(c, *o);
-  add_run_options(c, *o);
-  add_profile_options(*c, o->profile);
+  add_distill_options(c, *o);
 }
 
 }  // namespace vkflux::cli

@@ -144,6 +144,7 @@ void check_files(const SampleArgs& args) {
 int run(const Common& common, SampleArgs args) {
   check(args);
   args.texts = all_prompts(args.prompts, args.prompts_file);
+  check_text("--negative", args.negative);
   check_files(args);
   SampleSession session(common, args);
   return args.seeds.empty() && args.sweeps.empty() ? run_batch(session, common, args)

@@ -30,7 +30,7 @@ namespace fs = std::filesystem;
 const std::vector<std::string> kAutoencoderSplits{"autoencoder", "train"}, kFlowSplits{"s493", "train"};
 
 struct RunOptions {
-  std::string data, out;
+  std::string data, out, split;  // the split that is trained on, once it is known
   bool fresh = false, accept_changed = false;
   int64_t stop_after = 0;
   ProfileArgs profile;
@@ -105,12 +105,13 @@ int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
                std::vector<std::string> results, const std::function<void(const std::string&)>& sample,
                const std::function<void()>& finish) {
   const TrainOptions& t = trainer.options();
+  nlohmann::ordered_json settings = settings_of(*run.command);
+  settings["split"] = run.split;
   for (const char* picture : {"samples/[0-9][0-9][0-9][0-9][0-9][0-9].png", "samples/final.png"})
     results.push_back(picture);
   if (run.accept_changed) trainer.inputs().accept_changes();
-  const RunLoopOptions loop{{run.out},         run.fresh, t.save_every,
-                            run.stop_after,    "steps",   settings_of(*run.command),
-                            std::move(results)};
+  const RunLoopOptions loop{{run.out}, run.fresh, t.save_every,      run.stop_after,
+                            "steps",   settings,  std::move(results)};
   std::optional<Progress> progress;
   const auto after_step = [&] {
     const int64_t step = trainer.steps_done();
@@ -193,6 +194,7 @@ int train_autoencoder(const Common& common, AutoencoderRun r) {
   const std::vector<size_t> members = members_of(data, r.options.split, kAutoencoderSplits);
   AutoencoderKL model = r.from.empty() ? AutoencoderKL(config) : load_autoencoder(*device, r.from);
   check_side(r.options.size, model.config().factor());
+  r.run.split = r.options.split;
   AutoencoderTrainer trainer(*device, model, data, r.options);
   if (!r.from.empty()) trainer.inputs().set_files("from", {r.from});
   const auto sample = [&](const std::string& path) {
@@ -352,6 +354,7 @@ int train_flow(const Common& common, FlowRun r) {
   const AutoencoderCodec codec(vae);
   r.sizes.latent_channels = vae->config().latent_channels;
   const std::vector<size_t> members = members_of(data, r.options.split, kFlowSplits);
+  r.run.split = r.options.split;
   r.sizes.tokenizers = tokenizers_for(r, data);
   const auto model = family(r.family).create(r.sizes);
   check_captions(*model, data, members, r.options.captions);

@@ -57,17 +57,19 @@ std::vector<std::string> read_prompt_file(const std::string& path) {
   return out;
 }
 
+void check_text(std::string_view flag, const std::string& text) {
+  const size_t at = io::find_bad_utf8(text);
+  if (at == std::string::npos) return;
+  throw Error(
+      ErrorCode::invalid_argument,
+      fmt::format("{}: byte 0x{:02X} at offset {} isn't UTF-8; type it in a UTF-8 locale (prompts may "
+                  "come from a UTF-8 file: --prompts)",
+                  flag, static_cast<unsigned char>(text[at]), at));
+}
+
 std::vector<std::string> all_prompts(const std::vector<std::string>& given, const std::string& file) {
   std::vector<std::string> out = given;
-  for (const std::string& prompt : out) {
-    const size_t at = io::find_bad_utf8(prompt);
-    if (at == std::string::npos) continue;
-    throw Error(
-        ErrorCode::invalid_argument,
-        fmt::format("--prompt: byte 0x{:02X} at offset {} isn't UTF-8; a terminal in a UTF-8 locale, or "
-                    "--prompts with a UTF-8 file, gives any text",
-                    static_cast<unsigned char>(prompt[at]), at));
-  }
+  for (const std::string& prompt : out) check_text("--prompt", prompt);
   if (!file.empty()) {
     for (std::string& prompt : read_prompt_file(file)) out.push_back(std::move(prompt));
   }

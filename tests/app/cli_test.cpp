@@ -49,8 +49,9 @@ TEST_F(Cli, EveryCommandShowsAnExample) {
   const Result top = vkflux("--help");
   EXPECT_EQ(top.code, kOk);
   EXPECT_NE(top.out.find("130 interrupted"), std::string::npos);
-  for (const char* command : {"devices", "inspect", "dataset emoji", "dataset list", "train autoencoder",
-                              "eval", "sample", "report", "verify", "bench", "tokenize"}) {
+  for (const char* command :
+       {"devices", "inspect", "dataset emoji", "dataset list", "dataset tokenizers", "train autoencoder",
+        "train flow", "eval", "sample", "report", "verify", "bench", "tokenize"}) {
     const Result r = vkflux(std::string(command) + " --help");
     EXPECT_EQ(r.code, kOk) << command;
     EXPECT_NE(r.out.find("Example"), std::string::npos) << command << "\n" << r.out;

@@ -181,6 +181,8 @@ TEST_F(OwnFolderCli, PromptFilesAreTextInAnyForm) {
   expect_error(ErrorCode::format, {"p.json", "element 1", "NUL"},
                [&] { prompts("p.json", R"(["a", "b\u0000"])"); });
   expect_error(ErrorCode::format, {"p.txt", "no prompt"}, [&] { all_prompts({}, file("p.txt", "\n# x\n")); });
+  expect_error(ErrorCode::invalid_argument, {"--negative", "0xFF", "offset 2"},
+               [] { check_text("--negative", "\u00E9\xFF"); });
   expect_error(ErrorCode::invalid_argument, {"--prompt", "0xE9", "offset 1"},
                [] { all_prompts({"r\xE9"}, ""); });
   EXPECT_EQ(

@@ -14,6 +14,7 @@
 #include "model/text/characters.h"
 #include "train/data/folder_scan.h"
 #include "vk/error.h"
+#include "vk/interrupt.h"
 
 namespace vkflux {
 namespace {
@@ -45,6 +46,7 @@ std::vector<std::string> read_captions(const fs::path& path) {
 }
 
 DatasetItem make_item(const fs::path& folder, const std::string& file, Remarks& remarks) {
+  check_interrupted("opening the data set");
   DatasetItem item;
   item.file = file;
   item.key = fs::path(file).replace_extension().generic_string();
@@ -163,7 +165,10 @@ std::string Dataset::first_split(const std::vector<std::string>& names) const {
 }
 
 void Dataset::check_pictures(const std::vector<size_t>& indices) const {
-  for (const size_t i : indices) io::read_picture((folder_ / items_.at(i).file).string());
+  for (const size_t i : indices) {
+    check_interrupted("checking the pictures");
+    io::read_picture((folder_ / items_.at(i).file).string());
+  }
 }
 
 std::vector<size_t> Dataset::split(std::string_view name) const {
