@@ -19,6 +19,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kInputs = "inputs";
 constexpr const char* kAccepted = "accepted_changes";
+constexpr size_t kMostNamed = 16;  // differences in a message
 constexpr size_t kPiece = size_t{4} << 20;
 
 /// A file by its place inside what the caller named.
@@ -65,13 +66,14 @@ std::string canonical(const std::string& path) {
   return fs::weakly_canonical(path, ignored).string();
 }
 
-std::string shown(const io::Json& value) {
-  if (value.is_null()) return "absent";
-  return value.is_string() ? value.get<std::string>() : io::json_text(value);
-}
-
 std::string text_of(const io::Json& value) {
   return io::json_text(value);
+}
+
+// Files may say anything.
+std::string shown(const io::Json& value) {
+  if (value.is_null()) return "absent";
+  return io::shown(value.is_string() ? value.get<std::string>() : text_of(value));
 }
 
 io::Json entry(const io::Json& entries, const std::string& name) {
@@ -182,19 +184,25 @@ std::vector<std::string> RunInputs::check(const io::SafetensorsFile& checkpoint)
     const bool fine =
         accept_all_ || std::find(acceptable_.begin(), acceptable_.end(), name) != acceptable_.end();
     if (!fine) {
-      refused.push_back(fmt::format("{} is {} in the file and {} in this run", name, shown(from), shown(to)));
+      refused.push_back(
+          fmt::format("{} is {} in the file and {} in this run", io::shown(name), shown(from), shown(to)));
       continue;
     }
     accepted.push_back(name);
     history.push_back({{"name", name}, {"from", from}, {"to", to}});
-    said.push_back(
-        fmt::format("{} was {} and is {} from now on, as asked for", name, shown(from), shown(to)));
+    said.push_back(fmt::format("{} was {} and is {} from now on, as asked for", io::shown(name), shown(from),
+                               shown(to)));
   }
   if (refused.empty()) {
     for (const std::string& line : said) spdlog::warn("{}", line);
     accepted_ = std::move(history);
     changed_ = !accepted.empty();
     return accepted;
+  }
+  if (refused.size() > kMostNamed) {
+    const size_t more = refused.size() - kMostNamed;
+    refused.resize(kMostNamed);
+    refused.push_back(fmt::format("and {} more", more));
   }
   throw Error(
       ErrorCode::invalid_argument,

@@ -166,7 +166,7 @@ std::vector<LoaderCase> train_loaders() {
                         {training_checkpoint()},
                         use_training_checkpoint,
                         repair_safetensors};
-  checkpoint.mismatch = "made with other settings";
+  checkpoint.mismatch = "made from other inputs or settings";
   checkpoint.rounds = 200;
   LoaderCase metrics{"metrics",
                      "metrics.jsonl",

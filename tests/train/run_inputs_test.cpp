@@ -103,6 +103,19 @@ TEST_F(RunInputsTest, OldAndDamagedCheckpoints) {
     const io::SafetensorsFile file(checkpoint(std::map<std::string, std::string>{{"inputs", bad}}));
     expect_error(ErrorCode::format, {"inputs"}, [&] { inputs.check(file); });
   }
+  // A message stays readable whatever a file says.
+  io::Json many = io::Json::object();
+  for (int i = 0; i < 1000; ++i) many[std::to_string(i) + "\x1b[31m"] = std::string(1000, 'x');
+  const io::SafetensorsFile hostile(checkpoint(std::map<std::string, std::string>{{"inputs", many.dump()}}));
+  try {
+    inputs.check(hostile);
+    FAIL();
+  } catch (const Error& e) {
+    const std::string text = e.what();
+    EXPECT_LT(text.size(), 8192u);
+    EXPECT_EQ(text.find('\x1b'), std::string::npos);
+    EXPECT_NE(text.find("and 985 more"), std::string::npos) << text;
+  }
 }
 
 TEST_F(RunInputsTest, FilesAreKnownByTheirContentsNotByTheirPlace) {
