@@ -240,11 +240,16 @@ void NamedTensors::read_stacked(const Entry& e, DType to, uint64_t first, std::s
     const ErrorContext context(shown(name));
     const TensorInfo& info = file_.info(name);
     const size_t stored = size_of(info.dtype);
-    const auto numel = static_cast<uint64_t>(info.numel());
+    const auto numel = static_cast<uint64_t>(info.numel()),
+               block = static_cast<uint64_t>(block_values(info.dtype));
     while (first < numel && !out.empty()) {
-      const uint64_t n = std::min({numel - first, out.size() / unit, buffer.size() / stored});
-      const std::span<std::byte> raw(buffer.data(), n * stored);
-      file_.read(info, first * stored, raw);
+      const uint64_t n = std::min({numel - first, out.size() / unit, buffer.size() / stored * block});
+      if (first % block != 0 || n % block != 0) {
+        throw Error(ErrorCode::internal,
+                    fmt::format("{}: a read of {} that cuts a block", file_.path(), info.name));
+      }
+      const std::span<std::byte> raw(buffer.data(), n / block * stored);
+      file_.read(info, first / block * stored, raw);
       if (!convert(info.dtype, raw, to, out.first(n * unit))) {
         const std::vector<float> values = decode_f32(info.dtype, raw);
         const auto odd =

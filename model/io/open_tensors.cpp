@@ -2,8 +2,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 
+#include "model/io/gguf.h"
 #include "model/io/json.h"
 #include "model/io/safetensors.h"
 
@@ -116,10 +118,23 @@ class ShardedTensors : public TensorSource {
 
 }  // namespace
 
+namespace {
+
+bool starts_as_gguf(const std::string& path) {
+  const ReadFile file(path);
+  std::array<char, 4> start{};
+  if (file.size() < start.size()) return path.ends_with(".gguf");
+  file.read(0, std::as_writable_bytes(std::span(start)));
+  return is_gguf({start.data(), start.size()});
+}
+
+}  // namespace
+
 std::unique_ptr<TensorSource> open_tensors(const std::string& path) {
   std::error_code ignored;
   const std::string file = fs::is_directory(path, ignored) ? file_in_folder(path) : path;
   if (file.ends_with(".index.json")) return std::make_unique<ShardedTensors>(file);
+  if (starts_as_gguf(file)) return std::make_unique<GgufFile>(file);
   return std::make_unique<SafetensorsFile>(file);
 }
 

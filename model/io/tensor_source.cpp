@@ -18,22 +18,22 @@ struct DTypeRow {
   FileDType dtype;
   std::string_view name;
   size_t size;
+  int64_t block = 1;
 };
-constexpr std::array<DTypeRow, 15> kDTypes{{{FileDType::f64, "F64", 8},
-                                            {FileDType::f32, "F32", 4},
-                                            {FileDType::f16, "F16", 2},
-                                            {FileDType::bf16, "BF16", 2},
-                                            {FileDType::f8_e4m3, "F8_E4M3", 1},
-                                            {FileDType::f8_e5m2, "F8_E5M2", 1},
-                                            {FileDType::i64, "I64", 8},
-                                            {FileDType::i32, "I32", 4},
-                                            {FileDType::i16, "I16", 2},
-                                            {FileDType::i8, "I8", 1},
-                                            {FileDType::u64, "U64", 8},
-                                            {FileDType::u32, "U32", 4},
-                                            {FileDType::u16, "U16", 2},
-                                            {FileDType::u8, "U8", 1},
-                                            {FileDType::boolean, "BOOL", 1}}};
+constexpr std::array<DTypeRow, 25> kDTypes{
+    {{FileDType::f64, "F64", 8},          {FileDType::f32, "F32", 4},
+     {FileDType::f16, "F16", 2},          {FileDType::bf16, "BF16", 2},
+     {FileDType::f8_e4m3, "F8_E4M3", 1},  {FileDType::f8_e5m2, "F8_E5M2", 1},
+     {FileDType::q4_0, "Q4_0", 18, 32},   {FileDType::q4_1, "Q4_1", 20, 32},
+     {FileDType::q5_0, "Q5_0", 22, 32},   {FileDType::q5_1, "Q5_1", 24, 32},
+     {FileDType::q8_0, "Q8_0", 34, 32},   {FileDType::q2_k, "Q2_K", 84, 256},
+     {FileDType::q3_k, "Q3_K", 110, 256}, {FileDType::q4_k, "Q4_K", 144, 256},
+     {FileDType::q5_k, "Q5_K", 176, 256}, {FileDType::q6_k, "Q6_K", 210, 256},
+     {FileDType::i64, "I64", 8},          {FileDType::i32, "I32", 4},
+     {FileDType::i16, "I16", 2},          {FileDType::i8, "I8", 1},
+     {FileDType::u64, "U64", 8},          {FileDType::u32, "U32", 4},
+     {FileDType::u16, "U16", 2},          {FileDType::u8, "U8", 1},
+     {FileDType::boolean, "BOOL", 1}}};
 
 const DTypeRow& row(FileDType t) {
   return *std::find_if(kDTypes.begin(), kDTypes.end(), [&](const auto& r) { return r.dtype == t; });
@@ -68,17 +68,19 @@ int64_t decode_int(FileDType t, const std::byte* p) {
   }
 }
 
-bool is_float(FileDType t) {
-  return t <= FileDType::f8_e5m2;
-}
-
 }  // namespace
 
 size_t size_of(FileDType t) {
   return row(t).size;
 }
+int64_t block_values(FileDType t) {
+  return row(t).block;
+}
 std::string_view name(FileDType t) {
   return row(t).name;
+}
+bool is_float(FileDType t) {
+  return t < FileDType::i64;
 }
 
 int64_t TensorInfo::numel() const {
@@ -86,14 +88,14 @@ int64_t TensorInfo::numel() const {
 }
 
 std::vector<float> decode_f32(FileDType dtype, std::span<const std::byte> bytes) {
-  std::vector<float> out(bytes.size() / size_of(dtype));
+  std::vector<float> out(bytes.size() / size_of(dtype) * static_cast<size_t>(block_values(dtype)));
   convert(dtype, bytes, DType::f32, std::as_writable_bytes(std::span(out)));
   return out;
 }
 
 std::optional<FileDType> file_dtype(std::string_view name) {
   for (const DTypeRow& r : kDTypes) {
-    if (r.name == name) return r.dtype;
+    if (r.name == name && r.block == 1) return r.dtype;
   }
   return std::nullopt;
 }

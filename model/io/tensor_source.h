@@ -14,12 +14,43 @@
 
 namespace vkflux::io {
 
-enum class FileDType { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
-size_t size_of(FileDType t);
-std::string_view name(FileDType t);  // as in safetensors files: "F32"
+enum class FileDType {
+  f64,
+  f32,
+  f16,
+  bf16,
+  f8_e4m3,
+  f8_e5m2,  // floating-point numbers
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k,  // blocks of them, of GGUF files
+  i64,
+  i32,
+  i16,
+  i8,
+  u64,
+  u32,
+  u16,
+  u8,
+  boolean
+};
+std::string_view name(FileDType t);  // as in safetensors files: "F32"; blocks as in GGUF files: "Q4_K"
+/// Of a safetensors file's name; blocks have none there.
 std::optional<FileDType> file_dtype(std::string_view name);
+/// Values of a block; 1: the type has none.
+int64_t block_values(FileDType t);
+/// Bytes of a value, or of a block.
+size_t size_of(FileDType t);
+bool is_float(FileDType t);  // numbers or blocks
 
-/// Decodes values of a floating-point dtype.
+/// Decodes values of a floating-point dtype, whole blocks.
 std::vector<float> decode_f32(FileDType dtype, std::span<const std::byte> bytes);
 
 struct TensorInfo {
@@ -72,9 +103,10 @@ class TensorSource {
 };
 
 /// Opens what `path` names: a .safetensors file, a *.safetensors.index.json, or a folder that holds
-/// {diffusion_pytorch_model,model}.safetensors[.index.json]. A tensor in two shards, or one that is not in
-/// the shard that the index names, is Error format; one that the index doesn't list is left out with a
-/// warning. path() is that of the file or index itself. Error unsupported for formats that aren't read.
+/// {diffusion_pytorch_model,model}.safetensors[.index.json], or a .gguf file. A tensor in two shards, or one
+/// that is not in the shard that the index names, is Error format; one that the index doesn't list is left
+/// out with a warning. path() is that of the file or index itself. Error unsupported for formats that aren't
+/// read.
 std::unique_ptr<TensorSource> open_tensors(const std::string& path);
 
 /// Up to three of `candidates` that look like `name`, for error messages.

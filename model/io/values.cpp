@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
+#include "model/io/ggml_blocks.h"
 #include "vk/error.h"
 
 namespace vkflux::io {
@@ -59,6 +61,19 @@ bool finite(FileDType from, std::span<const std::byte> in) {
   return !any_special<uint16_t>(in, 0x7f80u);
 }
 
+// Through an array of floats, for `out` is bytes.
+void widen_blocks(FileDType from, std::span<const std::byte> in, std::span<std::byte> out) {
+  std::array<float, 256> values;
+  const size_t unit = size_of(from), most = sizeof(values);
+  const auto block = static_cast<size_t>(block_values(from));
+  for (size_t at = 0; at < out.size(); at += most) {
+    const size_t n = std::min(most, out.size() - at) / sizeof(float);
+    decode_blocks(from, in.subspan(at / sizeof(float) / block * unit, n / block * unit),
+                  std::span(values).first(n));
+    std::memcpy(out.data() + at, values.data(), n * sizeof(float));
+  }
+}
+
 void widen(FileDType from, std::span<const std::byte> in, std::span<std::byte> out, bool special) {
   switch (from) {
     case FileDType::f32:
@@ -80,6 +95,7 @@ void widen(FileDType from, std::span<const std::byte> in, std::span<std::byte> o
       each<uint8_t, float>(in, out, [](uint8_t b) { return from_f16(static_cast<uint16_t>(b << 8)); });
       break;
     default:
+      if (block_values(from) > 1) return widen_blocks(from, in, out);
       throw Error(ErrorCode::format, fmt::format("{} values aren't floating-point numbers", name(from)));
   }
 }
@@ -105,11 +121,12 @@ bool convert(FileDType from, std::span<const std::byte> in, DType to, std::span<
   }
   // By way of f32, a piece at a time.
   std::array<std::byte, 4096> wide;
-  const size_t unit = size_of(from), most = wide.size() / 4;
+  const size_t unit = size_of(from), most = wide.size() / 4;  // a multiple of all blocks
+  const auto block = static_cast<size_t>(block_values(from));
   for (size_t at = 0, n = out.size() / 2; at < n; at += most) {
     const size_t count = std::min(most, n - at);
     const std::span<std::byte> piece(wide.data(), 4 * count), half = out.subspan(2 * at, 2 * count);
-    widen(from, in.subspan(at * unit, count * unit), piece, !ok);
+    widen(from, in.subspan(at / block * unit, count / block * unit), piece, !ok);
     ok = ok && (plain || finite(FileDType::f32, piece));
     to == DType::f16 ? each<float, uint16_t>(piece, half, &to_f16)
                      : each<float, uint16_t>(piece, half, &to_bf16);

@@ -9,8 +9,8 @@
 
 namespace vkflux::io {
 
-/// `in` holds out.size() / size_of(to) numbers of a floating-point type; to: f32, f16 or bf16. False when one
-/// of them isn't finite. Error format for integers.
+/// `in` holds out.size() / size_of(to) numbers of a floating-point type, whole blocks; to: f32, f16 or bf16.
+/// False when one of them isn't finite. Error format for integers.
 bool convert(FileDType from, std::span<const std::byte> in, DType to, std::span<std::byte> out);
 
 }  // namespace vkflux::io

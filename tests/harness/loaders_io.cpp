@@ -66,7 +66,7 @@ void use_safetensors(const std::string& path) {
     const auto bytes = file.read_bytes(name);
     if (static_cast<size_t>(info.numel()) * io::size_of(info.dtype) != bytes.size())
       throw std::logic_error(name);
-    if (info.dtype <= FileDType::f8_e5m2) file.read_f32(name);
+    if (is_float(info.dtype)) file.read_f32(name);
     if (info.dtype == FileDType::i32) file.read_i32(name);
   }
 }
