@@ -72,7 +72,7 @@ void refuse_integers(const io::TensorSource& file) {
   int64_t count = 0;
   std::string first;
   for (const auto& [name, t] : file.tensors()) {
-    const bool number = t.dtype <= io::FileDType::f8_e5m2;
+    const bool number = io::is_float(t.dtype);
     const bool beside = name.ends_with("position_ids") || name.ends_with("num_batches_tracked") ||
                         name.find("spiece_model") != std::string::npos;
     if (number || beside) continue;
