@@ -1,5 +1,6 @@
 #include "model/io/ggml_blocks.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -123,47 +124,25 @@ void q6_k(const std::byte* b, float* out) {
   }
 }
 
+struct Decoder {
+  FileDType type;
+  void (*block)(const std::byte*, float*);
+};
+constexpr std::array kDecoders{Decoder{FileDType::q4_0, q4_0}, Decoder{FileDType::q4_1, q4_1},
+                               Decoder{FileDType::q5_0, q5_0}, Decoder{FileDType::q5_1, q5_1},
+                               Decoder{FileDType::q8_0, q8_0}, Decoder{FileDType::q2_k, q2_k},
+                               Decoder{FileDType::q3_k, q3_k}, Decoder{FileDType::q4_k, q4_k},
+                               Decoder{FileDType::q5_k, q5_k}, Decoder{FileDType::q6_k, q6_k}};
+
 }  // namespace
 
 void decode_blocks(FileDType type, std::span<const std::byte> blocks, std::span<float> out) {
-  void (*decode)(const std::byte*, float*) = nullptr;
-  switch (type) {
-    case FileDType::q4_0:
-      decode = q4_0;
-      break;
-    case FileDType::q4_1:
-      decode = q4_1;
-      break;
-    case FileDType::q5_0:
-      decode = q5_0;
-      break;
-    case FileDType::q5_1:
-      decode = q5_1;
-      break;
-    case FileDType::q8_0:
-      decode = q8_0;
-      break;
-    case FileDType::q2_k:
-      decode = q2_k;
-      break;
-    case FileDType::q3_k:
-      decode = q3_k;
-      break;
-    case FileDType::q4_k:
-      decode = q4_k;
-      break;
-    case FileDType::q5_k:
-      decode = q5_k;
-      break;
-    case FileDType::q6_k:
-      decode = q6_k;
-      break;
-    default:
-      throw Error(ErrorCode::internal, "decode_blocks: not a block type");
-  }
+  const auto row =
+      std::find_if(kDecoders.begin(), kDecoders.end(), [&](const Decoder& d) { return d.type == type; });
+  if (row == kDecoders.end()) throw Error(ErrorCode::internal, "decode_blocks: not a type of blocks");
   const auto values = static_cast<size_t>(block_values(type));
   for (size_t i = 0; i < out.size() / values; ++i)
-    decode(blocks.data() + i * size_of(type), out.data() + i * values);
+    row->block(blocks.data() + i * size_of(type), out.data() + i * values);
 }
 
 }  // namespace vkflux::io
