@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -29,6 +30,9 @@ struct ModelOptions {
   std::function<void(const std::string&)> remark;  // gets sentences on what was loaded otherwise than wanted
   /// Keep every part on the device between its uses, or none; absent: what fits (model/residency.h).
   std::optional<bool> keep_parts;
+  /// Single parts in place of those of the folder, by the folders' names ("transformer"): folders, or files,
+  /// whose configs follow from names and shapes alone.
+  std::map<std::string, std::string> files;
 };
 
 /// A checkpoint of some family: its configs, tokenizers and file headers are read, the weights of a part

@@ -249,6 +249,7 @@ void add_report(CLI::App& app) {
       ->transform(real(0, kMostGuidance));
   c->add_option("--size", s.size, "WIDTHxHEIGHT in pixels; default: the model's")->check(picture_size());
   add_weights_option(*c, s.weights);
+  add_part_options(*c, s.files);
   c->add_option("--out", o->out, "the page")->capture_default_str();
 }
 

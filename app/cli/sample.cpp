@@ -243,6 +243,7 @@ void add_sample(CLI::App& app) {
   add_profile_options(*c, o->profile);
   add_sweep_options(*c, *o);
   add_weights_option(*c, o->weights);
+  add_part_options(*c, o->files);
   c->add_option("--out", o->out, "a .png file (numbered when there are several), or a folder")
       ->capture_default_str();
   c->add_option("--grid", o->grid, "also write one PNG with all pictures in rows of eight");

@@ -85,6 +85,7 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
                            {"noise", args.noise},
                            {"model", io::last_name(args.model)},
                            {"weights", args.weights}};
+  for (const auto& [part, file] : args.files) j[part] = io::last_name(file);
   if (!args.init.empty()) {
     j["init"] = io::last_name(args.init);
     j["strength"] = d.strength;

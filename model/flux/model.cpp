@@ -16,22 +16,10 @@
 namespace vkflux {
 namespace {
 
-io::Json read_config(const std::string& dir, const std::string& part, const char* file = "config.json") {
-  return io::read_json(dir + "/" + part + "/" + file);
-}
-
 int64_t positive(const io::Json& json, const char* key, int64_t fallback, const std::string& origin) {
   const auto v = io::get_or<int64_t>(json, key, fallback, origin);
   if (v < 1 || v > 1 << 20) throw Error(ErrorCode::format, fmt::format("{}: \"{}\" is {}", origin, key, v));
   return v;
-}
-
-/// Opens a part's checkpoint and hands its tensors, under our names, to fn.
-template <class F>
-auto with_tensors(const std::string& dir, const char* part, const io::NameTable& table, F fn) {
-  const ErrorContext context(part);
-  const auto file = io::open_tensors(dir + "/" + part);
-  return fn(io::NamedTensors(*file, table));
 }
 
 /// The parts of a folder by what they are loaded as; the places of `kParts`.
@@ -42,6 +30,7 @@ class Flux1Model final : public Model {
  public:
   Flux1Model(Device& device, const std::string& dir, const ModelOptions& options)
       : device_(device), dir_(dir), options_(options) {
+    check_files();
     read_index();
     read_configs();
     read_tokenizers();
@@ -77,6 +66,23 @@ class Flux1Model final : public Model {
   }
 
  private:
+  /// A part's own file or folder, else its folder in the model's.
+  std::string place(const char* part) const {
+    const auto own = options_.files.find(part);
+    return own == options_.files.end() ? dir_ + "/" + part : own->second;
+  }
+  /// Hands a part's tensors, under our names, to fn.
+  template <class F>
+  auto with_tensors(const char* part, const io::NameTable& table, F fn) const {
+    const ErrorContext context(part);
+    const auto file = io::open_tensors(place(part));
+    return fn(io::NamedTensors(*file, table));
+  }
+  /// Empty for a part that is a file alone.
+  io::Json config_of(const char* part) const {
+    if (options_.files.count(part) && !io::is_folder(place(part))) return io::Json::object();
+    return io::read_json(place(part) + "/config.json");
+  }
   int clip_length() const { return static_cast<int>(clip_config_.positions); }
   int t5_length() const { return static_cast<int>(info_.defaults.txt_tokens); }
 
@@ -85,7 +91,7 @@ class Flux1Model final : public Model {
   std::shared_ptr<Module> part(Part which, std::shared_ptr<Module>& held, const Config& config) {
     if (held) return held;
     auto module = std::make_shared<Module>(config);
-    with_tensors(dir_, kParts[which], names(which), [&](const io::NamedTensors& file) {
+    with_tensors(kParts[which], names(which), [&](const io::NamedTensors& file) {
       const std::vector<Param> params = parameters(*module);
       load(params, file, device_, weights(which), storage(which));
       const std::string misfit = misfits(storage(which), params, weights(which));
@@ -118,12 +124,13 @@ class Flux1Model final : public Model {
       const PartUse use = p == kTransformer ? PartUse::per_step
                           : p == kVae       ? PartUse::per_picture
                                             : PartUse::per_prompt;
-      with_tensors(dir_, kParts[p], names(p), [&](const io::NamedTensors& file) {
+      with_tensors(kParts[p], names(p), [&](const io::NamedTensors& file) {
         parts.push_back({kParts[p], device_bytes(file, weights(p), storage(p)), use});
       });
     }
     stays_ = parts_that_stay(parts, usable_bytes(device_), options_.keep_parts);
   }
+  void check_files() const;
   void read_index();
   void read_configs();
   void read_tokenizers();
@@ -145,10 +152,17 @@ class Flux1Model final : public Model {
   std::shared_ptr<T5Encoder> t5_;
 };
 
+void Flux1Model::check_files() const {
+  for (const auto& [part, file] : options_.files) {
+    if (std::find(kParts.begin(), kParts.end(), part) == kParts.end())
+      throw Error(ErrorCode::invalid_argument, fmt::format("{}: FLUX.1 has no part \"{}\"", file, part));
+  }
+}
+
 void Flux1Model::read_index() {
   const std::string origin = "model_index.json";
   const io::Json index = io::read_json(dir_ + "/" + origin);
-  with_tensors(dir_, "transformer", io::flux1_names(),
+  with_tensors("transformer", io::flux1_names(),
                [&](const io::NamedTensors& t) { flux_ = infer_flux1_config(shapes_of(t)); });
   SamplingDefaults& defaults = info_.defaults;
   if (!flux_.guidance) defaults.steps = 4;
@@ -173,17 +187,17 @@ void Flux1Model::read_index() {
 }
 
 void Flux1Model::read_configs() {
-  apply_flux1_json(flux_, read_config(dir_, "transformer"));
-  with_tensors(dir_, "vae", io::vae_names(autoencoder_levels(*io::open_tensors(dir_ + "/vae"))),
+  apply_flux1_json(flux_, config_of("transformer"));
+  with_tensors("vae", io::vae_names(autoencoder_levels(*io::open_tensors(place("vae")))),
                [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
-  apply_autoencoder_json(vae_, read_config(dir_, "vae"));
-  with_tensors(dir_, "text_encoder", io::clip_names(),
+  apply_autoencoder_json(vae_, config_of("vae"));
+  with_tensors("text_encoder", io::clip_names(),
                [&](const io::NamedTensors& t) { clip_config_ = infer_clip_config(shapes_of(t)); });
-  apply_clip_json(clip_config_, read_config(dir_, "text_encoder"));
-  with_tensors(dir_, "text_encoder_2", io::t5_names(),
+  apply_clip_json(clip_config_, config_of("text_encoder"));
+  with_tensors("text_encoder_2", io::t5_names(),
                [&](const io::NamedTensors& t) { t5_config_ = infer_t5_config(shapes_of(t)); });
-  apply_t5_json(t5_config_, read_config(dir_, "text_encoder_2"));
-  info_.schedule = Schedule::from_json(read_config(dir_, "scheduler", "scheduler_config.json"));
+  apply_t5_json(t5_config_, config_of("text_encoder_2"));
+  info_.schedule = Schedule::from_json(io::read_json(dir_ + "/scheduler/scheduler_config.json"));
 }
 
 void Flux1Model::read_tokenizers() {

@@ -139,10 +139,32 @@ const NameTable& clip_names() {
   return table;
 }
 
+// The encoder's names in GGUF files. Read, never written.
+static std::vector<NameRule> foreign_t5_names() {
+  std::vector<NameRule> rules;
+  const auto add = [&](const std::string& name, const std::string& ours) {
+    rules.push_back({name + ".weight", ours + ".weight", Kind::copy, 0, false, true});
+  };
+  add("encoder.embed_tokens", "shared");
+  add("token_embd", "shared");
+  add("enc.output_norm", "encoder.final_layer_norm");
+  const std::string block = "encoder.block.{i}.layer.",
+                    attention = "encoder.block.{i}.layer.0.SelfAttention.";
+  for (const char* part : {"q", "k", "v", "o"})
+    add(fmt::format("enc.blk.{{i}}.attn_{}", part), attention + part);
+  add("enc.blk.{i}.attn_rel_b", attention + "relative_attention_bias");
+  add("enc.blk.{i}.attn_norm", block + "0.layer_norm");
+  add("enc.blk.{i}.ffn_norm", block + "1.layer_norm");
+  for (const auto& [name, part] :
+       {std::pair{"gate", "wi_0"}, std::pair{"up", "wi_1"}, std::pair{"down", "wo"}})
+    add(fmt::format("enc.blk.{{i}}.ffn_{}", name), block + "1.DenseReluDense." + part);
+  return rules;
+}
+
 const NameTable& t5_names() {
-  static const NameTable table{{{"encoder.embed_tokens.weight", "shared.weight", Kind::copy, 0, false, true}},
+  static const NameTable table{foreign_t5_names(),
                                {"text_encoders.t5xxl.transformer.", "t5xxl.transformer."},
-                               {"spiece_model", "decoder.*", "lm_head.weight"}};
+                               {"spiece_model", "decoder.*", "lm_head.weight", "dec.*"}};
   return table;
 }
 

@@ -10,7 +10,10 @@
 #include <filesystem>
 
 #include "model/io/file.h"
+#include "tests/harness/expect_error.h"
+#include "tests/harness/gguf_writer.h"
 #include "tests/harness/gpu.h"
+#include "tests/harness/temp_folder.h"
 #include "tests/harness/tiny_pipeline.h"
 #include "vk/error.h"
 
@@ -54,6 +57,50 @@ TEST(Pipeline, DrawsAPictureInSteps) {
   EXPECT_GT(r.timings.denoise_s, 0);
   const auto [low, high] = std::minmax_element(r.images[0].rgb.begin(), r.images[0].rgb.end());
   EXPECT_LT(*low, *high);
+}
+
+std::string llama_name(std::string name) {
+  const std::vector<std::pair<std::string, std::string>> parts{
+      {"encoder.block.", "enc.blk."},
+      {"layer.0.SelfAttention.relative_attention_bias", "attn_rel_b"},
+      {"layer.0.SelfAttention.", "attn_"},
+      {"layer.0.layer_norm", "attn_norm"},
+      {"layer.1.layer_norm", "ffn_norm"},
+      {"layer.1.DenseReluDense.wi_0", "ffn_gate"},
+      {"layer.1.DenseReluDense.wi_1", "ffn_up"},
+      {"layer.1.DenseReluDense.wo", "ffn_down"},
+      {"encoder.final_layer_norm", "enc.output_norm"},
+      {"encoder.embed_tokens", "token_embd"},
+      {"shared", "token_embd"}};
+  for (const auto& [ours, theirs] : parts) {
+    if (const size_t at = name.find(ours); at != std::string::npos) name.replace(at, ours.size(), theirs);
+  }
+  return name;
+}
+
+TEST(Pipeline, PartsMayHaveFilesOfTheirOwn) {
+  const std::vector<float> want =
+      Pipeline::load(device(), checkpoint())->generate(request({"a cat"}))->run().latents.to_host();
+  const test::TempFolder folder;
+  const auto t5 = io::open_tensors(checkpoint() + "/text_encoder_2");
+  io::atomic_write(folder.file("t5.gguf"), test::gguf_of(*t5, llama_name));
+  std::filesystem::copy(checkpoint(), folder.file("rest"), std::filesystem::copy_options::recursive);
+  std::filesystem::remove_all(folder.file("rest/text_encoder_2"));
+  std::filesystem::rename(folder.file("rest/transformer"), folder.file("flux"));
+  ModelOptions options;
+  options.files = {{"text_encoder_2", folder.file("t5.gguf")}, {"transformer", folder.file("flux")}};
+  const auto pipeline = Pipeline::load(device(), folder.file("rest"), options);
+  EXPECT_EQ(pipeline->generate(request({"a cat"}))->run().latents.to_host(), want);
+
+  options.files["unet"] = folder.file("flux");
+  test::expect_error(ErrorCode::invalid_argument, {"unet"},
+                     [&] { Pipeline::load(device(), folder.file("rest"), options); });
+  options.files.erase("unet");
+  options.files["text_encoder_2"] = folder.file("flux");
+  EXPECT_THROW(Pipeline::load(device(), folder.file("rest"), options), Error);
+  options.files["text_encoder_2"] = folder.file("absent.gguf");
+  test::expect_error(ErrorCode::io, {"absent.gguf"},
+                     [&] { Pipeline::load(device(), folder.file("rest"), options); });
 }
 
 TEST(Pipeline, PromptSeedAndNegativeDecideThePicture) {
