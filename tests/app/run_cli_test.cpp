@@ -176,7 +176,7 @@ TEST_F(RunCli, EverySignalKeepsTheCheckpoint) {
 }
 
 TEST_F(RunCli, ASecondCtrlCEndsAtOnce) {
-  const pid_t pid = start(train("run", "--steps 9 --accumulate 100000"));  // steps of minutes
+  const pid_t pid = start(train("run", "--steps 9 --accumulate 60000"));  // steps of minutes
   ASSERT_TRUE(wait_for([&] { return fs::exists(path("run/params.json")); })) << messages();
   kill(pid, SIGINT);
   std::this_thread::sleep_for(std::chrono::milliseconds(250));
@@ -194,7 +194,7 @@ TEST_F(RunCli, LongWorkOutsideOfTrainingEndsToo) {
   file("prompts.txt", "red apple\n");
   for (int i = 3; i < 40; ++i) picture("data", i, 2 * i);
   const std::string training =
-      distill("held", "--updates 2 --holdout " + path("prompts.txt") + " --holdout-runs 1000000");
+      distill("held", "--updates 2 --holdout " + path("prompts.txt") + " --holdout-runs 60000");
   const std::vector<std::string> all{
       training,
       "eval --data " + path("data") + model +

@@ -436,9 +436,8 @@ TEST(Attention, RejectsShapes) {
   Device& d = device();
   const Tensor q = Tensor::zeros(d, {1, 2, 3, 8}), k = Tensor::zeros(d, {1, 2, 5, 8});
   EXPECT_THROW(op::attention(q, Tensor::zeros(d, {1, 1, 5, 8}), Tensor::zeros(d, {1, 1, 5, 8})), Error);
-  EXPECT_THROW(op::attention(Tensor::zeros(d, {1, 1, 2, 6}), Tensor::zeros(d, {1, 1, 2, 6}),
-                             Tensor::zeros(d, {1, 1, 2, 6})),
-               Error);
+  EXPECT_THROW(op::attention(q, Tensor::zeros(d, {1, 2, 5, 6}), k), Error);  // another head size than q's
+  EXPECT_THROW(op::attention(q, k, Tensor::zeros(d, {1, 2, 4, 8})), Error);  // another number of values
   op::AttentionOptions o;
   o.bias = Tensor::zeros(d, {2, 3, 4});
   EXPECT_THROW(op::attention(q, k, k, o), Error);
