@@ -61,6 +61,14 @@ int rank(const Caps& c) {
   }
 }
 
+// Whether `part` stands in `name` from the beginning of a word on.
+bool begins_a_word(const std::string& name, const std::string& part) {
+  for (size_t at = name.find(part); at != std::string::npos; at = name.find(part, at + 1)) {
+    if (at == 0 || !std::isalnum(static_cast<unsigned char>(name[at - 1]))) return true;
+  }
+  return false;
+}
+
 size_t choose(const std::vector<Caps>& found, std::string select) {
   if (select.empty()) select = environment("VKFLUX_DEVICE");
   std::string list;
@@ -76,9 +84,10 @@ size_t choose(const std::vector<Caps>& found, std::string select) {
   size_t number = 0;
   const char* end = select.data() + select.size();
   const auto [at, error] = std::from_chars(select.data(), end, number);
-  if (error == std::errc() && at == end && number < found.size()) return number;
-  for (size_t i = 0; i < found.size(); ++i) {
-    if (lower(found[i].device_name).find(lower(select)) != std::string::npos) return i;
+  const bool is_number = at == end;
+  if (is_number && error == std::errc() && number < found.size()) return number;
+  for (size_t i = 0; i < found.size() && !is_number; ++i) {
+    if (begins_a_word(lower(found[i].device_name), lower(select))) return i;
   }
   throw Error(ErrorCode::no_device, fmt::format("no Vulkan device matches '{}'; there are:{}", select, list));
 }

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <iostream>
 #include <new>
+#include <sstream>
 
 #include "app/cli/sample.h"
 #include "app/numbers.h"
@@ -127,6 +128,18 @@ void Progress::update(int64_t done, const std::string& note) {
   write_note(std::string(terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n"));
 }
 
+// An empty path or choice is a mistake of a script, not a wish for the default.
+static void refuse_empty_texts(CLI::App& command) {
+  for (CLI::App* below : command.get_subcommands({})) refuse_empty_texts(*below);
+  for (CLI::Option* option : command.get_options()) {
+    const std::string name = option->get_name();
+    const bool may_be = name == "--prompt" || name == "--negative" || name == "--unseen";
+    if (option->get_type_size() != 0 && !may_be)
+      option->check(
+          CLI::Validator([](const std::string& text) { return text.empty() ? "it is empty" : ""; }, "", ""));
+  }
+}
+
 std::unique_ptr<CLI::App> make_app() {
   auto made =
       std::make_unique<CLI::App>("vkflux runs and trains Flux diffusion transformers on any Vulkan device.");
@@ -152,6 +165,7 @@ std::unique_ptr<CLI::App> make_app() {
   add_kernels(app);
   add_distill(app);
   add_tokenize(app);
+  for (CLI::App* command : app.get_subcommands({})) refuse_empty_texts(*command);
   return made;
 }
 
@@ -165,7 +179,11 @@ int run(int argc, const char* const* argv) {
   } catch (const CLI::RuntimeError& e) {
     return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
-    return app->exit(e, std::cout, std::cerr) == 0 ? kOk : kUsage;
+    std::ostringstream out, notes;
+    const int code = app->exit(e, out, notes);
+    write_out(out.str());
+    write_note(notes.str());
+    return code == 0 ? kOk : kUsage;
   } catch (const Error& e) {
     spdlog::error("{}", e.what());
     return exit_code(e.code());

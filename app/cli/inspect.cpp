@@ -96,6 +96,10 @@ Kind describe(const io::TensorSource& file) {
     }
     return kind;
   }
+  for (const auto& [start, kind] : {std::pair{"flux2_ttr_controller", "routing controller"},
+                                    std::pair{"flux2_ttr", "students of attention layers"}}) {
+    if (format != metadata.end() && format->second.starts_with(start)) return {kind, Json(), false};
+  }
   if (metadata.count("case") && (any_starts_with(file, "in.") || any_starts_with(file, "out.")))
     return {"golden case " + metadata.at("case"), Json(), false};
   if (const auto lora = describe_lora(file)) return *lora;
@@ -172,6 +176,11 @@ Json inspect_pipeline(const Options& o, int& code) {
   return j;
 }
 
+/// Texts of a file, fit for a terminal.
+std::string printable(const std::string& text) {
+  return io::shown(io::valid_utf8(text));
+}
+
 std::string shorten(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text.size() > 100 ? text.substr(0, 97) + "..." : text;
@@ -187,7 +196,7 @@ std::string megabytes(const Json& bytes) {
 
 void print_checkpoint(const Json& j) {
   print_out("{}: {}\n", j["path"].get<std::string>(), j["kind"].get<std::string>());
-  if (j.contains("problem")) print_out("  problem: {}\n", j["problem"].get<std::string>());
+  if (j.contains("problem")) print_out("  problem: {}\n", printable(j["problem"].get<std::string>()));
   print_out("  {} in {}, {}\n", plural(j["parameters"], "value"), plural(j["tensor_count"], "tensor"),
             megabytes(j["bytes"]));
   if (j.contains("dtypes")) {
@@ -202,14 +211,15 @@ void print_checkpoint(const Json& j) {
     }
   }
   for (const auto& [key, value] : j["metadata"].items())
-    print_out("  metadata {}: {}\n", key, shorten(value.get<std::string>()));
+    print_out("  metadata {}: {}\n", printable(key), printable(shorten(value.get<std::string>())));
   if (j.contains("warnings")) {
-    for (const Json& warning : j["warnings"]) print_out("  warning: {}\n", warning.get<std::string>());
+    for (const Json& warning : j["warnings"])
+      print_out("  warning: {}\n", printable(warning.get<std::string>()));
   }
   if (!j.contains("tensors")) return;
   for (const Json& t : j["tensors"]) {
     print_out("  {:<8} {:<24} {}\n", t["dtype"].get<std::string>(), io::json_text(t["shape"]),
-              t["name"].get<std::string>());
+              printable(t["name"].get<std::string>()));
   }
 }
 

@@ -47,10 +47,10 @@ std::vector<double> knob_values(const std::string& text) {
 std::vector<int64_t> fewer_steps(const std::string& text) {
   std::vector<int64_t> out;
   for (double n : number_list(text, "--fewer-steps")) {
-    if (!(n >= 0 && n <= static_cast<double>(kMostSamplingSteps)) || n != std::floor(n)) {
+    if (!(n >= 1 && n <= static_cast<double>(kMostSamplingSteps)) || n != std::floor(n)) {
       throw Error(
           ErrorCode::invalid_argument,
-          fmt::format("--fewer-steps {}: whole numbers up to {} are expected", n, kMostSamplingSteps));
+          fmt::format("--fewer-steps {}: whole numbers from 1 to {} are expected", n, kMostSamplingSteps));
     }
     out.push_back(static_cast<int64_t>(n));
   }
@@ -65,6 +65,12 @@ std::vector<Setting> settings(const Options& o, int64_t steps) {
     if (controlled || k == 0 || k == 1) out.push_back({"routed", k, steps});
   }
   std::vector<int64_t> fewer = fewer_steps(o.fewer);
+  for (int64_t n : fewer) {
+    if (n >= steps)
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("--fewer-steps {}: fewer than the {} steps of the full picture are expected", n,
+                              steps));
+  }
   if (o.fewer.empty()) {
     for (double share : {0.875, 0.75, 0.625, 0.5, 0.375, 0.25})
       fewer.push_back(std::llround(share * static_cast<double>(steps)));

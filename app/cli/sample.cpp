@@ -185,6 +185,7 @@ void add_picture_options(CLI::App& c, SampleArgs& o) {
 void add_sweep_options(CLI::App& c, SampleArgs& o) {
   c.add_option("--seeds", o.seeds,
                "seeds for every prompt: 1,2,3 or random:BASE:COUNT; writes a contact sheet and a table")
+      ->excludes(c.get_option("--seed"))
       ->check(parsed_by([](const std::string& text) { parse_seeds(text); }, "SEEDS"));
   CLI::Option* sweep =
       c.add_option("--sweep", o.sweeps,

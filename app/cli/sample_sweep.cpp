@@ -56,6 +56,14 @@ Plan make_plan(const SampleArgs& args) {
       throw Error(ErrorCode::invalid_argument, "--sweep policy-temperature needs --policy stochastic");
     if (name == "strength" && args.init.empty())
       throw Error(ErrorCode::invalid_argument, "--sweep strength needs a picture to start from: give --init");
+    const bool fixed = (name == "steps" && args.steps) || (name == "cfg" && args.cfg >= 0) ||
+                       (name == "guidance" && args.guidance >= 0) || (name == "size" && !args.size.empty()) ||
+                       (name == "seed" && args.seed) ||
+                       (name == "quality-speed" && args.routing.quality_speed);
+    if (fixed) {
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("--{} and --sweep {}: give only one of them", name, name));
+    }
     if (name == "seed" && !args.seeds.empty())
       throw Error(ErrorCode::invalid_argument, "--sweep seed and --seeds: give only one of them");
   }

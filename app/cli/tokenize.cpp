@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "app/cli/cli.h"
+#include "app/sweep/prompt_list.h"
 #include "model/family.h"
 #include "model/io/json.h"
 
@@ -47,6 +48,7 @@ void print(const Json& encoder) {
 }
 
 int run(const Common& common, const Options& o) {
+  for (const std::string& prompt : o.prompts) check_text("--prompt", prompt);
   const ErrorContext context(o.model);
   const Family& family = family_of(o.model);
   if (!family.tokenizers)

@@ -275,6 +275,8 @@ void add_autoencoder(CLI::App& train) {
       ->transform(real(0, 1));
   CLI::Option* from =
       c->add_option("--from", r->from, "start from this autoencoder folder; its sizes are kept");
+  for (const char* size : {"--widths", "--latent-channels", "--blocks", "--groups"})
+    from->excludes(c->get_option(size));
   c->add_flag("--decoder-only", r->options.decoder_only,
               "leave the encoder, and so the latents that a transformer was trained on, as they are")
       ->needs(from);
@@ -311,7 +313,9 @@ std::string tokenizers_for(const FlowRun& r, const Dataset& data) {
     if (!folder.empty() && has_tokenizers(folder)) return folder;
   }
   const std::string own = (fs::path(r.run.out) / "tokenizers").string();
-  if (r.run.fresh || !has_tokenizers(own)) {
+  std::error_code ignored;
+  const bool resumes = !r.run.fresh && fs::exists(RunFolder{r.run.out}.checkpoint(), ignored);
+  if (!resumes || !has_tokenizers(own)) {
     TokenizerSizes sizes;
     sizes.clip_length = sizes.t5_length = r.sizes.tokens;
     write_tokenizers(own, tokenizer_texts(data), sizes);

@@ -17,11 +17,10 @@ using Json = nlohmann::json;
 
 constexpr size_t kShown = 120;  // characters of a value in a note
 
-// Texts that stand for numbers which JSON, or 64 bits, can't hold.
+// Texts that stand for numbers: some writers make texts of all, others of those that JSON can't hold.
 bool is_number_word(const Json& value) {
   if (!value.is_string()) return false;
-  const std::optional<double> x = as_number(value);
-  return x && (!std::isfinite(*x) || std::fabs(*x) >= 0x1p63);
+  return as_number(value).has_value();
 }
 
 class Comparison {

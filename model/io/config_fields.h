@@ -13,4 +13,9 @@ namespace vkflux::io {
 void refuse_other(const Json& object, const std::string& key, std::initializer_list<Json> known,
                   const std::string& origin);
 
+/// Error format where the field is there and says something else than `actual`, which follows from the
+/// weights.
+void refuse_contradiction(const Json& object, const std::string& key, const Json& actual,
+                          const std::string& origin);
+
 }  // namespace vkflux::io

@@ -106,6 +106,15 @@ void apply_autoencoder_json(AutoencoderConfig& c, const io::Json& json) {
     for (const io::Json& block : io::get_or(json, key, io::Json::array(), origin))
       io::refuse_other({{key, block}}, key, {type}, origin);
   }
+  for (const auto& [key, actual] : {std::pair<const char*, io::Json>{"in_channels", c.channels},
+                                    {"out_channels", c.channels},
+                                    {"latent_channels", c.latent_channels},
+                                    {"block_out_channels", c.encoder_widths},
+                                    {"layers_per_block", c.blocks},
+                                    {"use_quant_conv", c.quant_convs},
+                                    {"use_post_quant_conv", c.quant_convs}})
+    io::refuse_contradiction(json, key, actual, origin);
+  for (const char* key : {"latents_mean", "latents_std"}) io::refuse_other(json, key, {nullptr}, origin);
   c.scaling_factor = io::get_or<float>(json, "scaling_factor", c.scaling_factor, origin);
   c.shift_factor = io::get_or<float>(json, "shift_factor", c.shift_factor, origin);
   c.groups = io::get_or<int64_t>(json, "norm_num_groups", c.groups, origin);
