@@ -67,7 +67,9 @@ TEST(IoPicture, TurnsUprightAsExifDefinesIt) {
                                                     {left, bottom}}};
   constexpr int w = 3, h = 2;
   Image8 stored{w, h, {}};
-  for (uint8_t i = 0; i < w * h; ++i) stored.rgba.insert(stored.rgba.end(), {i, 0, 0, 255});
+  for (int i = 0; i < w * h; ++i) {
+    for (const int value : {i, 0, 0, 255}) stored.rgba.push_back(static_cast<uint8_t>(value));
+  }
   for (int n = 1; n <= 8; ++n) {
     const auto [row0, column0] = sides[static_cast<size_t>(n - 1)];
     const bool sideways = row0 == left || row0 == right;
