@@ -1,4 +1,5 @@
 // Folders as people have them: mixed formats and names, links, captions in every encoding.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -129,7 +130,7 @@ TEST_F(OwnFolder, AFolderWithoutUsableFilesSaysWhatThereIs) {
 }
 
 TEST_F(OwnFolder, SplitsByTheHashOfTheName) {
-  for (int i = 0; i < 60; ++i) add("p" + std::to_string(i));
+  for (int i = 0; i < 60; ++i) add(fmt::format("p{}", i));
   const Dataset data = open();
   const auto train = data.split("train"), test = data.split("test");
   EXPECT_EQ(train.size() + test.size(), 60u);
