@@ -149,7 +149,8 @@ Flux1Config infer_flux1_config(const Shapes& shapes) {
 void apply_flux1_json(Flux1Config& config, const io::Json& json) {
   const ErrorContext context("config.json");
   io::refuse_other(json, "patch_size", {1}, "transformer");
-  for (const auto& [key, actual] : flux1_json(config).items()) {
+  const io::Json weights = flux1_json(config);
+  for (const auto& [key, actual] : weights.items()) {
     if (key != "_class_name" && key != "patch_size" && key != "axes_dims_rope")
       io::refuse_contradiction(json, key, actual, "transformer");
   }
