@@ -78,7 +78,7 @@ Measured measure_student(Device& device, const StudentSetup& student, const Atte
   allocate(params, device);
   initialise(params, hkr_init(student.config), 1);
   const Function fn = [layer, text = s.text](const Inputs& i) {
-    return layer->forward({i[0], i[1], i[2], {}, text, {}, 0.5f, 1.0f}).out;
+    return layer->forward({i[0], i[1], i[2], {}, {text, {}, 0.5, 1.0}}).out;
   };
   return timed(device, fn, tokens(device, s, image),
                hkr_cost(student.config, student.options(), s.shape(image)), probe, options);

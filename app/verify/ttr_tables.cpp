@@ -22,7 +22,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr double kEmaTolerance = 1e-9, kFloatTolerance = 1e-6;
+constexpr double kEmaTolerance = 1e-9;
 
 template <class T>
 Json or_null(const std::optional<T>& value) {
