@@ -6,29 +6,21 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <fstream>
 
 #include "autograd/half.h"
 #include "model/io/names.h"
 #include "model/io/safetensors.h"
 #include "tests/harness/expect_error.h"
+#include "tests/harness/gguf_writer.h"
 #include "tests/harness/temp_folder.h"
 
 namespace vkflux::io {
 namespace {
 
-const std::string kData = VKFLUX_SOURCE_DIR "/tests/data/gguf/";
+using test::gguf_raw, test::gguf_text;
 
-template <class T>
-std::string raw(T v) {
-  std::string out(sizeof(T), '\0');
-  std::memcpy(out.data(), &v, sizeof(T));
-  return out;
-}
-std::string text(const std::string& s) {
-  return raw(uint64_t{s.size()}) + s;
-}
+const std::string kData = VKFLUX_SOURCE_DIR "/tests/data/gguf/";
 
 struct Entry {
   std::string name = "a";
@@ -37,13 +29,14 @@ struct Entry {
   uint64_t offset = 0;
 };
 std::string info(const Entry& e) {
-  std::string out = text(e.name) + raw(static_cast<uint32_t>(e.dims.size()));
-  for (const uint64_t d : e.dims) out += raw(d);
-  return out + raw(e.type) + raw(e.offset);
+  std::string out = gguf_text(e.name) + gguf_raw(static_cast<uint32_t>(e.dims.size()));
+  for (const uint64_t d : e.dims) out += gguf_raw(d);
+  return out + gguf_raw(e.type) + gguf_raw(e.offset);
 }
 std::string file_of(const std::string& values, uint64_t value_count, const std::vector<Entry>& tensors,
                     size_t data = 64, uint32_t version = 3) {
-  std::string out = "GGUF" + raw(version) + raw(uint64_t{tensors.size()}) + raw(value_count) + values;
+  std::string out =
+      "GGUF" + gguf_raw(version) + gguf_raw(uint64_t{tensors.size()}) + gguf_raw(value_count) + values;
   for (const Entry& e : tensors) out += info(e);
   out.resize((out.size() + 31) / 32 * 32, '\0');
   return out + std::string(data, '\0');
@@ -101,25 +94,30 @@ TEST(IoGguf, RefusesWhatIsNoGguf) {
   refused(file_of("", 0, {}, 0, 1), {"version 1"});
   refused(file_of("", 0, {}, 0, 4), {"version 4"});
   refused(file_of("", 0, {}, 0, 3u << 24), {"big-endian"});
-  refused("GGUF" + raw(uint32_t{3}) + raw(uint64_t{1} << 60) + raw(uint64_t{0}), {"claims"});
-  refused("GGUF" + raw(uint32_t{3}) + raw(uint64_t{0}) + raw(uint64_t{9}) + std::string(20, '\0'),
-          {"claims"});
+  refused("GGUF" + gguf_raw(uint32_t{3}) + gguf_raw(uint64_t{1} << 60) + gguf_raw(uint64_t{0}), {"claims"});
+  refused(
+      "GGUF" + gguf_raw(uint32_t{3}) + gguf_raw(uint64_t{0}) + gguf_raw(uint64_t{9}) + std::string(20, '\0'),
+      {"claims"});
 }
 
 TEST(IoGguf, RefusesBadValues) {
   const auto number = [](const std::string& key, uint32_t v) {
-    return text(key) + raw(uint32_t{4}) + raw(v);
+    return gguf_text(key) + gguf_raw(uint32_t{4}) + gguf_raw(v);
   };
   refused(file_of(number("k", 1) + number("k", 2), 2, {}), {"k", "twice"});
   refused(file_of(number("general.alignment", 24), 1, {}), {"general.alignment", "24"});
-  refused(file_of(text("general.alignment") + raw(uint32_t{8}) + text("32"), 1, {}), {"general.alignment"});
-  refused(file_of(text("k") + raw(uint32_t{13}) + raw(uint64_t{0}), 1, {}), {"k", "type 13"});
-  refused(file_of(text("k") + raw(uint32_t{9}) + raw(uint32_t{9}) + raw(uint64_t{1}), 1, {}),
-          {"k", "type 9"});
-  refused(file_of(text("k") + raw(uint32_t{9}) + raw(uint32_t{8}) + raw(uint64_t{1} << 40), 1, {}),
-          {"k", "claims"});
-  refused(file_of(text("k") + raw(uint32_t{8}) + raw(uint64_t{1} << 50), 1, {}), {"claims"});
-  refused(file_of(raw(UINT64_MAX) + "k", 1, {}), {"claims"});
+  refused(file_of(gguf_text("general.alignment") + gguf_raw(uint32_t{8}) + gguf_text("32"), 1, {}),
+          {"general.alignment"});
+  refused(file_of(gguf_text("k") + gguf_raw(uint32_t{13}) + gguf_raw(uint64_t{0}), 1, {}), {"k", "type 13"});
+  refused(
+      file_of(gguf_text("k") + gguf_raw(uint32_t{9}) + gguf_raw(uint32_t{9}) + gguf_raw(uint64_t{1}), 1, {}),
+      {"k", "type 9"});
+  refused(
+      file_of(gguf_text("k") + gguf_raw(uint32_t{9}) + gguf_raw(uint32_t{8}) + gguf_raw(uint64_t{1} << 40), 1,
+              {}),
+      {"k", "claims"});
+  refused(file_of(gguf_text("k") + gguf_raw(uint32_t{8}) + gguf_raw(uint64_t{1} << 50), 1, {}), {"claims"});
+  refused(file_of(gguf_raw(UINT64_MAX) + "k", 1, {}), {"claims"});
 }
 
 TEST(IoGguf, RefusesBadTensors) {
@@ -136,10 +134,10 @@ TEST(IoGguf, RefusesBadTensors) {
   refused(file_of("", 0, {{"a", {256}, 23}}), {"a", "IQ4_XS"}, ErrorCode::unsupported);
   refused(file_of("", 0, {{"a", {64}, 40}}), {"a", "NVFP4"}, ErrorCode::unsupported);
   refused(file_of("", 0, {{std::string(200, 'n')}}), {"200 bytes"});
-  const std::string shape =
-      text("comfy.gguf.orig_shape.a") + raw(uint32_t{9}) + raw(uint32_t{5}) + raw(uint64_t{1});
-  refused(file_of(shape + raw(int32_t{5}), 1, {{"a"}}), {"orig_shape", "4 values"});
-  refused(file_of(shape + raw(int32_t{-4}), 1, {{"a"}}), {"orig_shape"});
+  const std::string shape = gguf_text("comfy.gguf.orig_shape.a") + gguf_raw(uint32_t{9}) +
+                            gguf_raw(uint32_t{5}) + gguf_raw(uint64_t{1});
+  refused(file_of(shape + gguf_raw(int32_t{5}), 1, {{"a"}}), {"orig_shape", "4 values"});
+  refused(file_of(shape + gguf_raw(int32_t{-4}), 1, {{"a"}}), {"orig_shape"});
 }
 
 TEST(IoGguf, EveryPrefixOfAFileIsRefusedOrRead) {
