@@ -71,13 +71,18 @@ std::string RunFolder::name() const {
   return metric_namespace(folder.filename().string());
 }
 
+const std::vector<std::string>& RunFolder::own_files() {
+  static const std::vector<std::string> names{"checkpoint.safetensors", "params.json", "metrics.jsonl"};
+  return names;
+}
+
 void RunFolder::clear_events() const {
   remove_matches(path, kEvents);
 }
 
 void RunFolder::clear(const std::vector<std::string>& results, const Keep& keep) const {
-  for (const char* own : {"checkpoint.safetensors", "params.json", "metrics.jsonl", kEvents})
-    remove_matches(path, own, keep);
+  for (const std::string& own : own_files()) remove_matches(path, own, keep);
+  remove_matches(path, kEvents, keep);
   for (const std::string& pattern : results) remove_matches(path, pattern, keep);
 }
 

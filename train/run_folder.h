@@ -14,6 +14,8 @@ struct RunFolder {
   std::string file(const std::string& name) const { return path + "/" + name; }
   std::string checkpoint() const { return file("checkpoint.safetensors"); }
   std::string metrics() const { return file("metrics.jsonl"); }
+  /// What every run writes here, the checkpoint first; beside them it fills "events".
+  static const std::vector<std::string>& own_files();
   /// The folder's own name, by which people and tools tell runs apart.
   std::string name() const;
 

@@ -32,11 +32,6 @@ bool whole(const std::function<void()>& work) {
 
 }  // namespace
 
-std::vector<std::string> run_files() {
-  const RunFolder names{"."};
-  return {names.checkpoint(), names.metrics(), names.file("params.json")};
-}
-
 bool checkpoint_due(int64_t before, int64_t after, int64_t every) {
   return every > 0 && after / every > before / every;
 }

@@ -48,9 +48,6 @@ struct RunLoopOptions {
   std::vector<std::string> results = {};     // what the command writes here: see RunFolder::clear
 };
 
-/// The files that run_to_end() writes, by their names in the run's folder; beside them it fills "events".
-std::vector<std::string> run_files();
-
 /// True when a multiple of `every` lies in (before, after]; never with 0.
 bool checkpoint_due(int64_t before, int64_t after, int64_t every);
 

@@ -258,7 +258,7 @@ void check_files(const DistillArgs& o) {
   files.reads("--prompts", o.prompts_file);
   files.reads("--holdout", o.holdout);
   files.reads("--init", o.init);
-  std::vector<std::string> names = run_files();
+  std::vector<std::string> names = RunFolder::own_files();
   names.insert(names.end(), {"log.txt", "ttr.safetensors", "summary.json", "report.html"});
   files.runs_in("--out", o.out, names, {"events"});
   files.writes("--profile-trace", o.profile.trace);

@@ -95,7 +95,7 @@ void check_files(const RunOptions& run, const std::vector<std::pair<std::string,
   FileUse files;
   files.reads("--data", run.data);
   for (const auto& [flag, path] : more) files.reads(flag, path);
-  files.runs_in("--out", run.out, run_files(), {"events", "samples", exported});
+  files.runs_in("--out", run.out, RunFolder::own_files(), {"events", "samples", exported});
   files.writes("--profile-trace", run.profile.trace);
   files.check();
 }

@@ -140,7 +140,7 @@ int train(const Common& common, const Options& o, ControllerSession& s) {
 void check_files(const Options& o) {
   FileUse files;
   declare_inputs(o.session, files);
-  std::vector<std::string> names = run_files();
+  std::vector<std::string> names = RunFolder::own_files();
   names.insert(names.end(), {"controller.safetensors", "report.html"});
   files.runs_in("--out", o.out, names, {"events"});
   files.writes("--profile-trace", o.profile.trace);
