@@ -16,12 +16,17 @@
 #include "model/io/json.h"
 #include "model/io/safetensors.h"
 #include "model/latent_codec.h"
+#include "model/lora/use.h"
 #include "model/module.h"
 #include "model/sampler/request.h"
 #include "model/text/cut.h"
 #include "model/text/tokenizer.h"
 
 namespace vkflux {
+
+namespace lora {
+struct Component;
+}
 
 struct ModelOptions {
   /// Of the matrices of the transformer and the text encoders; packed types with the exceptions of
@@ -33,6 +38,8 @@ struct ModelOptions {
   /// Single parts in place of those of the folder, by the folders' names ("transformer"): folders, or files,
   /// whose configs follow from names and shapes alone.
   std::map<std::string, std::string> files;
+  /// Applied to the parts whenever they are loaded, all of them added up.
+  std::vector<LoraUse> loras;
 };
 
 /// A checkpoint of some family: its configs, tokenizers and file headers are read, the weights of a part
@@ -100,6 +107,8 @@ struct Family {
   std::unique_ptr<TrainableModel> (*create)(const ModelSizes& sizes);
   /// The tokenizers of a folder; null: the family has none.
   std::vector<PromptTokenizer> (*tokenizers)(const std::string& folder) = nullptr;
+  /// Its parts as LoRA files see them, at the sizes of the published models; null: files aren't told apart.
+  std::vector<lora::Component> (*lora_components)() = nullptr;
 };
 
 /// All families that files are tried with.

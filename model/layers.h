@@ -1,8 +1,11 @@
 // The layers that all models are made of.
 #pragma once
 
+#include <memory>
+
 #include "autograd/ops.h"
 #include "model/module.h"
+#include "model/side_path.h"
 
 namespace vkflux {
 
@@ -11,6 +14,7 @@ struct Linear {
   int64_t in = 0, out = 0;
   bool has_bias = true;
   Tensor weight = {}, bias = {};
+  std::shared_ptr<const SidePath> side = {};  // null: none
 
   template <class V>
   void visit(V& v) {
@@ -18,16 +22,19 @@ struct Linear {
     if (has_bias) v("bias", bias, Shape{out});
   }
   Tensor operator()(const Tensor& x, op::Activation act = op::Activation::none) const {
+    if (side) return with_side_path(*side, weight, bias, {x}, 0, out, act);
     return op::linear(x, weight, bias, act);
   }
   /// Outputs [start, start + n) alone.
   Tensor rows(const Tensor& x, int64_t start, int64_t n, op::Activation act = op::Activation::none) const {
+    if (side) return with_side_path(*side, weight, bias, {x}, start, n, act);
     return op::linear(x, op::narrow(weight, 0, start, n), has_bias ? op::narrow(bias, 0, start, n) : Tensor(),
                       act);
   }
   /// The output for the concatenation of a[..., m] and b[..., in - m], which is only made where the weight's
   /// packed rows can't be cut.
   Tensor joined(const Tensor& a, const Tensor& b) const {
+    if (side) return with_side_path(*side, weight, bias, {a, b}, 0, out, op::Activation::none);
     if (is_packed(weight.dtype())) return (*this)(op::concat({a, b}, a.rank() - 1));
     const int64_t m = a.dim(-1);
     return op::add(op::linear(a, op::narrow(weight, 1, 0, m), bias),

@@ -101,11 +101,13 @@ void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
     if (weight != 0) option->capture_default_str();
   }
   add_weights_option(c, a.weights);
+  add_lora_option(c, a.loras);
 }
 
 void declare_inputs(const ControllerSessionArgs& args, FileUse& files) {
   files.reads_model("--model", args.model);
   files.reads("--ttr", args.ttr);
+  args.loras.declare(files);
   files.reads("--prompts", args.prompts);
 }
 
@@ -113,7 +115,9 @@ ControllerSession::ControllerSession(const cli::Common& common, const Controller
     : quality(quality_of(args)), prompts(all_prompts({}, args.prompts)), args(args) {
   check_text("--negative", args.negative);
   device = cli::open_device(common);
-  pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
+  ModelOptions options = model_options(args.weights);
+  options.loras = args.loras.uses;
+  pipeline = Pipeline::load(*device, args.model, options);
   cli::say_cuts("prompts", prompts, pipeline->cuts(prompts));
   const SamplingTaskOptions settings = task_options(args);
   const SamplingSetup setup = sampling_setup(pipeline->info(), settings.sampling);
@@ -144,6 +148,7 @@ void ControllerSession::describe(RunInputs& inputs) const {
   inputs.set_texts("prompts", prompts);
   inputs.set_texts("negative", {args.negative});
   inputs.set("weights", args.weights);
+  args.loras.describe(inputs);
   inputs.set("guidance",
              args.guidance >= 0 ? static_cast<float>(args.guidance) : pipeline->info().defaults.guidance);
   inputs.set("images", args.images);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "app/cli/cli.h"
+#include "app/loras.h"
 #include "app/outputs.h"
 #include "model/attention/hkr/students.h"
 #include "model/pipeline.h"
@@ -22,6 +23,7 @@ struct ControllerSessionArgs {
   int64_t steps = 0, images = 4, seeds = 4;
   double cfg = -1, guidance = -1;  // negative: the model's
   uint64_t picture_seed = 0;
+  LoraArgs loras;
 
   ControllerSessionArgs();
 };

@@ -132,6 +132,7 @@ std::optional<int> distil(const DistillArgs& o, const RunFolder& folder, Distill
   DistillRun run(distiller, runs, options);
   run.inputs().set_files("model", {o.model});
   run.inputs().set("weights", o.weights);
+  o.loras.describe(run.inputs());
   if (!o.init.empty()) run.inputs().set_files("init", {o.init});
   if (o.accept_changed) run.inputs().accept_changes();
   std::optional<Progress> progress;
@@ -258,6 +259,7 @@ void check_files(const DistillArgs& o) {
   files.reads("--prompts", o.prompts_file);
   files.reads("--holdout", o.holdout);
   files.reads("--init", o.init);
+  o.loras.declare(files);
   std::vector<std::string> names = RunFolder::own_files();
   names.insert(names.end(), {"log.txt", "ttr.safetensors", "summary.json", "report.html"});
   files.runs_in("--out", o.out, names, {"events"});
@@ -273,7 +275,9 @@ int run(const Common& common, DistillArgs o) {
   const auto device = open_device(common);
   const ProfileSession profile(*device, o.profile);
   if (o.memory_budget_mb > 0) device->pool().set_budget(static_cast<uint64_t>(o.memory_budget_mb) << 20);
-  const auto pipeline = Pipeline::load(*device, o.model, model_options(o.weights));
+  ModelOptions options = model_options(o.weights);
+  options.loras = o.loras.uses;
+  const auto pipeline = Pipeline::load(*device, o.model, options);
   const SamplingPlan plan = sampling_plan(o);
   say_cuts("prompts", plan.prompts, pipeline->cuts(plan.prompts));
   const std::vector<std::string> held_out = held_out_prompts(o, *pipeline, plan);

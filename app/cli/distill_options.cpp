@@ -32,6 +32,7 @@ void add_sampling_options(CLI::App* c, DistillArgs& o) {
       ->capture_default_str()
       ->transform(any_seed());
   add_weights_option(*c, o.weights);
+  add_lora_option(*c, o.loras);
   c->add_option("--memory-budget", o.memory_budget_mb, "MB of device memory at most; 0 = all there is")
       ->transform(whole(0, kMostMegabytes));
 }

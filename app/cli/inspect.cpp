@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <optional>
-#include <set>
 
 #include "app/cli/cli.h"
 #include "model/component.h"
 #include "model/io/file.h"
 #include "model/io/json.h"
+#include "model/lora/file.h"
 
 namespace vkflux::cli {
 namespace {
@@ -34,36 +33,6 @@ io::Json component_json(const std::string& path) {
   const fs::path folder = io::is_folder(path) ? fs::path(path) : fs::path(path).parent_path();
   const std::string file = (folder / "config.json").string();
   return io::is_there(file) ? io::read_json(file) : io::Json();
-}
-
-/// Small matrices that are added to another model's, by the names that training programs give them; nothing
-/// when the file is something else.
-std::optional<Kind> describe_lora(const io::TensorSource& file) {
-  struct Row {
-    const char* part;
-    const char* method;
-    bool has_rank;  // in the smaller dimension of these tensors
-  };
-  constexpr Row kRows[] = {{".lora_A.", "LoRA", true},    {".lora_down.", "LoRA", true},
-                           {".lora.down.", "LoRA", true}, {".hada_w1_a", "LoHa", true},
-                           {".lokr_w1", "LoKr", false},   {".lora_a.", "LoRA", true}};
-  std::map<std::string, int64_t> layers;
-  std::set<int64_t> ranks;
-  for (const auto& [name, info] : file.tensors()) {
-    for (const Row& row : kRows) {
-      if (name.find(row.part) == std::string::npos) continue;
-      ++layers[row.method];
-      if (row.has_rank && !info.shape.empty())
-        ranks.insert(*std::min_element(info.shape.begin(),
-                                       info.shape.begin() + std::min<ptrdiff_t>(2, std::ssize(info.shape))));
-    }
-  }
-  if (layers.empty()) return {};
-  Kind kind{layers.begin()->first, Json::object(), false};
-  for (const auto& [method, count] : layers)
-    kind.config["layers"] = kind.config.value("layers", int64_t{0}) + count;
-  if (!ranks.empty()) kind.config["ranks"] = ranks;
-  return kind;
 }
 
 /// A model's numbers must be floating-point ones; tables of positions, and a tokenizer carried along, aren't
@@ -102,7 +71,7 @@ Kind describe(const io::TensorSource& file) {
   }
   if (metadata.count("case") && (any_starts_with(file, "in.") || any_starts_with(file, "out.")))
     return {"golden case " + metadata.at("case"), Json(), false};
-  if (const auto lora = describe_lora(file)) return *lora;
+  if (const auto lora = lora::describe_lora(file)) return {"LoRA", Json(*lora), false};
   for (const ComponentKind& kind : component_kinds()) {
     if (const auto config = kind.describe(file, component_json(file.path())))
       return {std::string(kind.name), Json(*config), true};

@@ -145,7 +145,9 @@ int run(const Common& common, SampleArgs args) {
   check(args);
   args.texts = all_prompts(args.prompts, args.prompts_file);
   check_text("--negative", args.negative);
+  args.loras.take_tags(args.texts);
   check_files(args);
+  args.loras.hash();
   SampleSession session(common, args);
   return args.seeds.empty() && args.sweeps.empty() ? run_batch(session, common, args)
                                                    : run_sweep(session, common, args);
@@ -245,6 +247,8 @@ void add_sample(CLI::App& app) {
   add_sweep_options(*c, *o);
   add_weights_option(*c, o->weights);
   add_part_options(*c, o->files);
+  add_lora_option(*c, o->loras);
+  add_lora_folder_option(*c, o->loras);
   c->add_option("--out", o->out, "a .png file (numbered when there are several), or a folder")
       ->capture_default_str();
   c->add_option("--grid", o->grid, "also write one PNG with all pictures in rows of eight");

@@ -62,7 +62,9 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   }
   device = open_device(common);
   profile = std::make_unique<ProfileSession>(*device, args.profile);
-  pipeline = Pipeline::load(*device, args.model, model_options(args.weights, args.files));
+  ModelOptions options = model_options(args.weights, args.files);
+  options.loras = args.loras.uses;
+  pipeline = Pipeline::load(*device, args.model, options);
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
   std::vector<std::string> read = args.texts;
   if (!args.negative.empty()) read.push_back(args.negative);
@@ -72,6 +74,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
 void declare_inputs(const SampleArgs& args, FileUse& files) {
   files.reads_model("--model", args.model);
   for (const auto& [part, file] : args.files) files.reads(part_flag(part), file);
+  args.loras.declare(files);
   files.reads("--prompts", args.prompts_file);
   files.reads("--init", args.init);
   files.reads("--ttr", args.routing.ttr);

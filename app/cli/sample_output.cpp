@@ -30,6 +30,12 @@ std::string parameters_text(const Drawn& d, const SampleArgs& args) {
       "Model: {}",
       d.prompt, d.negative.empty() ? "" : "Negative prompt: " + d.negative + "\n", d.run.steps, d.run.cfg,
       d.run.guidance, d.seed, d.run.width, d.run.height, listed(io::last_name(args.model)));
+  if (!args.loras.uses.empty()) {
+    std::vector<std::string> loras;
+    for (const auto& l : args.loras.json())
+      loras.push_back(fmt::format("{}: {}", l["name"].get<std::string>(), l["weight"].get<double>()));
+    out += ", Lora: " + io::json_text(io::Json(fmt::format("{}", fmt::join(loras, ", "))));
+  }
   if (!args.init.empty()) {
     out +=
         fmt::format(", Denoising strength: {}, Init image: {}", d.strength, listed(io::last_name(args.init)));
@@ -86,6 +92,7 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
                            {"model", io::last_name(args.model)},
                            {"weights", args.weights}};
   for (const auto& [part, file] : args.files) j[part] = io::last_name(file);
+  if (!args.loras.uses.empty()) j["loras"] = args.loras.json();
   if (!args.init.empty()) {
     j["init"] = io::last_name(args.init);
     j["strength"] = d.strength;

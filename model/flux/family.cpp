@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/flux/files.h"
+#include "model/flux/lora.h"
 #include "model/flux/tokenizers.h"
 #include "model/text/tokenizer.h"
 
@@ -130,10 +131,17 @@ std::optional<io::Json> describe(const io::TensorSource& file, const io::Json& j
   return flux1_json(config);
 }
 
+std::vector<lora::Component> published_lora_components() {
+  Flux1Config dev;
+  dev.guidance = true;
+  return flux1_lora_components(dev, {}, {});
+}
+
 }  // namespace
 
 Family flux1_family() {
-  return {"flux1", "FLUX.1", is_pipeline, open_flux1, create, flux1_prompt_tokenizers};
+  return {
+      "flux1", "FLUX.1", is_pipeline, open_flux1, create, flux1_prompt_tokenizers, published_lora_components};
 }
 
 ComponentKind flux1_component() {

@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 
 #include "model/flux/files.h"
+#include "model/flux/lora.h"
 #include "model/flux/tokenizers.h"
 #include "model/load.h"
+#include "model/lora/lora.h"
 #include "model/residency.h"
 #include "model/text/tokenizer.h"
 #include "model/vae/codec.h"
@@ -37,6 +40,9 @@ class Flux1Model final : public Model {
     check_parts();
     info_.layout = flux1_layout(flux_);
     info_.pixels_per_cell = vae_.factor();
+    if (!options_.loras.empty())
+      loras_ =
+          LoraSet(options_.loras, flux1_lora_components(flux_, clip_config_, t5_config_), options_.remark);
     plan_residency();
   }
 
@@ -97,8 +103,16 @@ class Flux1Model final : public Model {
       const std::string misfit = misfits(storage(which), params, weights(which));
       if (options_.remark && !misfit.empty()) options_.remark(file.path() + ": " + misfit);
     });
+    attach_loras(kParts[which], *module);
     if (stays_[which]) held = module;
     return module;
+  }
+  template <class Module>
+  void attach_loras(const std::string& name, Module& module) {
+    const uint64_t bytes = loras_.attach(name, module);
+    if (bytes && options_.remark && attached_.insert(name).second)
+      options_.remark(fmt::format("{}: LoRA takes {:.1f} MB beside its weights", name,
+                                  static_cast<double>(bytes) * 1e-6));
   }
   io::NameTable names(Part which) const {
     switch (which) {
@@ -125,7 +139,9 @@ class Flux1Model final : public Model {
                           : p == kVae       ? PartUse::per_picture
                                             : PartUse::per_prompt;
       with_tensors(kParts[p], names(p), [&](const io::NamedTensors& file) {
-        parts.push_back({kParts[p], device_bytes(file, weights(p), storage(p)), use});
+        parts.push_back(
+            {kParts[p],
+             device_bytes(file, weights(p), storage(p)) + loras_.device_bytes(kParts[p], weights(p)), use});
       });
     }
     stays_ = parts_that_stay(parts, usable_bytes(device_), options_.keep_parts);
@@ -141,6 +157,8 @@ class Flux1Model final : public Model {
   ModelOptions options_;
   std::vector<bool> stays_;  // by Part
   ModelInfo info_;
+  LoraSet loras_;
+  std::set<std::string> attached_;  // the parts whose LoRAs were told of
   Flux1Config flux_;
   AutoencoderConfig vae_;
   ClipTextConfig clip_config_;

@@ -350,4 +350,17 @@ std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<in
   return out;
 }
 
+std::vector<ForeignName> foreign_names(const std::string& ours, const NameTable& table) {
+  std::vector<ForeignName> out;
+  for (const NameRule& rule : table.rules) {
+    if (const auto m = match(rule.ours, ours)) out.push_back({fill(rule.foreign, *m), rule.kind, rule.part});
+  }
+  return out;
+}
+
+std::string rename(const std::string& text, const std::string& pattern, const std::string& foreign) {
+  const auto m = match(pattern, text);
+  return m ? fill(foreign, *m) : "";
+}
+
 }  // namespace vkflux::io

@@ -85,6 +85,17 @@ std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<in
                                    std::vector<float> values, const NameTable& table, FileDType dtype,
                                    const std::vector<int64_t>& rows = {});
 
+/// What a foreign layout calls one of our tensors, or a part of it.
+struct ForeignName {
+  std::string name;
+  NameRule::Kind kind = NameRule::Kind::copy;
+  int part = 0;  // of rows
+};
+/// All that the table's rules give for it, besides our own name.
+std::vector<ForeignName> foreign_names(const std::string& ours, const NameTable& table);
+/// `foreign` with the numbers that `text` has where `pattern` has {i} and {j}; "" when it doesn't match.
+std::string rename(const std::string& text, const std::string& pattern, const std::string& foreign);
+
 const NameTable& flux1_names();       // BFL names; diffusers; ComfyUI prefix
 NameTable vae_names(int64_t levels);  // BFL names; diffusers
 const NameTable& clip_names();

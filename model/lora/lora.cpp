@@ -1,0 +1,101 @@
+#include "model/lora/lora.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/packed.h"
+#include "model/lora/factors.h"
+#include "model/lora/stack.h"
+#include "vk/error.h"
+
+namespace vkflux {
+
+using lora::Adapter;
+using lora::Change;
+
+struct LoraSet::Opened {
+  LoraUse use;
+  std::unique_ptr<io::TensorSource> source;
+  std::unique_ptr<lora::File> file;
+};
+
+LoraSet::LoraSet() = default;
+LoraSet::~LoraSet() = default;
+LoraSet::LoraSet(LoraSet&&) noexcept = default;
+LoraSet& LoraSet::operator=(LoraSet&&) noexcept = default;
+
+LoraSet::LoraSet(const std::vector<LoraUse>& uses, std::vector<lora::Component> components,
+                 const std::function<void(const std::string&)>& remark)
+    : components_(std::make_unique<std::vector<lora::Component>>(std::move(components))) {
+  for (const LoraUse& use : uses) {
+    if (!std::isfinite(use.weight))
+      throw Error(ErrorCode::invalid_argument, fmt::format("{}: its weight is {}", use.path, use.weight));
+    Opened o{use, lora::open_lora(use.path), nullptr};
+    o.file = std::make_unique<lora::File>(*o.source, *components_);
+    o.file->refuse_strangers();
+    if (remark) remark(fmt::format("{} (weight {}): {}", use.path, use.weight, o.file->report()));
+    files_.push_back(std::move(o));
+  }
+}
+
+uint64_t LoraSet::device_bytes(const std::string& part, DType matrices) const {
+  int64_t values = 0;
+  for (const Opened& o : files_) {
+    for (const Adapter& a : o.file->adapters()) {
+      if (a.place.component->part != part) continue;
+      for (const auto& [role, name] : a.tensors) values += o.source->info(name).numel();
+    }
+  }
+  return static_cast<uint64_t>(values) * (matrices == DType::f32 ? 4 : 2);
+}
+
+uint64_t LoraSet::attach(const std::string& part, const lora::Modules& modules) const {
+  std::map<std::string, std::vector<std::pair<const Opened*, const Adapter*>>> by_module;
+  for (const Opened& o : files_) {
+    for (const Adapter& a : o.file->adapters())
+      if (a.place.component->part == part && o.use.weight != 0)
+        by_module[a.place.module].emplace_back(&o, &a);
+  }
+  uint64_t bytes = 0;
+  // Module by module, so that the host holds the values of one only.
+  for (const auto& [name, module] : modules) {
+    if (module.linear) module.linear->side.reset();
+    const auto changes = by_module.find(name);
+    if (changes == by_module.end()) continue;
+    lora::Stack stack(module);
+    for (const auto& [opened, adapter] : changes->second) {
+      const ErrorContext context(opened->use.path);
+      stack.add(lora::read_change(*opened->file, *adapter), opened->use.weight, lora::device_base(module));
+    }
+    bytes += stack.attach(module);
+  }
+  return bytes;
+}
+
+bool LoraSet::merge(const std::string& part, const std::string& parameter, std::vector<float>& values) const {
+  if (empty()) return false;
+  const auto component =
+      std::find_if(components_->begin(), components_->end(), [&](const auto& c) { return c.part == part; });
+  if (component == components_->end()) return false;
+  const auto found = component->modules.find(parameter.substr(0, parameter.rfind('.')));
+  if (found == component->modules.end()) return false;
+  const auto& [name, module] = *found;
+  const bool bias = parameter.ends_with(".bias");
+  lora::Stack stack(module);
+  for (const Opened& o : files_) {
+    if (o.use.weight == 0) continue;
+    const ErrorContext context(o.use.path);
+    for (const Adapter& a : o.file->adapters()) {
+      if (a.place.component != &*component || a.place.module != name) continue;
+      Change change = lora::read_change(*o.file, a);
+      // A bias doesn't depend on the weight.
+      if (bias) change.magnitude.clear();
+      stack.add(change, o.use.weight, lora::host_base(values));
+    }
+  }
+  return bias ? stack.merge_bias(values) : stack.merge_weight(values);
+}
+
+}  // namespace vkflux
