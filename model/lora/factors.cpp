@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "model/io/file.h"
@@ -351,6 +352,12 @@ Change read_change(const File& file, const Adapter& a) {
     c.by_column = d.size() == 2 && d[0] == 1 && !(c.rows == 1 && d[1] == 1);
   }
   if (a.place.swap_halves) swap_rows(c);
+  for (const Matrix* x : {&c.up, &c.outer, &c.dense}) {
+    if (std::all_of(x->values.begin(), x->values.end(), [](float v) { return std::isfinite(v); })) continue;
+    throw Error(ErrorCode::format,
+                fmt::format("{}: {} times its scale is too large for f32: the file is damaged",
+                            file.source().path(), io::shown(a.key)));
+  }
   return c;
 }
 

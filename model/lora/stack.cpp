@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace vkflux::lora {
 namespace {
@@ -132,8 +131,7 @@ void Stack::add_norm(const Change& change, float strength) {
 
 void Stack::decompose(Change& c, float strength, const Base& base) {
   std::vector<float> gains = base.row_norms(c, strength);
-  for (size_t i = 0; i < gains.size(); ++i)
-    gains[i] = c.magnitude[i] / std::max(gains[i], std::numeric_limits<float>::min());
+  for (size_t i = 0; i < gains.size(); ++i) gains[i] = gains[i] > 0 ? c.magnitude[i] / gains[i] : 0;
   const auto out = static_cast<size_t>(module_.weight[0]);
   if (gain_.empty()) gain_.assign(out, 1);
   for (size_t i = 0; i < gains.size(); ++i) gain_[static_cast<size_t>(c.row) + i] += gains[i] - 1;
@@ -162,10 +160,10 @@ void Stack::decompose_columns(Change& c, float strength, const Base& base) {
   for (int64_t i = 0; i < c.rows; ++i) {
     for (int64_t j = 0; j < columns; ++j) {
       const auto k = static_cast<size_t>(j);
-      const double norm =
-          std::max(std::sqrt(squares[k]), static_cast<double>(std::numeric_limits<float>::min()));
+      const double norm = std::sqrt(squares[k]);
       const double x = static_cast<double>(weight[at(i, j)]) + d.values[at(i, j)];
-      d.values[at(i, j)] = strength * static_cast<float>(x * c.magnitude[k] / norm - weight[at(i, j)]);
+      d.values[at(i, j)] =
+          strength * static_cast<float>((norm > 0 ? x * c.magnitude[k] / norm : 0) - weight[at(i, j)]);
     }
   }
   c.up = c.down = c.outer = c.inner = {};

@@ -20,7 +20,7 @@ void repair_safetensors(std::string& bytes) {
 const std::vector<LoaderCase>& loader_cases() {
   static const std::vector<LoaderCase> cases = [] {
     std::vector<LoaderCase> all;
-    for (const auto& part : {io_loaders, tokenizer_loaders, model_loaders, train_loaders}) {
+    for (const auto& part : {io_loaders, tokenizer_loaders, model_loaders, lora_loaders, train_loaders}) {
       std::vector<LoaderCase> some = part();
       all.insert(all.end(), std::make_move_iterator(some.begin()), std::make_move_iterator(some.end()));
     }

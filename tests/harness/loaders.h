@@ -37,6 +37,7 @@ void repair_safetensors(std::string& bytes);
 std::vector<LoaderCase> io_loaders();
 std::vector<LoaderCase> tokenizer_loaders();
 std::vector<LoaderCase> model_loaders();
+std::vector<LoaderCase> lora_loaders();
 std::vector<LoaderCase> train_loaders();
 
 }  // namespace vkflux::test

@@ -116,7 +116,9 @@ def by_diffusers(name, files, with_clip=False):
     pipe = pipeline(with_clip)
     for i, (file, _) in enumerate(files):
         pipe.load_lora_weights(HERE, weight_name=file, adapter_name=f"a{i}")
-    pipe.set_adapters([f"a{i}" for i in range(len(files))], [w for _, w in files])
+    # One at strength 1 is left as it was loaded: peft forgets about rslora when it sets strengths.
+    if len(files) > 1 or files[0][1] != 1:
+        pipe.set_adapters([f"a{i}" for i in range(len(files))], [w for _, w in files])
     case(name, "diffusers", files, flux_out(pipe.transformer))
     return pipe
 
