@@ -58,6 +58,10 @@ std::vector<LoraUse> cut_tags(std::string& prompt, const std::string& folder) {
     out.push_back(std::move(use));
     prompt.erase(at, end + 1 - at);
   }
+  if (!out.empty()) {  // blanks around them are theirs
+    prompt.erase(0, prompt.find_first_not_of(' '));
+    prompt.erase(prompt.find_last_not_of(' ') + 1);
+  }
   return out;
 }
 

@@ -33,9 +33,25 @@ bool rank_in_rows(Role r) {
   return r == Role::down;
 }
 
+/// A family's names, which take a moment to put together.
+struct Names {
+  const Family& family;
+  std::vector<Component> components = family.lora_components();
+  ModuleTable table{components};
+};
+
+const std::vector<std::unique_ptr<Names>>& known_names() {
+  static const std::vector<std::unique_ptr<Names>> names = [] {
+    std::vector<std::unique_ptr<Names>> out;
+    for (const Family& f : families())
+      if (f.lora_components) out.push_back(std::unique_ptr<Names>(new Names{f}));
+    return out;
+  }();
+  return names;
+}
+
 /// Matched tensors of each part of one family.
-io::Json targets_in(const io::TensorSource& file, const std::vector<Component>& components, size_t& matched) {
-  const ModuleTable table(components);
+io::Json targets_in(const io::TensorSource& file, const ModuleTable& table, size_t& matched) {
   io::Json parts = io::Json::object();
   matched = 0;
   for (const auto& [name, info] : file.tensors()) {
@@ -83,13 +99,12 @@ std::optional<io::Json> describe_lora(const io::TensorSource& file) {
   if (!ranks.empty()) j["ranks"] = ranks;
   if (!alphas.empty()) j["alphas"] = alphas;
   size_t best = 0;
-  for (const Family& f : families()) {
-    if (!f.lora_components) continue;
+  for (const auto& names : known_names()) {
     size_t matched = 0;
-    io::Json targets = targets_in(file, f.lora_components(), matched);
+    io::Json targets = targets_in(file, names->table, matched);
     if (matched <= best) continue;
     best = matched;
-    j["for"] = f.title;
+    j["for"] = names->family.title;
     j["targets"] = std::move(targets);
   }
   j["unmatched"] = file.tensors().size() - best;

@@ -293,11 +293,15 @@ std::string check_factors(const File& file, const Adapter& a) {
   for (const Extent& e : extents) {
     const bool square = a.place.square && e.columns == rows && r.has(Role::down);
     if (e.rows == rows && (e.columns == columns || square)) continue;
-    const std::string control = a.place.module == "img_in" && e.rows == rows && e.columns > columns
-                                    ? ": a control LoRA for transformers that read more channels"
-                                    : "";
-    return fmt::format("{} make [{}, {}], {} has [{}, {}]{}", e.what, e.rows, e.columns, a.place.module, rows,
-                       columns, control);
+    if (a.place.module == "img_in" && e.rows == rows && e.columns > columns) {
+      throw Error(
+          ErrorCode::unsupported,
+          fmt::format("{} make [{}, {}]: this is a control LoRA, for a transformer whose img_in reads {} "
+                      "channels instead of {}; use a control model (FLUX.1 Canny or Depth)",
+                      e.what, e.rows, e.columns, e.columns, columns));
+    }
+    return fmt::format("{} make [{}, {}], {} has [{}, {}]", e.what, e.rows, e.columns, a.place.module, rows,
+                       columns);
   }
   std::string why = vector_misfit(r, Role::up_bias, rows);
   if (why.empty()) why = vector_misfit(r, Role::diff_bias, rows);

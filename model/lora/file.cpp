@@ -52,10 +52,10 @@ bool ends_with_name(const std::string& key, const std::string& name) {
 
 }  // namespace
 
-File::File(const io::TensorSource& file, const std::vector<Component>& components) : file_(file) {
+File::File(const io::TensorSource& file, const ModuleTable& table) : file_(file) {
   const ErrorContext context(file.path());
   read_config();
-  match(ModuleTable(components));
+  match(table);
   drop_misfits();
   refuse_overlaps();
 }

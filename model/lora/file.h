@@ -36,9 +36,10 @@ struct PeftConfig {
 
 class File {
  public:
-  /// The file must outlive this, and so must the components. Error format for what no model could use: half
-  /// of a pair, factors that don't fit each other, two adapters for one place, numbers that aren't finite.
-  File(const io::TensorSource& file, const std::vector<Component>& components);
+  /// The file must outlive this, and so must the components of the table. Error format for what no model
+  /// could use: half of a pair, factors that don't fit each other, two adapters for one place, numbers that
+  /// aren't finite.
+  File(const io::TensorSource& file, const ModuleTable& table);
 
   const io::TensorSource& source() const { return file_; }
   const std::vector<Adapter>& adapters() const { return adapters_; }

@@ -1,13 +1,13 @@
 #include "model/lora/lora.h"
 
 #include <fmt/format.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "autograd/packed.h"
 #include "model/lora/factors.h"
-#include "model/lora/stack.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -29,11 +29,12 @@ LoraSet& LoraSet::operator=(LoraSet&&) noexcept = default;
 LoraSet::LoraSet(const std::vector<LoraUse>& uses, std::vector<lora::Component> components,
                  const std::function<void(const std::string&)>& remark)
     : components_(std::make_unique<std::vector<lora::Component>>(std::move(components))) {
+  const lora::ModuleTable table(*components_);
   for (const LoraUse& use : uses) {
     if (!std::isfinite(use.weight))
       throw Error(ErrorCode::invalid_argument, fmt::format("{}: its weight is {}", use.path, use.weight));
     Opened o{use, lora::open_lora(use.path), nullptr};
-    o.file = std::make_unique<lora::File>(*o.source, *components_);
+    o.file = std::make_unique<lora::File>(*o.source, table);
     o.file->refuse_strangers();
     if (remark) remark(fmt::format("{} (weight {}): {}", use.path, use.weight, o.file->report()));
     files_.push_back(std::move(o));
@@ -51,7 +52,31 @@ uint64_t LoraSet::device_bytes(const std::string& part, DType matrices) const {
   return static_cast<uint64_t>(values) * (matrices == DType::f32 ? 4 : 2);
 }
 
-uint64_t LoraSet::attach(const std::string& part, const lora::Modules& modules) const {
+std::string LoraSet::fingerprint(const std::string& part) const {
+  std::string out;
+  for (const Opened& o : files_) {
+    uLong sum = ::crc32(0, nullptr, 0);
+    const auto add = [&](const void* bytes, size_t n) {
+      sum = ::crc32_z(sum, static_cast<const Bytef*>(bytes), n);
+    };
+    if (o.use.weight == 0 || o.file->adapters_of(part) == 0) continue;
+    for (const Adapter& a : o.file->adapters()) {
+      if (a.place.component->part != part) continue;
+      for (const auto& [role, name] : a.tensors) {
+        const std::vector<std::byte> bytes = o.source->read_bytes(name);
+        add(name.data(), name.size());
+        add(bytes.data(), bytes.size());
+      }
+      const double scale = o.file->scale(a, 1);  // where it comes from metadata
+      add(&scale, sizeof(scale));
+    }
+    out += fmt::format("{:08x} {} ", sum, o.use.weight);
+  }
+  return out;
+}
+
+uint64_t LoraSet::attach(const std::string& part, const lora::Modules& modules,
+                         const lora::ReadParameter& read) const {
   std::map<std::string, std::vector<std::pair<const Opened*, const Adapter*>>> by_module;
   for (const Opened& o : files_) {
     for (const Adapter& a : o.file->adapters())
@@ -67,9 +92,10 @@ uint64_t LoraSet::attach(const std::string& part, const lora::Modules& modules) 
     lora::Stack stack(module);
     for (const auto& [opened, adapter] : changes->second) {
       const ErrorContext context(opened->use.path);
-      stack.add(lora::read_change(*opened->file, *adapter), opened->use.weight, lora::device_base(module));
+      stack.add(lora::read_change(*opened->file, *adapter), opened->use.weight,
+                lora::device_base(module, read));
     }
-    bytes += stack.attach(module);
+    bytes += stack.attach(module, read);
   }
   return bytes;
 }

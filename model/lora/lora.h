@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "model/lora/file.h"
+#include "model/lora/stack.h"
 #include "model/lora/use.h"
 
 namespace vkflux {
@@ -32,12 +33,17 @@ class LoraSet {
   uint64_t device_bytes(const std::string& part, DType matrices) const;
 
   /// Puts the changes beside the weights of a part that has been loaded; earlier ones are replaced. -> bytes
-  /// on the device. Norms are changed in place, so they must have been loaded anew.
+  /// on the device. Norms are changed in place, so they must have been loaded anew. `read` gives the values
+  /// of parameters that the device doesn't keep (streamed ones); DoRA and norms need them.
   template <class Model>
-  uint64_t attach(const std::string& part, Model& model) const {
-    return empty() ? 0 : attach(part, lora::modules_of(model));
+  uint64_t attach(const std::string& part, Model& model, const lora::ReadParameter& read = {}) const {
+    return empty() ? 0 : attach(part, lora::modules_of(model), read);
   }
-  uint64_t attach(const std::string& part, const lora::Modules& modules) const;
+  uint64_t attach(const std::string& part, const lora::Modules& modules,
+                  const lora::ReadParameter& read = {}) const;
+  /// What the changes of a part depend on: weights and a checksum of the values, "" when there are none. For
+  /// keys of what is computed with the part and kept.
+  std::string fingerprint(const std::string& part) const;
 
   /// Adds the changes of a parameter of a part to its values (in f32; names and order of rows are ours): what
   /// a merged checkpoint holds. False when nothing changes it.

@@ -56,23 +56,29 @@ bool fits_f16(const Matrix& m) {
 
 }  // namespace
 
-Base device_base(const Module& module) {
+Base device_base(const Module& module, const ReadParameter& read) {
   const Tensor* weight = module.weight_tensor;
-  Base base;
-  base.rows = [weight](int64_t row, int64_t rows, int64_t) {
-    return op::narrow(*weight, 0, row, rows).to_host();
+  const auto values = std::make_shared<std::vector<float>>();  // read once
+  const auto part = [weight, values, read, name = module.weight_name](int64_t row, int64_t rows) {
+    if (!read) return op::narrow(*weight, 0, row, rows);
+    if (values->empty()) *values = read(name);
+    const int64_t columns = weight->dim(1);
+    const auto from = std::span<const float>(*values).subspan(static_cast<size_t>(row * columns),
+                                                              static_cast<size_t>(rows * columns));
+    return Tensor::from(weight->device(), from, {rows, columns}, DType::f32, MemoryClass::scratch);
   };
-  base.row_norms = [weight](const Change& c, float strength) {
+  Base base;
+  base.rows = [part](int64_t row, int64_t rows, int64_t) { return part(row, rows).to_host(); };
+  base.row_norms = [weight, part](const Change& c, float strength) {
     Device& device = weight->device();
     const Tensor down = c.up.empty() ? Tensor() : on_device(device, c.down);
-    Matrix product_of_kronecker;
-    if (!c.outer.empty()) product_of_kronecker = dense_change(c, weight->dim(1));
+    const Matrix whole = c.outer.empty() ? Matrix() : dense_change(c, weight->dim(1));
+    const Matrix& dense = c.outer.empty() ? c.dense : whole;
     std::vector<float> norms;
     for (int64_t at = 0; at < c.rows; at += kRowsAtOnce) {
       const int64_t n = std::min(kRowsAtOnce, c.rows - at);
-      const Tensor rows = op::narrow(*weight, 0, c.row + at, n);
+      const Tensor rows = part(c.row + at, n);
       const Tensor w = is_packed(rows.dtype()) ? op::dequantize(rows) : op::cast(rows, DType::f32);
-      const Matrix& dense = c.outer.empty() ? c.dense : product_of_kronecker;
       const Tensor d = c.up.empty() ? on_device(device, rows_of(dense, at, n))
                                     : op::matmul(on_device(device, rows_of(c.up, at, n)), down);
       const Tensor sums = op::sum(op::unary(op::add(w, op::affine(d, strength)), op::Unary::square), {1});
@@ -213,20 +219,23 @@ std::shared_ptr<const SidePath> Stack::side_path(Device& device, DType matrices)
   return side;
 }
 
-uint64_t Stack::attach(const Module& module) const {
+uint64_t Stack::attach(const Module& module, const ReadParameter& read) const {
   Device& device = module.weight_tensor->device();
   if (module.linear) {
     if (changes_.empty() && bias_.empty()) return 0;
     module.linear->side = side_path(device, module.weight_tensor->dtype());
     return module.linear->side->bytes();
   }
-  const auto change = [&](Tensor& t, bool (Stack::*merge)(std::vector<float>&) const) {
-    std::vector<float> values = t.to_host();
+  const auto change = [&](Tensor* t, const std::string& name,
+                          bool (Stack::*merge)(std::vector<float>&) const) {
+    if (!t) return;
+    std::vector<float> values = read ? read(name) : t->to_host();
     if ((this->*merge)(values))
-      t = Tensor::from(device, std::span<const float>(values), t.shape(), DType::f32, MemoryClass::weights);
+      *t = Tensor::from(device, std::span<const float>(values), t->shape(), DType::f32, MemoryClass::weights);
   };
-  if (module.weight_tensor) change(*module.weight_tensor, &Stack::merge_weight);
-  if (module.bias_tensor) change(*module.bias_tensor, &Stack::merge_bias);
+  const std::string& weight = module.weight_name;
+  change(module.weight_tensor, weight, &Stack::merge_weight);
+  change(module.bias_tensor, weight.substr(0, weight.rfind('.')) + ".bias", &Stack::merge_bias);
   return 0;
 }
 

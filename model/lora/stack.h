@@ -17,8 +17,11 @@ struct Base {
   /// Rows [row, row + rows) of the weight, [rows, columns].
   std::function<std::vector<float>(int64_t row, int64_t rows, int64_t columns)> rows;
 };
-/// Of a weight on the device, in whatever type: norms are computed there.
-Base device_base(const Module& module);
+/// Values of a parameter by its name, from a checkpoint.
+using ReadParameter = std::function<std::vector<float>(const std::string&)>;
+/// Of a weight on the device, in whatever type, or of what `read` gives where the device doesn't keep it:
+/// norms are computed there.
+Base device_base(const Module& module, const ReadParameter& read = {});
 /// Of values [out, in] that outlive it.
 Base host_base(const std::vector<float>& values);
 
@@ -32,7 +35,7 @@ class Stack {
   void add(const Change& change, float strength, const Base& base);
 
   /// Puts all of it beside the linear layer's weight, or into the norm's tensors. -> bytes on the device
-  uint64_t attach(const Module& module) const;
+  uint64_t attach(const Module& module, const ReadParameter& read = {}) const;
   /// Adds it to the weight's values; false: nothing to add.
   bool merge_weight(std::vector<float>& values) const;
   bool merge_bias(std::vector<float>& values) const;

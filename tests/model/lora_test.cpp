@@ -161,6 +161,32 @@ TEST(Lora, LeavesPackedWeightsAsTheyAre) {
   }
 }
 
+TEST(Lora, StreamedWeightsAreReadFromTheirFile) {
+  Transformer held, streamed;
+  const LoraSet loras({{kFolder + "dora.safetensors", 0.7f},
+                       {kFolder + "dora_lycoris.safetensors", 0.5f},
+                       {kFolder + "full.safetensors", 1}},
+                      components());
+  std::map<std::string, std::vector<float>> file;
+  for (const Param& p : parameters(streamed.model)) file[p.name] = p.tensor->to_host();
+  loras.attach("transformer", held.model);
+  const std::vector<float> want = held.out().to_host();
+  // What the slots hold meanwhile isn't looked at.
+  std::map<std::string, Tensor> weights;
+  for (const Param& p : parameters(streamed.model)) {
+    weights[p.name] = *p.tensor;
+    *p.tensor = Tensor::zeros(device(), p.shape);
+  }
+  const std::vector<Param> params = parameters(streamed.model);
+  std::vector<Tensor> zeros = tensors(params);
+  loras.attach("transformer", streamed.model, [&](const std::string& name) { return file.at(name); });
+  for (size_t i = 0; i < params.size(); ++i)
+    if (params[i].tensor->id() == zeros[i].id()) *params[i].tensor = weights[params[i].name];
+  EXPECT_EQ(streamed.out().to_host(), want);
+  EXPECT_EQ(loras.fingerprint("text_encoder"), "");
+  EXPECT_NE(loras.fingerprint("transformer"), "");
+}
+
 TEST(Lora, WeightsAddUpAndCanBeTakenBack) {
   Transformer base;
   const std::vector<float> plain = base.out().to_host();
@@ -231,6 +257,12 @@ TEST_F(LoraFiles, OfAnotherModelAreRefused) {
   expect_refused({}, {"none of its tensors"});
 }
 
+TEST_F(LoraFiles, ControlNeedsItsTransformer) {
+  test::expect_error(ErrorCode::unsupported, {"control LoRA", "[32, 32]"}, [&] {
+    report({tensor("img_in.lora_A.weight", {2, 32}), tensor("img_in.lora_B.weight", {32, 2})});
+  });
+}
+
 TEST_F(LoraFiles, DamageIsNamed) {
   const io::TensorData down = tensor(proj + ".lora_down.weight", {2, 32}),
                        up = tensor(proj + ".lora_up.weight", {32, 2});
@@ -258,6 +290,58 @@ TEST_F(LoraFiles, DamageIsNamed) {
   expect_refused({down, up}, {"lora_adapter_metadata"}, {{"lora_adapter_metadata", "{"}});
   expect_refused({down, up}, {"lora_alpha", "finite"},
                  {{"lora_adapter_metadata", R"({"transformer.lora_alpha": "nan"})"}});
+}
+
+TEST_F(LoraFiles, AnyMixtureOfTensorsIsReadOrRefused) {
+  using Row = std::pair<std::string, std::vector<int64_t>>;
+  const std::vector<std::vector<Row>> methods{
+      {{".lora_down.weight", {2, 32}}, {".lora_up.weight", {32, 2}}, {".alpha", {}}, {".dora_scale", {32}}},
+      {{".lora_A.weight", {2, 32}},
+       {".lora_B.weight", {32, 2}},
+       {".lora_B.bias", {32}},
+       {".dora_scale", {1, 32}}},
+      {{".hada_w1_a", {32, 2}}, {".hada_w1_b", {2, 32}}, {".hada_w2_a", {32, 2}}, {".hada_w2_b", {2, 32}}},
+      {{".lokr_w1", {4, 4}}, {".lokr_w2_a", {8, 2}}, {".lokr_w2_b", {2, 8}}, {".alpha", {1}}},
+      {{".diff", {32, 32}}, {".diff_b", {32}}},
+      {{".hada_t1", {2, 2, 1, 1}}, {".hada_t2", {2, 2}}, {".lokr_t2", {2, 2}}, {".weight", {16}}}};
+  const std::vector<std::vector<int64_t>> shapes{{},      {1},     {32},     {2, 32}, {32, 2}, {64, 2},
+                                                 {0, 32}, {1, 32}, {32, 32}, {4, 4},  {2, 2},  {3, 2, 1}};
+  const std::vector<std::string> modules{"double_blocks.0.img_attn.proj", "transformer_blocks.0.attn.to_q",
+                                         "double_blocks.0.img_attn.norm.query_norm"};
+  Flux1 model(flux_config());
+  int read = 0;
+  for (uint32_t seed = 0; seed < 80; ++seed) {
+    uint32_t state = seed * 2654435761u + 1;
+    const auto below = [&](size_t n) {
+      state = state * 1664525u + 1013904223u;
+      return static_cast<size_t>(state >> 8) % n;
+    };
+    std::map<std::string, io::TensorData> tensors;
+    const std::string& module = modules[below(modules.size())];
+    std::vector<Row> rows = methods[below(methods.size())];
+    if (below(3) == 0) {
+      const std::vector<Row>& more = methods[below(methods.size())];
+      rows.push_back(more[below(more.size())]);
+    }
+    for (const auto& [ending, shape] : rows) {
+      if (below(8) == 0) continue;
+      tensors.insert_or_assign(ending,
+                               tensor(module + ending, below(8) ? shape : shapes[below(shapes.size())]));
+    }
+    std::vector<io::TensorData> list;
+    for (const auto& [name, t] : tensors) list.push_back(t);
+    try {
+      const LoraSet loras({{write(list), 1}}, components());
+      for (const Param& p : parameters(model)) {
+        std::vector<float> values(static_cast<size_t>(p.shape.numel()), 1.0f);
+        loras.merge("transformer", p.name, values);
+      }
+      ++read;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::format) << e.what();
+    }
+  }
+  EXPECT_GT(read, 10);
 }
 
 TEST_F(LoraFiles, AreDescribed) {
