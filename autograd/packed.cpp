@@ -3,27 +3,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "autograd/blocks.h"
 #include "vk/error.h"
 
 namespace vkflux {
 namespace {
 
-constexpr int64_t kGroup = 256;  // values
-constexpr uint64_t kQ4Bytes = 144, kQ8FileBytes = 34;
-
-// The blocks of group `g` of a q8_0 row; every group but the last has eight.
-int64_t group_blocks(int64_t columns, int64_t g) {
-  return std::min<int64_t>(8, (columns - g * kGroup) / 32);
-}
-
-uint64_t file_row_bytes(DType t, int64_t columns) {
-  const auto k = static_cast<uint64_t>(columns);
-  return t == DType::q8_0 ? k / 32 * kQ8FileBytes : t == DType::q4_k ? k / 256 * kQ4Bytes : k;
+bool is_f8(DType t) {
+  return t == DType::f8_e4m3 || t == DType::f8_e5m2;
 }
 
 void expect_bytes(DType t, const Shape& shape, size_t given, uint64_t wanted) {
@@ -32,52 +25,151 @@ void expect_bytes(DType t, const Shape& shape, size_t given, uint64_t wanted) {
               fmt::format("{} bytes given for {} {}, {} are needed", given, name(t), shape.str(), wanted));
 }
 
-// Calls f(block in the file's row, quants in the device row, scale in the device row).
-template <class F>
-void for_q8_blocks(int64_t columns, F f) {
-  for (int64_t b = 0; b < columns / 32; ++b) {
-    const int64_t g = b / 8, blocks = group_blocks(columns, g);
-    const int64_t base = g * (kGroup + 16);
-    f(static_cast<uint64_t>(b) * kQ8FileBytes, static_cast<size_t>(base + b % 8 * 32),
-      static_cast<size_t>(base + 32 * blocks + b % 8 * 2));
+uint32_t load(const void* p) {
+  uint32_t w;
+  std::memcpy(&w, p, 4);
+  return w;
+}
+void store(void* p, uint32_t w) {
+  std::memcpy(p, &w, 4);
+}
+
+constexpr uint32_t mask(int bits) {
+  return 0x01010101u * ((1u << bits) - 1);
+}
+
+// `bits` bits of each number, from bit `shift` on, as a plane. Words are four numbers, one to a byte.
+void put_plane(const uint8_t* q, int count, int bits, int shift, std::byte* plane) {
+  const int groups = 8 / bits;  // of four numbers in a word
+  for (int w = 0; w < count * bits / 32; ++w) {
+    uint32_t word = 0;
+    for (int g = 0; g < groups; ++g)
+      word |= (load(q + 4 * (w * groups + g)) >> shift & mask(bits)) << (bits * g);
+    store(plane + 4 * w, word);
   }
 }
-
-float f16_at(const std::byte* p) {
-  uint16_t h;
-  std::memcpy(&h, p, 2);
-  return from_f16(h);
-}
-
-void decode_q4(const std::byte* block, float* out) {
-  const float d = f16_at(block), dmin = f16_at(block + 2);
-  const auto byte = [&](int64_t i) { return std::to_integer<uint32_t>(block[i]); };
-  for (int64_t b = 0; b < 8; ++b) {
-    const int64_t low = 4 + b % 4;  // bytes of sub-blocks b and b + 4
-    const uint32_t x = byte(low), y = byte(low + 4), z = byte(low + 8);
-    const uint32_t scale = b < 4 ? x & 63 : (z & 15) | (x >> 6) << 4;
-    const uint32_t least = b < 4 ? y & 63 : z >> 4 | (y >> 6) << 4;
-    for (int64_t i = 0; i < 32; ++i) {
-      const uint32_t q = byte(16 + b / 2 * 32 + i) >> (b % 2 * 4) & 15;
-      out[b * 32 + i] =
-          d * static_cast<float>(scale) * static_cast<float>(q) - dmin * static_cast<float>(least);
+void take_plane(const std::byte* plane, int count, int bits, int shift, uint8_t* q) {
+  const int groups = 8 / bits;
+  for (int w = 0; w < count * bits / 32; ++w) {
+    const uint32_t word = load(plane + 4 * w);
+    for (int g = 0; g < groups; ++g) {
+      uint8_t* to = q + 4 * (w * groups + g);
+      store(to, load(to) | (word >> (bits * g) & mask(bits)) << shift);
     }
   }
 }
 
-void decode_row(DType t, const std::byte* row, int64_t columns, float* out) {
-  if (t == DType::q8_0) {
-    for_q8_blocks(columns, [&](uint64_t, size_t quants, size_t scale) {
-      const float d = f16_at(row + scale);
-      for (size_t i = 0; i < 32; ++i)
-        *out++ = d * static_cast<float>(static_cast<int8_t>(std::to_integer<uint8_t>(row[quants + i])));
-    });
-  } else if (t == DType::q4_k) {
-    for (int64_t b = 0; b < columns / kGroup; ++b)
-      decode_q4(row + static_cast<uint64_t>(b) * kQ4Bytes, out + b * kGroup);
-  } else {
-    for (int64_t i = 0; i < columns; ++i) out[i] = from_f8(t, std::to_integer<uint8_t>(row[i]));
+// Bytes of a block's scales in a row.
+int scale_bytes(BlockScales s) {
+  switch (s) {
+    case BlockScales::d:
+      return 2;
+    case BlockScales::d_and_min:
+      return 4;
+    case BlockScales::six_bit:
+    case BlockScales::six_bit_signed:
+      return 16;
+    case BlockScales::four_bit:
+    case BlockScales::int8:
+      return 20;
   }
+  return 0;
+}
+
+// Sixteen numbers of 6 bits: nibbles in two words, the upper bits in a third.
+void put_six_bits(const std::array<uint8_t, 16>& n, std::byte* to) {
+  std::array<uint32_t, 3> w{};
+  for (size_t i = 0; i < 16; ++i) {
+    w[i / 8] |= static_cast<uint32_t>(n[i] & 15) << (4 * (i % 8));
+    w[2] |= static_cast<uint32_t>(n[i] >> 4) << (2 * i);
+  }
+  std::memcpy(to, w.data(), 12);
+}
+std::array<uint8_t, 16> take_six_bits(const std::byte* from) {
+  std::array<uint32_t, 3> w;
+  std::memcpy(w.data(), from, 12);
+  std::array<uint8_t, 16> n;
+  for (size_t i = 0; i < 16; ++i)
+    n[i] = static_cast<uint8_t>((w[i / 8] >> (4 * (i % 8)) & 15) | (w[2] >> (2 * i) & 3) << 4);
+  return n;
+}
+
+void put_scales(BlockScales s, const QuantBlock& b, std::byte* to) {
+  std::memcpy(to, &b.d, 2);
+  if (s == BlockScales::d) return;
+  std::memcpy(to + 2, &b.dmin, 2);
+  std::array<uint8_t, 16> n;
+  switch (s) {
+    case BlockScales::six_bit:
+      for (size_t i = 0; i < 8; ++i) n[2 * i] = b.scale[i], n[2 * i + 1] = b.min[i];
+      return put_six_bits(n, to + 4);
+    case BlockScales::six_bit_signed:
+      return put_six_bits(b.scale, to + 4);
+    case BlockScales::four_bit:
+      for (size_t i = 0; i < 16; ++i) n[i] = static_cast<uint8_t>(b.scale[i] | b.min[i] << 4);
+      std::memcpy(to + 4, n.data(), 16);
+      return;
+    case BlockScales::int8:
+      std::memcpy(to + 4, b.scale.data(), 16);
+      return;
+    default:
+      return;
+  }
+}
+void take_scales(BlockScales s, const std::byte* from, QuantBlock& b) {
+  std::memcpy(&b.d, from, 2);
+  if (s == BlockScales::d) return;
+  std::memcpy(&b.dmin, from + 2, 2);
+  switch (s) {
+    case BlockScales::six_bit: {
+      const std::array<uint8_t, 16> n = take_six_bits(from + 4);
+      for (size_t i = 0; i < 8; ++i) b.scale[i] = n[2 * i], b.min[i] = n[2 * i + 1];
+      return;
+    }
+    case BlockScales::six_bit_signed:
+      b.scale = take_six_bits(from + 4);
+      return;
+    case BlockScales::four_bit:
+      for (size_t i = 0; i < 16; ++i) {
+        const auto both = std::to_integer<uint8_t>(from[4 + i]);
+        b.scale[i] = both & 15, b.min[i] = both >> 4;
+      }
+      return;
+    case BlockScales::int8:
+      std::memcpy(b.scale.data(), from + 4, 16);
+      return;
+    default:
+      return;
+  }
+}
+
+// Where block `i` of a row has its numbers and scales.
+struct Places {
+  size_t low, high, scales;
+};
+Places places(const BlockType& t, int64_t columns, int64_t i) {
+  const auto k = static_cast<size_t>(columns), before = static_cast<size_t>(i * t.values);
+  const auto low = static_cast<size_t>(t.low_bits), high = static_cast<size_t>(t.high_bits);
+  return {before * low / 8, k * low / 8 + before * high / 8,
+          k * (low + high) / 8 + static_cast<size_t>(i) * static_cast<size_t>(scale_bytes(t.scales))};
+}
+
+void put_block(const BlockType& t, const QuantBlock& b, int64_t columns, int64_t i, std::byte* row) {
+  const Places p = places(t, columns, i);
+  put_plane(b.q.data(), t.values, t.low_bits, 0, row + p.low);
+  if (t.high_bits) put_plane(b.q.data(), t.values, t.high_bits, t.low_bits, row + p.high);
+  put_scales(t.scales, b, row + p.scales);
+}
+void take_block(const BlockType& t, const std::byte* row, int64_t columns, int64_t i, QuantBlock& b) {
+  const Places p = places(t, columns, i);
+  b.q.fill(0);
+  take_plane(row + p.low, t.values, t.low_bits, 0, b.q.data());
+  if (t.high_bits) take_plane(row + p.high, t.values, t.high_bits, t.low_bits, b.q.data());
+  take_scales(t.scales, row + p.scales, b);
+}
+
+size_t f8_scale_at(int64_t columns) {
+  return static_cast<size_t>((columns + 3) / 4 * 4);
 }
 
 }  // namespace
@@ -87,15 +179,18 @@ bool is_packed(DType t) {
 }
 
 int64_t block_values(DType t) {
-  return t == DType::q8_0 ? 32 : t == DType::q4_k ? 256 : 1;
+  return is_packed(t) && !is_f8(t) ? block_type(t).values : 1;
 }
 
 uint64_t row_bytes(DType t, int64_t columns) {
   if (!is_packed(t)) return static_cast<uint64_t>(columns) * size_of(t);
-  const auto k = static_cast<uint64_t>(columns);
-  if (t == DType::q4_k) return k / 256 * kQ4Bytes;
-  if (t == DType::q8_0) return k + (k + 255) / 256 * 16;
-  return (k + 15) / 16 * 16;
+  if (columns == 0) return 0;
+  uint64_t bytes = f8_scale_at(columns) + 4;
+  if (!is_f8(t)) {
+    const BlockType& type = block_type(t);
+    bytes = places(type, columns, columns / type.values).scales;
+  }
+  return (bytes + 15) / 16 * 16;
 }
 
 void check_packed(DType t, const Shape& shape) {
@@ -105,58 +200,76 @@ void check_packed(DType t, const Shape& shape) {
                   ? fmt::format("{} holds matrices only, not {}", name(t), shape.str())
                   : fmt::format("{} needs rows of a multiple of {} values, {} has {}; keep this one in {}f16",
                                 name(t), block_values(t), shape.str(), shape[1],
-                                t == DType::q4_k && shape[1] % 32 == 0 ? "q8_0 or " : ""));
+                                block_values(t) == 256 && shape[1] % 32 == 0 ? "q8_0 or " : ""));
 }
 
-std::vector<std::byte> pack_rows(DType t, std::span<const std::byte> file_blocks, const Shape& shape) {
+void pack_rows(DType t, std::span<const std::byte> file_blocks, const Shape& shape, std::span<std::byte> out,
+               float scale) {
   check_packed(t, shape);
-  const auto rows = static_cast<uint64_t>(shape[0]);
-  const uint64_t from = file_row_bytes(t, shape[1]), to = row_bytes(t, shape[1]);
+  const auto rows = static_cast<size_t>(shape[0]);
+  const size_t from = file_bytes(t, shape[1]), to = row_bytes(t, shape[1]);
   expect_bytes(t, shape, file_blocks.size(), rows * from);
-  std::vector<std::byte> out(rows * to);
-  for (uint64_t r = 0; r < rows; ++r) {
+  expect_bytes(t, shape, out.size(), rows * to);
+  if (shape.numel() == 0) return;
+  QuantBlock block;
+  for (size_t r = 0; r < rows; ++r) {
     const std::byte* file = file_blocks.data() + r * from;
     std::byte* row = out.data() + r * to;
-    if (t != DType::q8_0) {
+    std::fill(row + to - std::min<size_t>(to, 32), row + to, std::byte{0});
+    if (is_f8(t)) {
       std::copy_n(file, from, row);
+      std::memcpy(row + f8_scale_at(shape[1]), &scale, 4);
       continue;
     }
-    for_q8_blocks(shape[1], [&](uint64_t block, size_t quants, size_t scale) {
-      std::memcpy(row + scale, file + block, 2);
-      std::memcpy(row + quants, file + block + 2, 32);
-    });
+    const BlockType& type = block_type(t);
+    for (int64_t i = 0; i < shape[1] / type.values; ++i) {
+      type.split(file + static_cast<size_t>(i) * static_cast<size_t>(type.bytes), block);
+      put_block(type, block, shape[1], i, row);
+    }
   }
+}
+
+std::vector<std::byte> pack_rows(DType t, std::span<const std::byte> file_blocks, const Shape& shape,
+                                 float scale) {
+  check_packed(t, shape);
+  std::vector<std::byte> out(static_cast<size_t>(shape[0]) * row_bytes(t, shape[1]));
+  pack_rows(t, file_blocks, shape, out, scale);
   return out;
 }
 
 std::vector<std::byte> unpack_rows(DType t, std::span<const std::byte> device_rows, const Shape& shape) {
   check_packed(t, shape);
-  const auto rows = static_cast<uint64_t>(shape[0]);
-  const uint64_t to = file_row_bytes(t, shape[1]), from = row_bytes(t, shape[1]);
+  const auto rows = static_cast<size_t>(shape[0]);
+  const size_t to = file_bytes(t, shape[1]), from = row_bytes(t, shape[1]);
   expect_bytes(t, shape, device_rows.size(), rows * from);
   std::vector<std::byte> out(rows * to);
-  for (uint64_t r = 0; r < rows; ++r) {
+  QuantBlock block;
+  for (size_t r = 0; r < rows; ++r) {
     const std::byte* row = device_rows.data() + r * from;
     std::byte* file = out.data() + r * to;
-    if (t != DType::q8_0) {
+    if (is_f8(t)) {
       std::copy_n(row, to, file);
       continue;
     }
-    for_q8_blocks(shape[1], [&](uint64_t block, size_t quants, size_t scale) {
-      std::memcpy(file + block, row + scale, 2);
-      std::memcpy(file + block + 2, row + quants, 32);
-    });
+    const BlockType& type = block_type(t);
+    for (int64_t i = 0; i < shape[1] / type.values; ++i) {
+      take_block(type, row, shape[1], i, block);
+      type.join(block, file + static_cast<size_t>(i) * static_cast<size_t>(type.bytes));
+    }
   }
   return out;
 }
 
 std::vector<float> decode_rows(DType t, std::span<const std::byte> device_rows, const Shape& shape) {
-  check_packed(t, shape);
-  const uint64_t bytes = row_bytes(t, shape[1]);
-  expect_bytes(t, shape, device_rows.size(), static_cast<uint64_t>(shape[0]) * bytes);
+  const std::vector<std::byte> blocks = unpack_rows(t, device_rows, shape);
   std::vector<float> out(static_cast<size_t>(shape.numel()));
-  for (int64_t r = 0; r < shape[0]; ++r) {
-    decode_row(t, device_rows.data() + static_cast<uint64_t>(r) * bytes, shape[1], out.data() + r * shape[1]);
+  decode_blocks(t, blocks, out);
+  for (int64_t r = 0; is_f8(t) && r < shape[0]; ++r) {
+    float scale;
+    std::memcpy(&scale,
+                device_rows.data() + static_cast<size_t>(r) * row_bytes(t, shape[1]) + f8_scale_at(shape[1]),
+                4);
+    for (int64_t i = 0; i < shape[1]; ++i) out[static_cast<size_t>(r * shape[1] + i)] *= scale;
   }
   return out;
 }

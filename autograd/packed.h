@@ -1,12 +1,14 @@
 // Storage formats of frozen weights. A packed tensor is a matrix [N, K] whose rows are encoded by themselves
-// and start at multiples of 16 bytes, so that kernels fetch them in 128-bit texels:
+// and start at multiples of 16 bytes. Values are those of fp8 files and of GGUF's blocks (autograd/blocks.h),
+// bit for bit; what a row holds is put in another order, so that kernels can take any 16 columns of any type
+// in one way (shaders/common/packed_format.glsl):
 //
-//   f8_e4m3, f8_e5m2  one byte a value; rows padded to 16 bytes
-//   q8_0              blocks of 32 int8 with an f16 scale each, in groups of up to eight blocks: the int8 of
-//                     all blocks, then 16 bytes with their scales (a full group: 272 bytes, 256 values)
-//   q4_k              blocks of 256 values in 144 bytes, exactly as in GGUF files
+//   blocks  all numbers of the row: the lower bits of each in one plane, the upper bits in a second where
+//           there are; then the scales, block by block
+//   fp8     a byte for every value, and one f32 scale of the whole row
 //
-// Values: q8_0 w = d q. q4_k: eight sub-blocks of 32, w = d s q - dmin m with 6-bit s, m and 4-bit q.
+// In a plane of b bits, four columns are the bytes of a word after a shift: word i has the columns
+// [32 i / b, 32 (i + 1) / b), its byte j those with column % 4 = j, lower bits first.
 #pragma once
 
 #include <cstddef>
@@ -25,9 +27,13 @@ uint64_t row_bytes(DType t, int64_t columns);
 /// Error invalid_argument unless `shape` is a matrix with rows of whole blocks.
 void check_packed(DType t, const Shape& shape);
 
-/// Device layout from the blocks that files hold (fp8 bytes, 34-byte Q8_0 blocks, 144-byte Q4_K blocks), and
-/// back. Error invalid_argument when the number of bytes is another.
-std::vector<std::byte> pack_rows(DType t, std::span<const std::byte> file_blocks, const Shape& shape);
+/// Rows in device layout from what files hold (fp8 bytes, blocks), into `out`. fp8: `scale` is what the
+/// values are to be multiplied with. Error invalid_argument when a number of bytes is another.
+void pack_rows(DType t, std::span<const std::byte> file_blocks, const Shape& shape, std::span<std::byte> out,
+               float scale = 1);
+std::vector<std::byte> pack_rows(DType t, std::span<const std::byte> file_blocks, const Shape& shape,
+                                 float scale = 1);
+/// What files hold, from rows in device layout; scales of fp8 rows are left out.
 std::vector<std::byte> unpack_rows(DType t, std::span<const std::byte> device_rows, const Shape& shape);
 /// Values of rows in device layout.
 std::vector<float> decode_rows(DType t, std::span<const std::byte> device_rows, const Shape& shape);

@@ -47,18 +47,16 @@ size_t size_of(DType t) {
       return 2;
     case DType::u8:
       return 1;
-    case DType::f8_e4m3:
-    case DType::f8_e5m2:
-    case DType::q8_0:
-    case DType::q4_k:
+    default:
       break;
   }
   throw Error(ErrorCode::internal, fmt::format("{} has no size per element", name(t)));
 }
 
 std::string_view name(DType t) {
-  constexpr std::string_view names[] = {"f32",     "f16",     "bf16", "i32", "u8",
-                                        "f8_e4m3", "f8_e5m2", "q8_0", "q4_k"};
+  constexpr std::string_view names[] = {"f32",     "f16",  "bf16", "i32",  "u8",   "f8_e4m3",
+                                        "f8_e5m2", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0",
+                                        "q2_k",    "q3_k", "q4_k", "q5_k", "q6_k"};
   return names[static_cast<size_t>(t)];
 }
 

@@ -15,8 +15,26 @@
 
 namespace vkflux {
 
-enum class DType : uint8_t { f32, f16, bf16, i32, u8, f8_e4m3, f8_e5m2, q8_0, q4_k };
-/// The last four: storage of frozen weight matrices, encoded row by row (autograd/packed.h).
+enum class DType : uint8_t {
+  f32,
+  f16,
+  bf16,
+  i32,
+  u8,
+  f8_e4m3,
+  f8_e5m2,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k
+};
+/// From f8_e4m3 on: storage of frozen weight matrices, encoded row by row (autograd/packed.h).
 bool is_packed(DType t);
 /// Bytes of an element; Error internal for packed types.
 size_t size_of(DType t);

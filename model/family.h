@@ -30,8 +30,8 @@ struct Component;
 
 struct ModelOptions {
   /// Of the matrices of the transformer and the text encoders; packed types with the exceptions of
-  /// model/weight_storage.h.
-  DType weights = DType::f32;
+  /// model/weight_storage.h. None: every matrix as its file has it.
+  std::optional<DType> weights = DType::f32;
   std::function<void(const std::string&)> remark;  // gets sentences on what was loaded otherwise than wanted
   /// Keep every part on the device between its uses, or none; absent: what fits (model/residency.h).
   std::optional<bool> keep_parts;

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "autograd/ops.h"
+#include "autograd/packed.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -15,9 +18,9 @@ std::vector<int64_t> dims(const Shape& s) {
 // Straight from the file to where the device wants the values.
 Tensor read(const io::NamedTensors& file, const Param& p, Device& device, DType dtype, MemoryClass cls) {
   const Tensor t = Tensor::empty(device, p.shape, dtype, cls);
-  device.stream().upload(t.range(), [&](uint64_t at, std::span<std::byte> piece) {
-    file.read(p.name, dtype, at / size_of(dtype), piece);
-  });
+  if (t.bytes() == 0) return t;
+  device.stream().upload(
+      t.range(), [&](uint64_t at, std::span<std::byte> piece) { read_weight(file, p, dtype, at, piece); });
   return t;
 }
 
@@ -63,7 +66,36 @@ std::map<std::string, Shape> shapes_of(const io::NamedTensors& file) {
   return out;
 }
 
-void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, DType matrices,
+bool reads_directly(const io::NamedTensors& file, const Param& p, DType dtype) {
+  return !is_packed(dtype) || file.packs(p.name, dtype);
+}
+
+void read_weight(const io::NamedTensors& file, const Param& p, DType dtype, uint64_t at,
+                 std::span<std::byte> out) {
+  if (!is_packed(dtype)) return file.read(p.name, dtype, at / size_of(dtype), out);
+  const uint64_t row = row_bytes(dtype, p.shape[1]);
+  const auto put = [&](uint64_t first, std::span<std::byte> rows) {
+    file.read_packed(p.name, dtype, static_cast<int64_t>(first), rows);
+  };
+  // Whole rows go where they belong, parts of rows by way of a buffer.
+  std::vector<std::byte> part;
+  while (!out.empty()) {
+    const uint64_t inside = at % row;
+    uint64_t bytes = out.size() / row * row;
+    if (inside == 0 && bytes > 0) {
+      put(at / row, out.first(bytes));
+    } else {
+      part.resize(row);
+      put(at / row, part);
+      bytes = std::min<uint64_t>(row - inside, out.size());
+      std::copy_n(part.begin() + static_cast<ptrdiff_t>(inside), bytes, out.begin());
+    }
+    at += bytes;
+    out = out.subspan(bytes);
+  }
+}
+
+void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, WantedType matrices,
           const StorageRules& rules) {
   io::NamedShapes expected;
   for (const Param& p : params) expected.emplace_back(p.name, dims(p.shape));
@@ -73,8 +105,8 @@ void load(const std::vector<Param>& params, const io::NamedTensors& file, Device
   for (const Param& p : params) {
     const ErrorContext tensor(p.name);
     const DType dtype = storage_of(rules, p, matrices, file.dtype(p.name));
-    *p.tensor =
-        is_packed(dtype) ? quantiser(file, p, dtype) : read(file, p, device, dtype, MemoryClass::weights);
+    *p.tensor = reads_directly(file, p, dtype) ? read(file, p, device, dtype, MemoryClass::weights)
+                                               : quantiser(file, p, dtype);
   }
 }
 

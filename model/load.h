@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,10 +17,18 @@ namespace vkflux {
 std::map<std::string, Shape> shapes_of(const io::NamedTensors& file);
 
 /// Checks that file and parameters agree (names and shapes, error format lists the faults), then gives every
-/// parameter a tensor with the file's values, stored as storage_of() says. A value that isn't finite is an
-/// error.
+/// parameter a tensor with the file's values, stored as storage_of() says. What the file has in that type
+/// goes to the device as it is. A value that isn't finite is an error.
 void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
-          DType matrices = DType::f32, const StorageRules& rules = {});
+          WantedType matrices = DType::f32, const StorageRules& rules = {});
+
+/// Whether a parameter's bytes in `dtype` come from the file as they are or by a cast: not where they are to
+/// be encoded anew.
+bool reads_directly(const io::NamedTensors& file, const Param& p, DType dtype);
+/// Bytes [at, at + out.size()) of such a parameter as the device holds it. Error format where a value isn't
+/// finite.
+void read_weight(const io::NamedTensors& file, const Param& p, DType dtype, uint64_t at,
+                 std::span<std::byte> out);
 
 /// Sizes of the parts of a parameter that the foreign layout splits along rows; empty: equal parts.
 using RowSplit = std::function<std::vector<int64_t>(const Param&)>;

@@ -36,7 +36,7 @@ uint64_t usable_bytes(Device& device) {
   return budget ? std::min(budget, all) : all;
 }
 
-uint64_t device_bytes(const io::NamedTensors& file, DType matrices, const StorageRules& rules) {
+uint64_t device_bytes(const io::NamedTensors& file, WantedType matrices, const StorageRules& rules) {
   uint64_t total = 0;
   for (const auto& [name, shape] : shapes_of(file)) {
     const DType dtype = storage_of(rules, {name, shape, nullptr}, matrices, file.dtype(name));

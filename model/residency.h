@@ -30,6 +30,6 @@ std::vector<bool> parts_that_stay(std::span<const ModelPart> parts, uint64_t usa
 uint64_t usable_bytes(Device& device);
 
 /// Bytes of the weights that load() would make of these tensors.
-uint64_t device_bytes(const io::NamedTensors& file, DType matrices, const StorageRules& rules = {});
+uint64_t device_bytes(const io::NamedTensors& file, WantedType matrices, const StorageRules& rules = {});
 
 }  // namespace vkflux

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "autograd/packed.h"
+#include "model/io/values.h"
 
 namespace vkflux {
 namespace {
@@ -19,8 +20,13 @@ bool fits(const Param& p, DType t) {
 
 }  // namespace
 
-DType storage_of(const StorageRules& rules, const Param& p, DType wanted, io::FileDType stored) {
+DType storage_of(const StorageRules& rules, const Param& p, WantedType as, io::FileDType stored) {
   if (p.shape.rank() != 2) return DType::f32;
+  if (!as) {
+    const DType t = io::device_type(stored);
+    return is_packed(t) && (any_in(rules.tables, p.name) || !fits(p, t)) ? DType::f16 : t;
+  }
+  const DType wanted = *as;
   if (!is_packed(wanted)) return wanted;
   const DType precise = stored == io::FileDType::bf16 ? DType::bf16 : DType::f16;
   if (any_in(rules.precise, p.name)) return precise;
@@ -28,8 +34,9 @@ DType storage_of(const StorageRules& rules, const Param& p, DType wanted, io::Fi
   return fits(p, DType::q8_0) ? DType::q8_0 : precise;
 }
 
-std::string misfits(const StorageRules& rules, const std::vector<Param>& params, DType wanted) {
-  if (!is_packed(wanted)) return "";
+std::string misfits(const StorageRules& rules, const std::vector<Param>& params, WantedType as) {
+  if (!as || !is_packed(*as)) return "";
+  const DType wanted = *as;
   size_t matrices = 0, q8 = 0, precise = 0;
   std::string example;
   for (const Param& p : params) {

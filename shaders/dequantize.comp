@@ -1,4 +1,4 @@
-// Packed rows (autograd/packed.h) to dense rows. An invocation decodes one texel of quants: 16 values, or 32 of q4_k.
+// Packed rows (autograd/packed.h) to dense rows. An invocation decodes a unit of 16 values.
 //   f32     rows of a multiple of four values
 //   scalar  f32, fp8 rows of any length
 //   b16     f16 or bf16, rows of a multiple of eight values
@@ -10,11 +10,10 @@
 #extension GL_EXT_control_flow_attributes : require
 #include "half.glsl"
 #include "index.glsl"
-#include "packed_format.glsl"
 #include "quantize.args.h"
 
 layout(constant_id = 0) const uint LOCAL = 64;
-layout(constant_id = 1) const int FORMAT = 3;
+layout(constant_id = 1) const uint FORMAT = 3;
 layout(constant_id = 2) const uint BF16 = 0;  // of b16
 layout(local_size_x_id = 0) in;
 layout(set = 0, binding = 0) uniform usamplerBuffer W;
@@ -26,6 +25,9 @@ layout(set = 0, binding = 1) writeonly buffer Y { uvec4 y[]; };
 layout(set = 0, binding = 1) writeonly buffer Y { vec4 y[]; };
 #endif
 layout(push_constant) uniform Push { DequantizeArgs a; };
+#define PACKED_FORMAT FORMAT
+#define PACKED_WORD(i) texelFetch(W, int((i) / 4))[(i) % 4]
+#include "packed_format.glsl"
 
 #ifdef HALF
 uint pair(vec2 v) {
@@ -56,34 +58,10 @@ void store(uint row, uint column, vec4 v[4]) {
 void main() {
   const uint item = group_1d() * LOCAL + gl_LocalInvocationIndex;
   if (item >= a.items) return;
+  const uint per_row = (a.columns + 15) / 16, row = item / per_row, unit = item % per_row;
+  const PackedUnit u = packed_unit(4 * (a.first_texel + row * a.row_texels), a.columns, unit);
+  const vec2 scale = unit_scale(u.scale, unit);
   vec4 v[4];
-  if (FORMAT == 6) {
-    const uint per_row = a.columns / 32, row = item / per_row, i = item % per_row, group = i / 8, t = i % 8;
-    const int base = int(a.first_texel + row * a.row_texels + group * 9);
-    const uvec4 header = texelFetch(W, base), quants = texelFetch(W, base + 1 + int(t));
-    const vec2 d = unpackHalf2x16(header.x);
-    const uvec4 scales = q4_scales(header.y, header.z, header.w);
-    const uint column = 256 * group + 64 * (t / 2) + 16 * (t % 2);
-    [[unroll]] for (uint nibble = 0; nibble < 2; nibble++) {
-      const vec2 affine = q4_affine(d, scales, t / 2 * 2 + nibble);
-      [[unroll]] for (uint c = 0; c < 4; c++) v[c] = affine.x * nibble_values(quants[c] >> (4 * nibble)) - affine.y;
-      store(row, column + 32 * nibble, v);
-    }
-    return;
-  }
-  const uint per_row = (a.columns + 15) / 16, row = item / per_row, i = item % per_row;
-  uint texel = a.first_texel + row * a.row_texels + i;
-  float d = 1;
-  if (FORMAT == 5) {
-    const uint group = i / 16, block = i % 16 / 2, blocks = min(8, a.columns / 32 - 8 * group);
-    texel += group;
-    const uvec4 scales = texelFetch(W, int(texel - i % 16 + 2 * blocks));
-    d = q8_scale(scales[block / 2], block);
-  }
-  const uvec4 quants = texelFetch(W, int(texel));
-  [[unroll]] for (int c = 0; c < 4; c++) {
-    v[c] = byte_values(FORMAT, quants[c]);
-    if (FORMAT == 5) v[c] *= d;
-  }
-  store(row, 16 * i, v);
+  [[unroll]] for (uint g = 0; g < 4; g++) v[g] = group_values(group_numbers(u.low[g], u.high, 4 * unit + g), scale);
+  store(row, 16 * unit, v);
 }

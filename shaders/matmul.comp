@@ -40,8 +40,9 @@ layout(set = 0, binding = 3) buffer C { float c[]; };
 layout(set = 0, binding = 4) writeonly buffer Pre { float pre[]; };
 #endif
 #if defined(PACKED) || !defined(VEC)
+#define PACKED_FORMAT B_FORMAT
 #define PACKED_WORD(i) b[i]
-#include "packed_words.glsl"
+#include "packed_format.glsl"
 #endif
 
 const uint BM = LOCAL / TX * TM, BN = TX * TN, BK4 = BK / 4, TM4 = TM / 4, TN4 = TN / 4;
@@ -61,7 +62,7 @@ vec4 first(vec4 x, uint count) { return mix(x, vec4(0), greaterThanEqual(uvec4(0
 #ifdef PACKED_WORD
 vec4 load_packed(uint b0, uint row, uint column, uint count) {
   if (count == 0) return vec4(0);
-  return first(packed_values(B_FORMAT, b0 + row * p.ldb, column, B_BY_K ? p.k : p.n), count);
+  return first(packed_values(b0 + row * p.ldb, B_BY_K ? p.k : p.n, column), count);
 }
 #endif
 #ifdef VEC
@@ -70,7 +71,7 @@ vec4 load_a(uint at, uint count) { return count == 0 ? vec4(0) : first(a[at / 4]
 vec4 load_b(uint b0, uint row, uint column, uint count) { return load_packed(b0, row, column, count); }
 #else
 vec4 decode(vec4 x) { return x; }
-vec4 decode(uvec2 u) { return decode_weights(int(B_FORMAT), uvec4(u, u), 0); }
+vec4 decode(uvec2 u) { return decode_weights(B_FORMAT, uvec4(u, u), 0); }
 vec4 load_b(uint b0, uint row, uint column, uint count) {
   return count == 0 ? vec4(0) : first(decode(b[(b0 + row * p.ldb + column) / 4]), count);
 }

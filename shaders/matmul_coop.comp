@@ -46,8 +46,9 @@ layout(constant_id = 12) const uint ACT = 0;
 layout(set = 0, binding = 0) readonly buffer A { vec4 a[]; };
 #ifdef PACKED
 layout(set = 0, binding = 1) readonly buffer B { uint b[]; };
+#define PACKED_FORMAT B_FORMAT
 #define PACKED_WORD(i) b[i]
-#include "packed_words.glsl"
+#include "packed_format.glsl"
 #else
 layout(set = 0, binding = 1) readonly buffer B { uvec2 b[]; };
 #endif
@@ -78,14 +79,14 @@ uvec2 load_a(uint at, uint count) { return count == 0 ? uvec2(0) : factors(first
 #ifdef PACKED
 uvec2 load_b(uint b0, uint row, uint column, uint count) {
   if (count == 0) return uvec2(0);
-  return factors(first(packed_values(B_FORMAT, b0 + row * p.ldb, column, B_BY_K ? p.k : p.n), count));
+  return factors(first(packed_values(b0 + row * p.ldb, B_BY_K ? p.k : p.n, column), count));
 }
 #else
 uvec2 load_b(uint b0, uint row, uint column, uint count) {
   if (count == 0) return uvec2(0);
   const uvec2 raw = b[(b0 + row * p.ldb + column) / 4];
   if (B_FORMAT == FACTOR_FORMAT) return first(raw, count);
-  return factors(first(decode_weights(int(B_FORMAT), uvec4(raw, raw), 0), count));
+  return factors(first(decode_weights(B_FORMAT, uvec4(raw, raw), 0), count));
 }
 #endif
 

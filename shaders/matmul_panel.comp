@@ -13,7 +13,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const uint LOCAL = 256;
 layout(constant_id = 1) const uint SG = 8;
 layout(constant_id = 2) const uint EACH = 1;  // consecutive rows of a lane, one per block: 1 for A, 4 for B
-layout(constant_id = 3) const int FORMAT = 0;
+layout(constant_id = 3) const uint FORMAT = 0;
 
 layout(set = 0, binding = 0) uniform usamplerBuffer X;
 layout(set = 0, binding = 1) writeonly buffer Y { vec4 y[]; };

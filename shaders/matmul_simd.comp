@@ -31,7 +31,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const int SG = 8;        // subgroup size
 layout(constant_id = 1) const int MA = 4;        // texels of A per step
 layout(constant_id = 2) const int NV = 1;        // column groups (vec4) per lane; even when B is 16-bit and not nt
-layout(constant_id = 3) const int B_FORMAT = 0;  // shaders/common/weight_format.glsl
+layout(constant_id = 3) const uint B_FORMAT = 0;  // weight_format.glsl; packed: packed_format.glsl
 layout(constant_id = 4) const int FLAGS = 0;     // 1 bias, 2 accumulate, 4 also write the pre-activation
 layout(constant_id = 5) const uint ACT = 0;
 layout(constant_id = 6) const int TAIL = 0;  // nn: K is no multiple of 4

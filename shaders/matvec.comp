@@ -6,7 +6,6 @@
 #extension GL_EXT_control_flow_attributes : require
 #include "linear_activation.glsl"
 #include "matmul.args.h"
-#include "packed_format.glsl"
 #include "weight_format.glsl"
 
 layout(local_size_x_id = 0) in;
@@ -14,7 +13,7 @@ layout(constant_id = 0) const uint LOCAL = 128;
 layout(constant_id = 1) const uint TX = 32;  // a power of two
 layout(constant_id = 2) const uint NR = 2;
 layout(constant_id = 3) const uint M = 1;
-layout(constant_id = 4) const uint B_FORMAT = 0;  // weight_format.glsl, packed_format.glsl; packed: ldb and b_offset count texels
+layout(constant_id = 4) const uint B_FORMAT = 0;  // weight_format.glsl; packed (packed_format.glsl): ldb and b_offset count texels
 layout(constant_id = 5) const uint FLAGS = 0;     // 1 bias, 2 accumulate, 4 also write the pre-activation
 layout(constant_id = 6) const uint ACT = 0;
 
@@ -26,39 +25,29 @@ layout(set = 0, binding = 4) writeonly buffer Pre { float pre[]; };
 layout(push_constant) uniform Push { MatmulArgs p; };
 
 const uint TY = LOCAL / TX;
-const uint VALUES = B_FORMAT == 0 ? 4 : B_FORMAT < 3 ? 8 : B_FORMAT == 6 ? 32 : 16;  // of a texel of B
-const uint UNIT = B_FORMAT < 3 ? VALUES : 1;                                           // of ldb and b_offset, per texel
+#define PACKED_FORMAT B_FORMAT
+#define PACKED_WORD(i) b[(i) / 4][(i) % 4]
+#include "packed_format.glsl"
+
+const bool PACKED = B_FORMAT >= 3;
+const uint UNITS = LOW_BITS == 8 ? 1 : 2;                                              // of packed values at a time
+const uint VALUES = B_FORMAT == 0 ? 4 : !PACKED ? 8 : 16 * UNITS;                      // at a time
+const uint IN_TEXEL = PACKED ? 1 : VALUES;                                             // of ldb and b_offset
 shared float sums[NR * M * LOCAL];
 
-uint row_at[NR];          // texel where a row of B starts
-uvec4 raw[NR], head[NR];  // values, and the texel with their scales
+uint row_at[NR];  // texel where a row of B starts
+uvec4 raw[NR];
+PackedUnit packed[NR * UNITS];
 float acc[M * NR];
 
 void load(uint chunk) {
-  uint at = chunk, head_at = 0;
-  if (B_FORMAT == 5) {
-    const uint group = chunk / 16;
-    at = 17 * group + chunk % 16, head_at = 17 * group + 2 * min(8, p.k / 32 - 8 * group);
-  } else if (B_FORMAT == 6) {
-    head_at = 9 * (chunk / 8), at = head_at + 1 + chunk % 8;
-  }
   [[unroll]] for (uint r = 0; r < NR; r++) {
-    raw[r] = b[row_at[r] + at];
-    if (B_FORMAT >= 5) head[r] = b[row_at[r] + head_at];
+    if (PACKED) {
+      [[unroll]] for (uint t = 0; t < UNITS; t++) packed[r * UNITS + t] = packed_unit(4 * row_at[r], p.k, UNITS * chunk + t);
+    } else {
+      raw[r] = b[row_at[r] + chunk];
+    }
   }
-}
-
-// Four columns of chunk `chunk`: the texel of A that they meet, and their values.
-uint column4(uint chunk, uint q) {
-  if (B_FORMAT == 6) return 64 * (chunk / 8) + 16 * (chunk % 8 / 2) + 4 * (chunk % 2) + 8 * (q / 4) + q % 4;
-  return chunk * (VALUES / 4) + q;
-}
-vec4 values(uvec4 u, uvec4 scales, uint chunk, uint q) {
-  if (B_FORMAT < 3) return decode_weights(int(B_FORMAT), u, int(q));
-  if (B_FORMAT < 5) return byte_values(int(B_FORMAT), u[q]);
-  if (B_FORMAT == 5) return q8_scale(scales[chunk % 16 / 4], chunk / 2) * int8_values(u[q]);
-  const vec2 affine = q4_affine(unpackHalf2x16(scales.x), q4_scales(scales.y, scales.z, scales.w), chunk % 8 / 2 * 2 + q / 4);
-  return affine.x * nibble_values(u[q % 4] >> (4 * (q / 4))) - affine.y;
 }
 
 void store(uint m, uint n, float v) {
@@ -74,23 +63,32 @@ void main() {
   const uint id = gl_LocalInvocationIndex, lane = id % TX, n0 = gl_WorkGroupID.y * TY * NR, chunks = p.k / VALUES;
   const uint a0 = p.a_offset + gl_WorkGroupID.z * p.a_batch, b0 = p.b_offset + gl_WorkGroupID.z * p.b_batch;
   [[unroll]] for (uint r = 0; r < NR; r++) {
-    row_at[r] = (b0 + min(n0 + r * TY + id / TX, p.n - 1) * p.ldb) / UNIT;
+    row_at[r] = (b0 + min(n0 + r * TY + id / TX, p.n - 1) * p.ldb) / IN_TEXEL;
     [[unroll]] for (uint m = 0; m < M; m++) acc[m * NR + r] = 0.0;
   }
   uint next = lane;
   if (next < chunks) load(next);
   while (next < chunks) {
     const uint chunk = next;
-    uvec4 u[NR], scales[NR];
-    [[unroll]] for (uint r = 0; r < NR; r++) u[r] = raw[r], scales[r] = head[r];
+    uvec4 u[NR];
+    PackedUnit units[NR * UNITS];
+    [[unroll]] for (uint r = 0; r < NR; r++) u[r] = raw[r];
+    [[unroll]] for (uint t = 0; t < NR * UNITS; t++) units[t] = packed[t];
     next += TX;
     if (next < chunks) load(next);
     [[unroll]] for (uint q = 0; q < VALUES / 4; q++) {
-      const uint at = column4(chunk, q);
+      const uint group = chunk * (VALUES / 4) + q;
       vec4 w[NR];
-      [[unroll]] for (uint r = 0; r < NR; r++) w[r] = values(u[r], scales[r], chunk, q);
+      [[unroll]] for (uint r = 0; r < NR; r++) {
+        if (PACKED) {
+          const PackedUnit v = units[r * UNITS + q / 4];
+          w[r] = group_values(group_numbers(v.low[q % 4], v.high, group), unit_scale(v.scale, group / 4));
+        } else {
+          w[r] = decode_weights(B_FORMAT, u[r], int(q));
+        }
+      }
       [[unroll]] for (uint m = 0; m < M; m++) {
-        const vec4 x = a[(a0 + m * p.lda) / 4 + at];
+        const vec4 x = a[(a0 + m * p.lda) / 4 + group];
         [[unroll]] for (uint r = 0; r < NR; r++) acc[m * NR + r] += dot(x, w[r]);
       }
     }

@@ -56,10 +56,14 @@ void main() {
   const uint item = group_1d() * LOCAL + gl_LocalInvocationIndex;
   const uint row = item / a.row_texels, texel = item % a.row_texels;
   if (row >= a.rows) return;
+  const uint scale_at = (a.columns + 3) / 4;
   uvec4 words;
   [[unroll]] for (uint c = 0; c < 4; c++) {
-    const uvec4 u = floatBitsToUint(load(row, 16 * texel + 4 * c));
-    words[c] = to_f8(u.x) | to_f8(u.y) << 8 | to_f8(u.z) << 16 | to_f8(u.w) << 24;
+    const uint word = 4 * texel + c;
+    const uvec4 u = floatBitsToUint(load(row, 4 * word));
+    words[c] = word < scale_at    ? to_f8(u.x) | to_f8(u.y) << 8 | to_f8(u.z) << 16 | to_f8(u.w) << 24
+               : word == scale_at ? floatBitsToUint(1.0)
+                                  : 0;
   }
   y[item] = words;
 }
@@ -103,15 +107,15 @@ void main() {
   scales[gl_LocalInvocationIndex] = bits;
   barrier();
   if (!mine) return;
-  const uint at = row * a.row_texels + 17 * group;
+  const uint at = row * a.row_texels;
   [[unroll]] for (uint t = 0; t < 2; t++) {
     uvec4 words;
     [[unroll]] for (uint c = 0; c < 4; c++) {
       const vec4 scaled = d > 0 ? v[4 * t + c] / d : vec4(0);
-      const uvec4 q = uvec4(ivec4(clamp(roundEven(scaled), vec4(-127), vec4(127)))) & 0xffu;
+      const uvec4 q = uvec4(128 + clamp(roundEven(scaled), vec4(-127), vec4(127)));
       words[c] = q.x | q.y << 8 | q.z << 16 | q.w << 24;
     }
-    y[at + 2 * part + t] = words;
+    y[at + 16 * group + 2 * part + t] = words;
   }
   if (part == 0) {
     const uint blocks = min(8, (a.columns - 256 * group) / 32);
@@ -119,12 +123,11 @@ void main() {
     [[unroll]] for (uint b = 0; b < 8; b++) {
       if (b < blocks) words[b / 2] |= scales[gl_LocalInvocationIndex + b] << (16 * (b % 2));
     }
-    y[at + 2 * blocks] = words;
+    y[at + a.columns / 16 + group] = words;
   }
 }
 #else
 shared vec2 fits[LOCAL];        // (scale, minimum) of a sub-block: w = x q - y
-shared uvec4 nibbles[LOCAL][2];
 vec4 v[8];
 
 // Least squares (scale, minimum >= 0) for values quantised with a step of 1 / inverse from `low`; z: the squared error.
@@ -200,23 +203,20 @@ void main() {
     const uvec4 q = uvec4(clamp(roundEven(scaled), vec4(0), vec4(15)));
     codes[i / 4][i % 4] = q.x | q.y << 8 | q.z << 16 | q.w << 24;
   }
-  nibbles[gl_LocalInvocationIndex][0] = codes[0];
-  nibbles[gl_LocalInvocationIndex][1] = codes[1];
   barrier();
   fits[gl_LocalInvocationIndex] = whole;
   barrier();
   if (!mine) return;
-  const uint at = row * a.row_texels + 9 * group;
-  if (part % 2 == 0) {
-    [[unroll]] for (uint t = 0; t < 2; t++) y[at + 1 + part + t] = codes[t] | nibbles[gl_LocalInvocationIndex + 1][t] << 4;
-  }
+  const uint at = row * a.row_texels;
+  y[at + 8 * group + part] = uvec4(codes[0].xz, codes[1].xz) | uvec4(codes[0].yw, codes[1].yw) << 4;
   if (part == 0) {
     uvec3 words = uvec3(0);
-    [[unroll]] for (uint b = 0; b < 4; b++) {
-      const uvec2 low = uvec2(fits[first + b]), high = uvec2(fits[first + b + 4]);
-      words |= uvec3(low.x | (high.x >> 4) << 6, low.y | (high.y >> 4) << 6, (high.x & 15u) | (high.y & 15u) << 4) << (8 * b);
+    [[unroll]] for (uint b = 0; b < 8; b++) {
+      const uvec2 n = uvec2(fits[first + b]), low = n & 15u, high = n >> 4;
+      words[b / 4] |= (low.x | low.y << 4) << (8 * (b % 4));
+      words.z |= (high.x | high.y << 2) << (4 * b);
     }
-    y[at] = uvec4(d_bits.x | d_bits.y << 16, words);
+    y[at + a.columns / 32 + group] = uvec4(d_bits.x | d_bits.y << 16, words);
   }
 }
 #endif

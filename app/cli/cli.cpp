@@ -165,6 +165,7 @@ std::unique_ptr<CLI::App> make_app() {
   add_kernels(app);
   add_distill(app);
   add_tokenize(app);
+  add_convert(app);
   for (CLI::App* command : app.get_subcommands({})) refuse_empty_texts(*command);
   return made;
 }

@@ -73,6 +73,7 @@ void add_bench(CLI::App& app);
 void add_kernels(CLI::App& app);
 void add_distill(CLI::App& app);
 void add_tokenize(CLI::App& app);
+void add_convert(CLI::App& app);
 
 /// All commands with their flags.
 std::unique_ptr<CLI::App> make_app();

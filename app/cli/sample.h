@@ -24,7 +24,7 @@ namespace vkflux::cli {
 
 struct SampleArgs {
   std::string model, prompts_file, negative, size, out = "out.png", html, grid, noise = "counter", init,
-                                                   weights = "f32", seeds, sweep_mode = "combinations", trace;
+                                                   weights = "file", seeds, sweep_mode = "combinations", trace;
   std::map<std::string, std::string> files;  // of single parts of the model: see app/weights.h
   std::vector<std::string> prompts, sweeps;
   std::vector<std::string> texts = {};  // of --prompt and --prompts, which may be a pipe: read once

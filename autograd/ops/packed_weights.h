@@ -7,7 +7,7 @@
 
 namespace vkflux {
 
-/// The number of a weight's format in shaders/common/{weight,packed}_format.glsl.
+/// The number of a weight's type in shaders/common/{weight,packed}_format.glsl.
 uint32_t weight_format(DType t);
 
 /// Decodes rows [row, row + rows) of a packed matrix into `to`, a dense f32, f16 or bf16 matrix with as many

@@ -1,6 +1,7 @@
-// f32 to packed weights and back.
+// f32 to packed weights and back. fp8, q8_0 and q4_k are encoded by the device, other types by the host.
 #include <algorithm>
 
+#include "autograd/blocks.h"
 #include "autograd/ops.h"
 #include "autograd/ops/binding.h"
 #include "autograd/ops/packed_weights.h"
@@ -42,25 +43,22 @@ void encode(const Tensor& x, const Tensor& y) {
        4 * n + static_cast<double>(y.bytes())});
 }
 
+bool encoded_by_device(DType t) {
+  return block_values(t) == 1 || t == DType::q8_0 || t == DType::q4_k;
+}
+
+Tensor encoded_by_host(const Tensor& x, DType t) {
+  const std::vector<float> values = x.to_host();
+  std::vector<std::byte> blocks(file_bytes(t, x.numel()));
+  encode_blocks(t, values, blocks);
+  return Tensor::from_bytes(x.device(), pack_rows(t, blocks, x.shape()), x.shape(), t, MemoryClass::weights);
+}
+
 }  // namespace
 
 uint32_t weight_format(DType t) {
-  switch (t) {
-    case DType::f16:
-      return 1;
-    case DType::bf16:
-      return 2;
-    case DType::f8_e4m3:
-      return 3;
-    case DType::f8_e5m2:
-      return 4;
-    case DType::q8_0:
-      return 5;
-    case DType::q4_k:
-      return 6;
-    default:
-      return 0;
-  }
+  if (is_packed(t)) return 3 + static_cast<uint32_t>(t) - static_cast<uint32_t>(DType::f8_e4m3);
+  return t == DType::f16 ? 1 : t == DType::bf16 ? 2 : 0;
 }
 
 void decode_packed_rows(const Tensor& packed, int64_t row, int64_t rows, const Tensor& to) {
@@ -68,7 +66,7 @@ void decode_packed_rows(const Tensor& packed, int64_t row, int64_t rows, const T
   if (rows == 0 || columns == 0) return;
   const DType t = packed.dtype();
   const uint64_t row_texels = row_bytes(t, columns) / 16;
-  const uint64_t items = static_cast<uint64_t>(rows) * divided(columns, t == DType::q4_k ? 32 : 16);
+  const uint64_t items = static_cast<uint64_t>(rows) * divided(columns, 16);
   int64_t lead = 0;
   const Tensor bytes = packed.slice(0, row, rows).covering(&lead);
   const bool half = to.dtype() != DType::f32;
@@ -90,6 +88,7 @@ namespace op {
 Tensor quantize(const Tensor& x, DType dtype) {
   expect("quantize", x.dtype() == DType::f32 && is_packed(dtype), "needs f32 values and a packed type", {&x});
   check_packed(dtype, x.shape());
+  if (!encoded_by_device(dtype)) return encoded_by_host(x, dtype);
   const Tensor source = contiguous(x);
   const Tensor y = Tensor::empty(x.device(), x.shape(), dtype, MemoryClass::weights);
   const int64_t step = rows_per_run(x.device(), x.dim(1));

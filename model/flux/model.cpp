@@ -101,7 +101,9 @@ class Flux1Model final : public Model {
       const std::vector<Param> params = parameters(*module);
       load(params, file, device_, weights(which), storage(which));
       const std::string misfit = misfits(storage(which), params, weights(which));
-      if (options_.remark && !misfit.empty()) options_.remark(file.path() + ": " + misfit);
+      for (const std::string& remark : {misfit, file.mixed()}) {
+        if (options_.remark && !remark.empty()) options_.remark(file.path() + ": " + remark);
+      }
     });
     attach_loras(kParts[which], *module);
     if (stays_[which]) held = module;
@@ -131,7 +133,7 @@ class Flux1Model final : public Model {
     if (which == kVae) return {};
     return which == kText ? clip_storage() : which == kText2 ? t5_storage() : flux1_storage();
   }
-  DType weights(Part which) const { return which == kVae ? DType::f32 : options_.weights; }
+  WantedType weights(Part which) const { return which == kVae ? WantedType(DType::f32) : options_.weights; }
   void plan_residency() {
     std::vector<ModelPart> parts;
     for (const Part p : {kText, kText2, kTransformer, kVae}) {

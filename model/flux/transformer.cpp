@@ -186,7 +186,8 @@ InitRule flux1_init() {
 const StorageRules& flux1_storage() {
   static const StorageRules rules{
       {"img_in.", "txt_in.", "time_in.", "vector_in.", "guidance_in.", "final_layer."},
-      {"_mod.lin.", "modulation.lin."}};
+      {"_mod.lin.", "modulation.lin."},
+      {}};
   return rules;
 }
 

@@ -268,6 +268,12 @@ void check_start(Cursor& in, const std::string& path) {
 
 }  // namespace
 
+std::optional<uint32_t> gguf_type(FileDType t) {
+  const auto row =
+      std::find_if(kTypes.begin(), kTypes.end(), [&](const GgmlType& r) { return r.dtype == t; });
+  return row == kTypes.end() ? std::nullopt : std::optional(row->id);
+}
+
 bool is_gguf(std::string_view start) {
   return start.starts_with(kMagic);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -29,6 +30,9 @@ class GgufFile : public TensorSource {
   Json values_;
   uint64_t data_start_ = 0;
 };
+
+/// The number of a type in GGUF files; none: the format doesn't have it.
+std::optional<uint32_t> gguf_type(FileDType t);
 
 /// Whether a file begins as GGUF files do.
 bool is_gguf(std::string_view start);

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <optional>
 
+#include "autograd/packed.h"
 #include "model/io/values.h"
 #include "vk/error.h"
 
@@ -83,7 +84,7 @@ void swap_row_halves(std::vector<float>& values) {
 
 // Encodings of other quantisers, met in the wild: named, so that the message can say what the file is.
 void refuse_foreign_encoding(const TensorSource& file) {
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 15> kMarks{
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kMarks{
       {{".quant_state.", "bitsandbytes"},
        {".absmax", "bitsandbytes"},
        {".quant_map", "bitsandbytes"},
@@ -94,10 +95,6 @@ void refuse_foreign_encoding(const TensorSource& file) {
        {"weight._scale", "quanto"},
        {"weight:qdata", "torchao"},
        {"weight_qdata", "torchao"},
-       {"scaled_fp8", "scaled fp8"},
-       {".scale_weight", "scaled fp8"},
-       {".weight_scale", "scaled fp8"},
-       {".comfy_quant", "ComfyUI quantised"},
        {"onnx::", "ONNX"}}};
   const auto refuse = [&](const std::string& where, std::string_view what) {
     throw Error(
@@ -105,8 +102,6 @@ void refuse_foreign_encoding(const TensorSource& file) {
         fmt::format("{}: {} belongs to the {} encoding, which isn't read; use an F32, F16 or BF16 file",
                     file.path(), where, what));
   };
-  if (file.metadata().count("_quantization_metadata"))
-    refuse("the metadata _quantization_metadata", "ComfyUI quantised");
   for (const auto& [name, info] : file.tensors()) {
     for (const auto& [mark, what] : kMarks) {
       if (name.find(mark) != std::string::npos) refuse("tensor " + shown(name), what);
@@ -118,6 +113,7 @@ void refuse_foreign_encoding(const TensorSource& file) {
 
 NamedTensors::NamedTensors(const TensorSource& file, const NameTable& table) : file_(file) {
   refuse_foreign_encoding(file);
+  scaled_ = read_scaled_fp8(file);
   std::string prefix;
   for (const std::string& p : table.prefixes) {
     for (const auto& [name, info] : file.tensors()) {
@@ -125,7 +121,7 @@ NamedTensors::NamedTensors(const TensorSource& file, const NameTable& table) : f
     }
   }
   for (const auto& [file_name, info] : file.tensors()) {
-    if (!file_name.starts_with(prefix)) continue;
+    if (!file_name.starts_with(prefix) || scaled_.aside.count(file_name)) continue;
     const std::string name = file_name.substr(prefix.size());
     if (ignored(table, name)) continue;
     bool placed = false;
@@ -164,6 +160,7 @@ void NamedTensors::assemble(const std::string& ours, Entry& e) {
   for (const auto& [part, name] : e.parts) {
     const TensorInfo& info = file_.info(name);
     e.numel += static_cast<uint64_t>(info.numel());
+    e.mixed = e.mixed || info.dtype != file_.info(e.parts.begin()->second).dtype;
     if (part != next++ || (part >= 0 && e.parts.begin()->first != 0)) {
       throw Error(ErrorCode::format, fmt::format("{}: a part of {} is missing before {}", file_.path(),
                                                  shown(ours), shown(name)));
@@ -204,64 +201,55 @@ const std::vector<int64_t>& NamedTensors::shape(const std::string& ours) const {
 }
 
 FileDType NamedTensors::dtype(const std::string& ours) const {
-  return file_.info(entry(ours).parts.begin()->second).dtype;
+  const Entry& e = entry(ours);
+  FileDType best = file_.info(e.parts.begin()->second).dtype;
+  if (!e.mixed) return best;
+  const auto bits = [](FileDType t) {
+    return static_cast<double>(size_of(t)) / static_cast<double>(block_values(t));
+  };
+  bool f16 = false, bf16 = false;
+  for (const auto& [part, name] : e.parts) {
+    const FileDType t = file_.info(name).dtype;
+    f16 = f16 || t == FileDType::f16, bf16 = bf16 || t == FileDType::bf16;
+    if (bits(t) > bits(best)) best = t;
+  }
+  if (f16 && bf16 && bits(best) == 2) return FileDType::f32;
+  return best == FileDType::f8_e4m3 || best == FileDType::f8_e5m2 ? FileDType::q8_0 : best;
+}
+
+bool NamedTensors::scaled(const std::string& ours) const {
+  const auto& parts = entry(ours).parts;
+  return std::any_of(parts.begin(), parts.end(),
+                     [&](const auto& p) { return scaled_.scales.count(p.second); });
+}
+
+std::string NamedTensors::mixed() const {
+  size_t count = 0;
+  std::string example;
+  for (const auto& [ours, e] : entries_) {
+    if (!e.mixed) continue;
+    if (count++ > 0) continue;
+    std::vector<std::string_view> types;
+    for (const auto& [part, name] : e.parts) types.push_back(io::name(file_.info(name).dtype));
+    example = fmt::format("{} ({})", ours, fmt::join(types, ", "));
+  }
+  if (count == 0) return "";
+  return fmt::format(
+      "{} weights have parts of different types and are kept in the most precise of them: {}{}", count,
+      example, count > 1 ? ", ..." : "");
+}
+
+bool NamedTensors::packs(const std::string& ours, DType as) const {
+  const Entry& e = entry(ours);
+  if (!is_packed(as) || e.mixed || e.shape.size() < 2 || e.numel == 0 || e.shape[0] == 0) return false;
+  return device_type(dtype(ours)) == as &&
+         e.numel / static_cast<uint64_t>(e.shape[0]) % static_cast<uint64_t>(vkflux::block_values(as)) == 0;
 }
 
 std::vector<std::string> NamedTensors::names() const {
   std::vector<std::string> out;
   for (const auto& [n, e] : entries_) out.push_back(n);
   return out;
-}
-
-std::vector<float> NamedTensors::read_f32(const std::string& ours) const {
-  std::vector<float> out(entry(ours).numel);
-  read(ours, DType::f32, 0, std::as_writable_bytes(std::span(out)));
-  return out;
-}
-
-void NamedTensors::read(const std::string& ours, DType to, uint64_t first, std::span<std::byte> out) const {
-  const Entry& e = entry(ours);
-  const size_t unit = vkflux::size_of(to);
-  if (first > e.numel || out.size() / unit > e.numel - first)
-    throw Error(ErrorCode::invalid_argument, fmt::format("{}: read beyond {}", file_.path(), ours));
-  if (!e.swap_halves) return read_stacked(e, to, first, out);
-  // The second half of what is stored comes first.
-  const uint64_t half = e.numel / 2,
-                 head = first < half ? std::min<uint64_t>(half - first, out.size() / unit) : 0;
-  read_stacked(e, to, half + first, out.first(head * unit));
-  if (head * unit < out.size()) read_stacked(e, to, first + head - half, out.subspan(head * unit));
-}
-
-// Through a buffer that stays in the caches.
-void NamedTensors::read_stacked(const Entry& e, DType to, uint64_t first, std::span<std::byte> out) const {
-  std::array<std::byte, size_t{128} << 10> buffer;
-  const size_t unit = vkflux::size_of(to);
-  for (const auto& [part, name] : e.parts) {
-    const ErrorContext context(shown(name));
-    const TensorInfo& info = file_.info(name);
-    const size_t stored = size_of(info.dtype);
-    const auto numel = static_cast<uint64_t>(info.numel()),
-               block = static_cast<uint64_t>(block_values(info.dtype));
-    while (first < numel && !out.empty()) {
-      const uint64_t n = std::min({numel - first, out.size() / unit, buffer.size() / stored * block});
-      if (first % block != 0 || n % block != 0) {
-        throw Error(ErrorCode::internal,
-                    fmt::format("{}: a read of {} that cuts a block", file_.path(), info.name));
-      }
-      const std::span<std::byte> raw(buffer.data(), n / block * stored);
-      file_.read(info, first / block * stored, raw);
-      if (!convert(info.dtype, raw, to, out.first(n * unit))) {
-        const std::vector<float> values = decode_f32(info.dtype, raw);
-        const auto odd =
-            std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
-        throw Error(ErrorCode::format,
-                    fmt::format("{}: {} holds {}: the file is damaged", file_.path(), shown(name), *odd));
-      }
-      first += n;
-      out = out.subspan(n * unit);
-    }
-    first -= std::min(first, numel);
-  }
 }
 
 void NamedTensors::check(const NamedShapes& expected) const {
@@ -315,20 +303,18 @@ int64_t NamedTensors::count(const std::string& prefix) const {
   return static_cast<int64_t>(seen.size());
 }
 
-std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<int64_t>& shape,
-                                   std::vector<float> values, const NameTable& table, FileDType dtype,
-                                   const std::vector<int64_t>& rows) {
+std::vector<ForeignPart> foreign_parts(const std::string& ours, const std::vector<int64_t>& shape,
+                                       const NameTable& table, const std::vector<int64_t>& rows) {
+  const int64_t all = shape.empty() ? 1 : shape[0];
   std::map<int, std::string> parts;
   for (const NameRule& rule : table.rules) {
     const auto m = match(rule.ours, ours);
     if (!m || rule.fallback) continue;
-    if (rule.kind != NameRule::Kind::rows) {
-      if (rule.kind == NameRule::Kind::swap_halves) swap_row_halves(values);
-      return {tensor_data(fill(rule.foreign, *m), shape, values, dtype)};
-    }
+    if (rule.kind != NameRule::Kind::rows)
+      return {{fill(rule.foreign, *m), 0, all, rule.kind == NameRule::Kind::swap_halves}};
     parts.emplace(rule.part, fill(rule.foreign, *m));
   }
-  if (parts.empty()) return {tensor_data(ours, shape, values, dtype)};
+  if (parts.empty()) return {{ours, 0, all, false}};
   std::vector<int64_t> sizes = rows;
   if (sizes.empty())
     sizes.assign(parts.size(), (shape.empty() ? 0 : shape[0]) / static_cast<int64_t>(parts.size()));
@@ -337,15 +323,31 @@ std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<in
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("{} {} can't be split into rows {}", ours, str(shape), str(sizes)));
   }
+  std::vector<ForeignPart> out;
+  int64_t row = 0;
+  for (const auto& [part, name] : parts) {
+    out.push_back({name, row, sizes.at(static_cast<size_t>(part)), false});
+    row += out.back().rows;
+  }
+  return out;
+}
+
+std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<int64_t>& shape,
+                                   std::vector<float> values, const NameTable& table, FileDType dtype,
+                                   const std::vector<int64_t>& rows) {
+  const std::vector<ForeignPart> parts = foreign_parts(ours, shape, table, rows);
+  if (parts.size() == 1) {
+    if (parts[0].swap_halves) swap_row_halves(values);
+    return {tensor_data(parts[0].name, shape, values, dtype)};
+  }
   const size_t per_row = values.size() / static_cast<size_t>(shape[0]);
   std::vector<TensorData> out;
-  size_t at = 0;
-  for (const auto& [part, name] : parts) {
+  for (const ForeignPart& part : parts) {
     std::vector<int64_t> s = shape;
-    s[0] = sizes.at(static_cast<size_t>(part));
-    const size_t n = static_cast<size_t>(s[0]) * per_row;
-    out.push_back(tensor_data(name, s, std::span(values).subspan(at, n), dtype));
-    at += n;
+    s[0] = part.rows;
+    const auto some = std::span(values).subspan(static_cast<size_t>(part.row) * per_row,
+                                                static_cast<size_t>(part.rows) * per_row);
+    out.push_back(tensor_data(part.name, s, some, dtype));
   }
   return out;
 }

@@ -12,6 +12,7 @@
 
 #include "autograd/tensor.h"
 #include "model/io/safetensors.h"
+#include "model/io/scaled_fp8.h"
 
 namespace vkflux::io {
 
@@ -47,12 +48,22 @@ class NamedTensors {
   bool has(const std::string& ours) const { return entries_.count(ours) != 0; }
   /// The assembled shape. Error format when it is missing.
   const std::vector<int64_t>& shape(const std::string& ours) const;
+  /// How it is stored; of parts with different types, one that loses little of any of them.
   FileDType dtype(const std::string& ours) const;
+  /// Whether the file has a scale for it, or for a part of it: scaled fp8.
+  bool scaled(const std::string& ours) const;
+  /// A sentence on the tensors whose parts have different types; "" when there are none.
+  std::string mixed() const;
   std::vector<std::string> names() const;
   /// Error format where a value isn't finite.
   std::vector<float> read_f32(const std::string& ours) const;
   /// The values from `first` on as `to` (f32, f16 or bf16), as many as fit `out`; Error format likewise.
   void read(const std::string& ours, DType to, uint64_t first, std::span<std::byte> out) const;
+  /// Whether all of a tensor is stored in the packed type `as`, in rows of whole blocks: read_packed().
+  bool packs(const std::string& ours, DType as) const;
+  /// Rows from `row` on as devices hold them (autograd/packed.h), as many as fit `out`, which is whole rows.
+  /// Error format where a scale or an fp8 value isn't finite, with the tensor and the block.
+  void read_packed(const std::string& ours, DType as, int64_t row, std::span<std::byte> out) const;
   /// Every expected tensor is there with its shape (trailing ones aside), and no other; Error format lists up
   /// to 20 of each fault with the nearest names.
   void check(const NamedShapes& expected) const;
@@ -68,19 +79,31 @@ class NamedTensors {
     std::set<int> any_size;
     bool swap_halves = false;
     uint64_t numel = 0;
+    bool mixed = false;  // parts of different types
   };
   const Entry& entry(const std::string& ours) const;
   void place(const std::string& ours, const std::string& file_name, const NameRule& rule);
   void assemble(const std::string& ours, Entry& e);
   void read_stacked(const Entry& e, DType to, uint64_t first, std::span<std::byte> out) const;
+  void read_stacked_rows(const Entry& e, DType as, int64_t row, std::span<std::byte> out) const;
+  void read_values(const TensorInfo& info, DType to, uint64_t first, std::span<std::byte> out) const;
 
   const TensorSource& file_;
+  ScaledFp8 scaled_;
   std::map<std::string, Entry> entries_;
 };
 
-/// One of our tensors as the foreign layout stores it, f32 values in, encoded as dtype. A tensor that the
-/// table splits along rows becomes several: `rows` gives their sizes (equal thirds when empty). Without a
-/// rule the name stays.
+/// A tensor of the foreign layout that is made of rows [row, row + rows) of one of ours.
+struct ForeignPart {
+  std::string name;
+  int64_t row = 0, rows = 0;
+  bool swap_halves = false;  // the two halves of the rows are exchanged
+};
+/// What one of our tensors becomes in the foreign layout. A tensor that the table splits along rows becomes
+/// several: `rows` gives their sizes (equal thirds when empty). Without a rule the name stays.
+std::vector<ForeignPart> foreign_parts(const std::string& ours, const std::vector<int64_t>& shape,
+                                       const NameTable& table, const std::vector<int64_t>& rows = {});
+/// One of our tensors as the foreign layout stores it, f32 values in, encoded as dtype.
 std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<int64_t>& shape,
                                    std::vector<float> values, const NameTable& table, FileDType dtype,
                                    const std::vector<int64_t>& rows = {});

@@ -8,7 +8,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "model/io/ggml_blocks.h"
+#include "autograd/blocks.h"
+#include "autograd/packed.h"
 #include "vk/error.h"
 
 namespace vkflux::io {
@@ -47,14 +48,6 @@ float finite_f16(uint16_t h) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(x) | static_cast<uint32_t>(h & 0x8000u) << 16);
 }
 
-float from_e4m3(uint8_t b) {
-  const int e = b >> 3 & 15, m = b & 7;
-  if (e == 15 && m == 7) return NAN;
-  const float x =
-      e ? std::ldexp(1.0f + static_cast<float>(m) / 8, e - 7) : std::ldexp(static_cast<float>(m), -9);
-  return b & 0x80 ? -x : x;
-}
-
 bool finite(FileDType from, std::span<const std::byte> in) {
   if (from == FileDType::f32) return !any_special<uint32_t>(in, 0x7f800000u);
   if (from == FileDType::f16) return !any_special<uint16_t>(in, 0x7c00u);
@@ -68,7 +61,7 @@ void widen_blocks(FileDType from, std::span<const std::byte> in, std::span<std::
   const auto block = static_cast<size_t>(block_values(from));
   for (size_t at = 0; at < out.size(); at += most) {
     const size_t n = std::min(most, out.size() - at) / sizeof(float);
-    decode_blocks(from, in.subspan(at / sizeof(float) / block * unit, n / block * unit),
+    decode_blocks(device_type(from), in.subspan(at / sizeof(float) / block * unit, n / block * unit),
                   std::span(values).first(n));
     std::memcpy(out.data() + at, values.data(), n * sizeof(float));
   }
@@ -89,10 +82,10 @@ void widen(FileDType from, std::span<const std::byte> in, std::span<std::byte> o
       each<double, float>(in, out, [](double d) { return static_cast<float>(d); });
       break;
     case FileDType::f8_e4m3:
-      each<uint8_t, float>(in, out, &from_e4m3);
+      each<uint8_t, float>(in, out, [](uint8_t b) { return from_f8(DType::f8_e4m3, b); });
       break;
     case FileDType::f8_e5m2:
-      each<uint8_t, float>(in, out, [](uint8_t b) { return from_f16(static_cast<uint16_t>(b << 8)); });
+      each<uint8_t, float>(in, out, [](uint8_t b) { return from_f8(DType::f8_e5m2, b); });
       break;
     default:
       if (block_values(from) > 1) return widen_blocks(from, in, out);
@@ -106,6 +99,41 @@ bool same(FileDType a, DType b) {
 }
 
 }  // namespace
+
+DType device_type(FileDType stored) {
+  switch (stored) {
+    case FileDType::f16:
+      return DType::f16;
+    case FileDType::bf16:
+      return DType::bf16;
+    case FileDType::f8_e4m3:
+      return DType::f8_e4m3;
+    case FileDType::f8_e5m2:
+      return DType::f8_e5m2;
+    case FileDType::q4_0:
+      return DType::q4_0;
+    case FileDType::q4_1:
+      return DType::q4_1;
+    case FileDType::q5_0:
+      return DType::q5_0;
+    case FileDType::q5_1:
+      return DType::q5_1;
+    case FileDType::q8_0:
+      return DType::q8_0;
+    case FileDType::q2_k:
+      return DType::q2_k;
+    case FileDType::q3_k:
+      return DType::q3_k;
+    case FileDType::q4_k:
+      return DType::q4_k;
+    case FileDType::q5_k:
+      return DType::q5_k;
+    case FileDType::q6_k:
+      return DType::q6_k;
+    default:
+      return DType::f32;
+  }
+}
 
 bool convert(FileDType from, std::span<const std::byte> in, DType to, std::span<std::byte> out) {
   if (out.empty()) return true;

@@ -180,7 +180,7 @@ ClipText::Output ClipText::forward(const TokenIds& ids, Trace* trace) const {
 }
 
 const StorageRules& clip_storage() {
-  static const StorageRules rules{{"text_model."}, {}};
+  static const StorageRules rules{{"text_model."}, {}, {"embeddings."}};
   return rules;
 }
 

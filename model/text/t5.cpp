@@ -172,7 +172,8 @@ Tensor T5Encoder::forward(const TokenIds& ids, Trace* trace) const {
 }
 
 const StorageRules& t5_storage() {
-  static const StorageRules rules{{"shared.", "relative_attention_bias"}, {}};
+  static const StorageRules rules{
+      {"shared.", "relative_attention_bias"}, {}, {"shared.", "relative_attention_bias"}};
   return rules;
 }
 

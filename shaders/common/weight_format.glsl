@@ -3,7 +3,7 @@
 #define VKFLUX_WEIGHT_FORMAT_GLSL
 
 // Group `group` of a texel.
-vec4 decode_weights(int format, uvec4 u, int group) {
+vec4 decode_weights(uint format, uvec4 u, int group) {
   if (format == 1) return vec4(unpackHalf2x16(u[2 * group]), unpackHalf2x16(u[2 * group + 1]));
   if (format == 2) {
     return uintBitsToFloat(uvec4(u[2 * group] << 16, u[2 * group] & 0xffff0000u, u[2 * group + 1] << 16,

@@ -5,12 +5,14 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "autograd/packed.h"
 #include "model/io/json.h"
 #include "model/io/names.h"
 #include "model/io/picture.h"
 #include "model/io/png.h"
 #include "model/io/safetensors.h"
 #include "model/io/text.h"
+#include "model/io/values.h"
 #include "tests/harness/loaders.h"
 #include "tests/harness/pictures.h"
 #include "tests/harness/temp_folder.h"
@@ -82,6 +84,29 @@ void use_names(const std::string& path) {
   named.check({{"img_in.weight", {4, 2}}, {"double_blocks.0.img_attn.qkv.weight", {6, 2}}});
 }
 
+std::vector<std::string> files(const std::vector<std::string>& names) {
+  std::vector<std::string> out;
+  for (const std::string& name : names) out.push_back(io::read_file(VKFLUX_SOURCE_DIR "/tests/data/" + name));
+  return out;
+}
+
+// Every weight as its values, and as a device would hold it.
+void use_values(const std::string& path) {
+  const auto file = io::open_tensors(path);
+  const io::NamedTensors named(*file, io::flux1_names());
+  for (const std::string& name : named.names()) {
+    if (!io::is_float(named.dtype(name))) continue;
+    const std::vector<float> values = named.read_f32(name);
+    const DType type = io::device_type(named.dtype(name));
+    if (!named.packs(name, type)) continue;
+    const std::vector<int64_t>& shape = named.shape(name);
+    const Shape s{shape[0], static_cast<int64_t>(values.size()) / shape[0]};
+    std::vector<std::byte> rows(static_cast<size_t>(s[0]) * row_bytes(type, s[1]));
+    named.read_packed(name, type, 0, rows);
+    if (decode_rows(type, rows, s) != values) throw std::logic_error(name);
+  }
+}
+
 uint32_t big_endian(const std::string& bytes, size_t at) {
   uint32_t v = 0;
   for (size_t i = 0; i < 4; ++i) v = v << 8 | static_cast<unsigned char>(bytes[at + i]);
@@ -141,6 +166,9 @@ std::vector<LoaderCase> io_loaders() {
   return {
       {"safetensors", "x.safetensors", safetensors_corpus(), use_safetensors, repair_safetensors},
       {"names", "x.safetensors", flux_corpus(), use_names, repair_safetensors},
+      {"scaled_fp8", "x.safetensors", files({"scaled_fp8/old.safetensors", "scaled_fp8/new.safetensors"}),
+       use_values, repair_safetensors},
+      {"gguf", "x.gguf", files({"gguf/blocks.gguf"}), use_values},
       {"index",
        "m.safetensors.index.json",
        {index},

@@ -6,9 +6,11 @@
 #include <cstring>
 #include <limits>
 
+#include "autograd/blocks.h"
 #include "autograd/ops.h"
 #include "autograd/packed.h"
 #include "autograd/run.h"
+#include "model/io/tensor_source.h"
 #include "tests/harness/expect_error.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/op_check.h"
@@ -17,7 +19,18 @@
 namespace vkflux::test {
 namespace {
 
-constexpr DType kPacked[] = {DType::f8_e4m3, DType::f8_e5m2, DType::q8_0, DType::q4_k};
+constexpr DType kPacked[] = {DType::f8_e4m3, DType::f8_e5m2, DType::q4_0, DType::q4_1,
+                             DType::q5_0,    DType::q5_1,    DType::q8_0, DType::q2_k,
+                             DType::q3_k,    DType::q4_k,    DType::q5_k, DType::q6_k};
+constexpr DType kBlocks[] = {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0,
+                             DType::q2_k, DType::q3_k, DType::q4_k, DType::q5_k, DType::q6_k};
+const std::string kData = VKFLUX_SOURCE_DIR "/tests/data/gguf/";
+
+std::string file_name(DType t) {
+  std::string out(name(t));
+  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return std::toupper(c); });
+  return out;
+}
 
 std::vector<std::byte> bytes_of(const Tensor& t) {
   const std::vector<uint8_t> raw = t.to_host_bytes();
@@ -102,64 +115,147 @@ TEST(Quantize, EveryFp8CodeDecodes) {
 
 // Blocks of random bytes with finite scales, as in a file.
 std::vector<std::byte> file_blocks(DType t, const Shape& s, uint64_t seed) {
-  const size_t block = t == DType::q8_0 ? 34 : 144;
-  std::vector<std::byte> out(static_cast<size_t>(s.numel() / block_values(t)) * block);
+  std::vector<std::byte> out(file_bytes(t, s.numel()));
   uint64_t x = seed;
   for (std::byte& b : out) {
     x = x * 6364136223846793005u + 1442695040888963407u;
     b = static_cast<std::byte>(x >> 56);
   }
-  for (size_t i = 0; i < out.size(); i += block) {
-    for (size_t half = 0; half < (t == DType::q8_0 ? 1u : 2u); ++half) {
-      const uint16_t d = to_f16(0.01f + static_cast<float>(i % 977) * 1e-4f);
-      std::memcpy(&out[i + 2 * half], &d, 2);
-    }
+  const BlockType& type = block_type(t);
+  QuantBlock block;
+  for (size_t i = 0, n = 0; i < out.size(); i += static_cast<size_t>(type.bytes), ++n) {
+    type.split(&out[i], block);
+    block.d = to_f16((n % 3 == 1 ? -1.0f : 1.0f) * (0.01f + static_cast<float>(n % 97) * 1e-3f));
+    if (block.dmin) block.dmin = to_f16(0.02f + static_cast<float>(n % 89) * 1e-3f);
+    type.join(block, &out[i]);
   }
   return out;
 }
 
-// The file format's definition, value by value.
-double file_value(DType t, const std::vector<std::byte>& blocks, size_t i) {
-  const auto byte = [&](size_t at) { return std::to_integer<int>(blocks[at]); };
-  const auto f16 = [&](size_t at) {
-    return static_cast<double>(from_f16(static_cast<uint16_t>(byte(at) | byte(at + 1) << 8)));
-  };
-  if (t == DType::q8_0) {
-    const size_t at = i / 32 * 34;
-    return f16(at) * static_cast<int8_t>(byte(at + 2 + i % 32));
+std::vector<uint32_t> bits(const std::vector<float>& v) {
+  std::vector<uint32_t> out(v.size());
+  std::memcpy(out.data(), v.data(), 4 * v.size());
+  return out;
+}
+
+// The host's decoder is that of the files' makers to the bit, and the device's is the host's.
+TEST(Quantize, BlocksDecodeToTheBitAsTheirMakersDo) {
+  const auto file = io::open_tensors(kData + "blocks.gguf"),
+             want = io::open_tensors(kData + "blocks.safetensors");
+  for (const DType t : kBlocks) {
+    const std::string name = file_name(t);
+    const auto& dims = file->info(name).shape;
+    const Shape shape{dims[0], dims[1]};
+    const std::vector<std::byte> packed = pack_rows(t, file->read_bytes(name), shape);
+    const std::vector<uint32_t> values = bits(want->read_f32(name));
+    EXPECT_EQ(bits(decode_rows(t, packed, shape)), values) << name;
+    EXPECT_EQ(bits(op::dequantize(Tensor::from_bytes(device(), packed, shape, t)).to_host()), values) << name;
   }
-  const size_t at = i / 256 * 144, r = i % 256, b = r / 32;
-  const auto sc = [&](size_t j) { return byte(at + 4 + j); };
-  const int scale = b < 4 ? sc(b) & 63 : (sc(b + 4) & 15) | (sc(b - 4) >> 6) << 4;
-  const int least = b < 4 ? sc(b + 4) & 63 : sc(b + 4) >> 4 | (sc(b) >> 6) << 4;
-  const int both = byte(at + 16 + 32 * (r / 64) + r % 32), q = b % 2 ? both >> 4 : both & 15;
-  return f16(at) * scale * q - f16(at + 2) * least;
 }
 
 TEST(Quantize, BlocksOfFilesDecode) {
-  for (const auto& [t, s] : std::vector<std::pair<DType, Shape>>{{DType::q8_0, {3, 32}},
-                                                                 {DType::q8_0, {2, 192}},
-                                                                 {DType::q8_0, {3, 512}},
-                                                                 {DType::q8_0, {5, 608}},
-                                                                 {DType::q4_k, {1, 256}},
-                                                                 {DType::q4_k, {5, 768}}}) {
-    SCOPED_TRACE(fmt::format("{} {}", name(t), s.str()));
-    const std::vector<std::byte> blocks = file_blocks(t, s, 7);
-    const std::vector<std::byte> packed = pack_rows(t, blocks, s);
-    EXPECT_EQ(unpack_rows(t, packed, s), blocks);
-    const Tensor w = Tensor::from_bytes(device(), packed, s, t);
-    std::vector<double> want(static_cast<size_t>(s.numel()));
-    for (size_t i = 0; i < want.size(); ++i) want[i] = file_value(t, blocks, i);
-    EXPECT_LT(error_of(w.to_host(), want), 1e-6);
-    EXPECT_LT(error_of(op::dequantize(w).to_host(), want), 1e-6);
-    EXPECT_LT(error_of(op::dequantize(w, DType::f16).to_host(), want), 5e-4);
-    EXPECT_LT(error_of(op::dequantize(w, DType::bf16).to_host(), want), 4e-3);
-    if (s[0] >= 3) {
-      const std::vector<double> rows(want.begin() + s[1], want.begin() + 3 * s[1]);
-      EXPECT_LT(error_of(w.slice(0, 1, 2).to_host(), rows), 1e-6);
-      EXPECT_LT(error_of(op::dequantize(w.slice(0, 1, 2)).to_host(), rows), 1e-6);
+  for (const DType t : kBlocks) {
+    const bool small = block_values(t) == 32;
+    for (const Shape& s : small ? std::vector<Shape>{{3, 32}, {2, 192}, {3, 512}, {5, 608}}
+                                : std::vector<Shape>{{1, 256}, {5, 768}}) {
+      SCOPED_TRACE(fmt::format("{} {}", name(t), s.str()));
+      const std::vector<std::byte> blocks = file_blocks(t, s, 7);
+      const std::vector<std::byte> packed = pack_rows(t, blocks, s);
+      EXPECT_EQ(packed.size() % 16, 0u);
+      EXPECT_EQ(unpack_rows(t, packed, s), blocks);
+      const Tensor w = Tensor::from_bytes(device(), packed, s, t);
+      std::vector<float> want(static_cast<size_t>(s.numel()));
+      decode_blocks(t, blocks, want);
+      EXPECT_EQ(bits(w.to_host()), bits(want));
+      EXPECT_EQ(bits(op::dequantize(w).to_host()), bits(want));
+      if (t == DType::q8_0 || t == DType::q5_k) {
+        const std::vector<double> near(want.begin(), want.end());
+        EXPECT_LT(error_of(op::dequantize(w, DType::f16).to_host(), near), 5e-4);
+        EXPECT_LT(error_of(op::dequantize(w, DType::bf16).to_host(), near), 4e-3);
+      }
+      if (s[0] >= 3) {
+        const std::vector<float> rows(want.begin() + s[1], want.begin() + 3 * s[1]);
+        EXPECT_EQ(w.slice(0, 1, 2).to_host(), rows);
+        EXPECT_EQ(op::dequantize(w.slice(0, 1, 2)).to_host(), rows);
+      }
     }
   }
+}
+
+// A row has a scale of its own: parts of a matrix may have been scaled differently.
+TEST(Quantize, ScaledFp8) {
+  for (const DType t : {DType::f8_e4m3, DType::f8_e5m2}) {
+    for (const int64_t k : {1, 6, 16, 36}) {
+      std::vector<std::byte> packed, codes(static_cast<size_t>(2 * k));
+      for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::byte>(i * 37 % 0x7b);
+      std::vector<float> want;
+      for (const float scale : {0.0123f, 3.7e-4f}) {
+        const auto part = pack_rows(t, codes, {2, k}, scale);
+        packed.insert(packed.end(), part.begin(), part.end());
+        for (const std::byte c : codes) want.push_back(from_f8(t, std::to_integer<uint8_t>(c)) * scale);
+      }
+      const Tensor w = Tensor::from_bytes(device(), packed, {4, k}, t);
+      EXPECT_EQ(bits(w.to_host()), bits(want)) << name(t) << k;
+      EXPECT_EQ(bits(op::dequantize(w).to_host()), bits(want)) << name(t) << k;
+    }
+  }
+}
+
+// The bytes of the reference where it has an encoder.
+TEST(Quantize, EncodesBlocksAsTheirMakersDo) {
+  const auto file = io::open_tensors(kData + "encoded.safetensors");
+  const std::vector<float> values = file->read_f32("values");
+  for (const DType t : {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0}) {
+    std::vector<std::byte> got(file_bytes(t, static_cast<int64_t>(values.size())));
+    encode_blocks(t, values, got);
+    EXPECT_EQ(got, file->read_bytes(file_name(t))) << name(t);
+  }
+}
+
+// Root of the mean squared error for normally distributed values, in units of their deviation. The limits are
+// some percent above what was measured.
+TEST(Quantize, EncodersOfKTypesAreNearTheValues) {
+  const Host x = random({64, 256}, 41, 0.02);
+  const std::vector<float> values(x.data.begin(), x.data.end());
+  for (const auto& [t, limit] : std::vector<std::pair<DType, double>>{{DType::q2_k, 0.27},
+                                                                      {DType::q3_k, 0.145},
+                                                                      {DType::q4_k, 0.072},
+                                                                      {DType::q5_k, 0.036},
+                                                                      {DType::q6_k, 0.0175}}) {
+    std::vector<std::byte> blocks(file_bytes(t, x.shape.numel()));
+    encode_blocks(t, values, blocks);
+    std::vector<float> w(values.size());
+    decode_blocks(t, blocks, w);
+    double sum = 0;
+    for (size_t i = 0; i < w.size(); ++i) sum += std::pow(static_cast<double>(w[i]) - x[i], 2);
+    const double rms = std::sqrt(sum / static_cast<double>(w.size())) / 0.02;
+    EXPECT_LT(rms, limit) << name(t);
+    std::vector<float> zero(256), decoded(256, 1.0f);
+    blocks.resize(file_bytes(t, 256));
+    encode_blocks(t, zero, blocks);
+    decode_blocks(t, blocks, decoded);
+    EXPECT_EQ(decoded, zero) << name(t);
+  }
+}
+
+TEST(Quantize, ScalesThatAreNotFiniteAreFound) {
+  for (const DType t : kBlocks) {
+    const Shape s{3, 512};
+    std::vector<std::byte> blocks = file_blocks(t, s, 9);
+    EXPECT_FALSE(first_not_finite(t, blocks)) << name(t);
+    const BlockType& type = block_type(t);
+    QuantBlock block;
+    std::byte* second = blocks.data() + type.bytes;
+    type.split(second, block);
+    (block.dmin && t != DType::q4_0 ? block.dmin : block.d) = 0xfc00;
+    type.join(block, second);
+    EXPECT_EQ(first_not_finite(t, blocks), 1) << name(t);
+  }
+  std::vector<std::byte> f8(5000, std::byte{0x7e});
+  EXPECT_FALSE(first_not_finite(DType::f8_e4m3, f8));
+  EXPECT_EQ(first_not_finite(DType::f8_e5m2, f8), 0);
+  f8[4200] = std::byte{0xff};
+  EXPECT_EQ(first_not_finite(DType::f8_e4m3, f8), 4200);
 }
 
 TEST(Quantize, Q8IsTheNearestMultiple) {

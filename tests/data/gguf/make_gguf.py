@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes blocks.gguf and blocks.safetensors beside this script: every block type of GGUF files with what the
-public package `gguf` (0.17 or later; numpy) decodes it to.
+public package `gguf` (0.17 or later; numpy) decodes it to; and encoded.safetensors: values, and the blocks that the
+package makes of them, for the types that it can make.
 
 Usage: make_gguf.py [FOLDER]
 
@@ -32,11 +33,26 @@ def random_blocks(rng, name, rows):
     return kind, values, blocks.reshape(rows, -1)
 
 
+def values_to_encode(rng):
+    """Blocks of ordinary values, and what is at the edge of the rules: zeros, one value, equal ones, ties, tiny ones."""
+    rows = rng.normal(size=(24, 64)).astype(np.float32) * (10.0 ** rng.uniform(-4, 2, (24, 1))).astype(np.float32)
+    odd = np.zeros((8, 64), np.float32)
+    odd[1, 5] = -3.25
+    odd[2] = 0.75
+    odd[3] = np.arange(64) - 31.5
+    odd[4] = np.abs(rng.normal(size=64)) + 2
+    odd[5] = -odd[4]
+    odd[6] = 1e-7 * rng.normal(size=64)
+    odd[7] = np.tile([1, -1, 0.5, -0.5], 16)
+    return np.concatenate([rows, odd])
+
+
 def save_safetensors(path, tensors):
     header, data = {}, b""
     for name in sorted(tensors):
-        raw = np.ascontiguousarray(tensors[name], "<f4").tobytes()
-        header[name] = {"dtype": "F32", "shape": list(tensors[name].shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        kind, dtype = ("<u1", "U8") if tensors[name].dtype == np.uint8 else ("<f4", "F32")
+        raw = np.ascontiguousarray(tensors[name], kind).tobytes()
+        header[name] = {"dtype": dtype, "shape": list(tensors[name].shape), "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -69,6 +85,12 @@ def main():
     writer.write_tensors_to_file()
     writer.close()
     save_safetensors(folder / "blocks.safetensors", want)
+
+    values = values_to_encode(np.random.default_rng(12))
+    encoded = {"values": values}
+    for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"):
+        encoded[name] = gguf.quants.quantize(values, gguf.GGMLQuantizationType[name])
+    save_safetensors(folder / "encoded.safetensors", encoded)
 
 
 main()
