@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "autograd/ops.h"
+#include "autograd/packed.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -10,15 +11,6 @@ namespace {
 
 std::vector<int64_t> dims(const Shape& s) {
   return {s.begin(), s.end()};
-}
-
-// Straight from the file to where the device wants the values.
-Tensor read(const io::NamedTensors& file, const Param& p, Device& device, DType dtype, MemoryClass cls) {
-  const Tensor t = Tensor::empty(device, p.shape, dtype, cls);
-  device.stream().upload(t.range(), [&](uint64_t at, std::span<std::byte> piece) {
-    file.read(p.name, dtype, at / size_of(dtype), piece);
-  });
-  return t;
 }
 
 // f32 values to packed matrices, with a bounded number of bytes on the device in f32.
@@ -34,7 +26,7 @@ class Quantiser {
       waiting_ = 0;
     }
     waiting_ += bytes;
-    return op::quantize(read(file, p, device_, DType::f32, MemoryClass::scratch), dtype);
+    return load_tensor(file, p, device_, dtype);
   }
 
  private:
@@ -63,18 +55,52 @@ std::map<std::string, Shape> shapes_of(const io::NamedTensors& file) {
   return out;
 }
 
-void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, DType matrices,
-          const StorageRules& rules) {
+uint64_t stored_bytes(DType dtype, const Shape& shape) {
+  return is_packed(dtype) ? static_cast<uint64_t>(shape[0]) * row_bytes(dtype, shape[1])
+                          : static_cast<uint64_t>(shape.numel()) * size_of(dtype);
+}
+
+bool is_read_stored(const io::NamedTensors&, const Param&, DType dtype) {
+  return !is_packed(dtype);
+}
+
+void read_stored(const io::NamedTensors& file, const Param& p, DType dtype, uint64_t at,
+                 std::span<std::byte> out) {
+  file.read(p.name, dtype, at / size_of(dtype), out);
+}
+
+// Straight from the file to where the device wants the values.
+Tensor load_tensor(const io::NamedTensors& file, const Param& p, Device& device, DType dtype,
+                   MemoryClass cls) {
+  if (!is_read_stored(file, p, dtype))
+    return op::quantize(load_tensor(file, p, device, DType::f32, MemoryClass::scratch), dtype);
+  const Tensor t = Tensor::empty(device, p.shape, dtype, cls);
+  device.stream().upload(
+      t.range(), [&](uint64_t at, std::span<std::byte> piece) { read_stored(file, p, dtype, at, piece); });
+  return t;
+}
+
+void check(const std::vector<Param>& params, const io::NamedTensors& file) {
   io::NamedShapes expected;
   for (const Param& p : params) expected.emplace_back(p.name, dims(p.shape));
   file.check(expected);
+}
+
+void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, DType matrices,
+          const StorageRules& rules) {
+  check(params, file);
+  load_checked(params, file, device, matrices, rules);
+}
+
+void load_checked(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
+                  DType matrices, const StorageRules& rules) {
   const ErrorContext context(file.path());
   Quantiser quantiser(device);
   for (const Param& p : params) {
     const ErrorContext tensor(p.name);
     const DType dtype = storage_of(rules, p, matrices, file.dtype(p.name));
     *p.tensor =
-        is_packed(dtype) ? quantiser(file, p, dtype) : read(file, p, device, dtype, MemoryClass::weights);
+        is_read_stored(file, p, dtype) ? load_tensor(file, p, device, dtype) : quantiser(file, p, dtype);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,23 @@ std::map<std::string, Shape> shapes_of(const io::NamedTensors& file);
 /// error.
 void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
           DType matrices = DType::f32, const StorageRules& rules = {});
+
+/// File and parameters agree; Error format lists the faults.
+void check(const std::vector<Param>& params, const io::NamedTensors& file);
+/// The same as load() for some of the parameters that were checked.
+void load_checked(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
+                  DType matrices, const StorageRules& rules);
+
+/// Bytes that a parameter takes on the device.
+uint64_t stored_bytes(DType dtype, const Shape& shape);
+/// Whether read_stored() gives them; else the device itself packs the values.
+bool is_read_stored(const io::NamedTensors& file, const Param& p, DType dtype);
+/// Bytes [at, at + out.size()) of what the device holds of the parameter, from any thread.
+void read_stored(const io::NamedTensors& file, const Param& p, DType dtype, uint64_t at,
+                 std::span<std::byte> out);
+/// A tensor of the file's values, whichever makes its bytes.
+Tensor load_tensor(const io::NamedTensors& file, const Param& p, Device& device, DType dtype,
+                   MemoryClass cls = MemoryClass::weights);
 
 /// Sizes of the parts of a parameter that the foreign layout splits along rows; empty: equal parts.
 using RowSplit = std::function<std::vector<int64_t>(const Param&)>;
