@@ -256,6 +256,7 @@ void add_report(CLI::App& app) {
   c->add_option("--size", s.size, "WIDTHxHEIGHT in pixels; default: the model's")->check(picture_size());
   add_weights_option(*c, s.weights);
   add_part_options(*c, s.files);
+  add_memory_options(*c, s.memory);
   c->add_option("--out", o->out, "the page")->capture_default_str();
 }
 

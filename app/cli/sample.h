@@ -12,6 +12,7 @@
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
 #include "app/gallery.h"
+#include "app/memory_options.h"
 #include "app/outputs.h"
 #include "app/picture_metrics.h"
 #include "app/routing.h"
@@ -34,6 +35,7 @@ struct SampleArgs {
   bool compare = false, no_replay = false;
   ProfileArgs profile;
   RoutingArgs routing;
+  MemoryArgs memory;
 };
 
 /// Adds --ttr, --controller, --quality-speed, --policy, --policy-temperature and --layers.

@@ -60,9 +60,10 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
     throw Error(ErrorCode::invalid_argument,
                 "--controller, --quality-speed, --layers and --compare need the students' file: give --ttr");
   }
-  device = open_device(common);
+  device = open_device(common, vram_of(args.memory));
   profile = std::make_unique<ProfileSession>(*device, args.profile);
-  pipeline = Pipeline::load(*device, args.model, model_options(args.weights, args.files));
+  pipeline =
+      Pipeline::load(*device, args.model, with_memory(model_options(args.weights, args.files), args.memory));
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
   std::vector<std::string> read = args.texts;
   if (!args.negative.empty()) read.push_back(args.negative);
