@@ -30,6 +30,10 @@ void run_bytes(Device& device, const KernelId& kernel, std::span<const TensorRef
                               kernel.shader, ranges[i].offset, alignment));
     }
   }
+  if (device.rehearsing()) {
+    return device.stream().rehearse(kernel.shader, device.kernels().interface(kernel.shader, kernel.variant),
+                                    {ranges.data(), bindings.size()});
+  }
   device.stream().dispatch(
       device.kernels().get(kernel.shader, kernel.variant, kernel.spec, kernel.subgroup_size),
       {ranges.data(), bindings.size()}, args, groups, cost);

@@ -192,7 +192,7 @@ Tensor Tensor::over(Device& device, const BufferRange& memory, Shape shape, DTyp
   t.dtype_ = dtype;
   t.shape_ = shape;
   t.strides_ = contiguous_strides(shape);
-  t.offset_ = static_cast<int64_t>(memory.offset / size_of(dtype));
+  t.offset_ = is_packed(dtype) ? 0 : static_cast<int64_t>(memory.offset / size_of(dtype));
   t.id_ = next_id();
   return t;
 }

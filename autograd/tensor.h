@@ -85,7 +85,8 @@ class Tensor {
   /// The same memory for equal values on a device (Device::constant): read only.
   static Tensor constant(Device& device, std::span<const float> values, Shape shape);
 
-  /// A tensor of `shape` over memory that somebody else made; the range holds it and starts at an element.
+  /// A tensor of `shape` over memory that somebody else made; the range holds it and starts at an element, or
+  /// with the buffer when dtype is packed.
   static Tensor over(Device& device, const BufferRange& memory, Shape shape, DType dtype);
 
   bool defined() const { return buffer_ != nullptr; }

@@ -1,6 +1,7 @@
 #include "model/backbone.h"
 
 #include "autograd/ops.h"
+#include "model/weight_stream.h"
 
 namespace vkflux {
 
@@ -29,9 +30,16 @@ std::unique_ptr<Pass> Backbone::begin(const PassInputs& in, bool in_place, Trace
   return pass;
 }
 
+void Backbone::acquire(size_t part) {
+  if (weights_) weights_->acquire(part);
+}
+
 Tensor Backbone::forward(const PassInputs& in, Trace* trace) {
   const std::unique_ptr<Pass> pass = begin(in, false, trace);
-  for (size_t i = 0; i < parts().size(); ++i) run(i, *pass);
+  for (size_t i = 0; i < parts().size(); ++i) {
+    acquire(i);
+    run(i, *pass);
+  }
   return finish(*pass);
 }
 

@@ -26,6 +26,8 @@ struct LatentGeometry {
   Tensor unpack(const Tensor& tokens, int64_t h, int64_t w) const;
 };
 
+class WeightStream;
+
 /// What is known of a transformer before its weights are here, and what files made for it name.
 struct BackboneLayout {
   std::string family;  // "flux1"
@@ -101,6 +103,10 @@ class Backbone {
   /// Error invalid_argument names the input whose shape doesn't fit.
   std::unique_ptr<Pass> begin(const PassInputs& in, bool in_place = false, Trace* trace = nullptr);
   virtual void run(size_t part, Pass& pass) = 0;
+  /// To be called before each part, outside of recordings: its weights are on the device when it returns.
+  void acquire(size_t part);
+  /// The weights of some parts come from elsewhere; null: all are here.
+  void stream_weights(std::shared_ptr<WeightStream> weights) { weights_ = std::move(weights); }
   /// The velocity, noise - clean: [B, tokens, channels of a token of the latent].
   virtual Tensor finish(Pass& pass) = 0;
 
@@ -113,6 +119,7 @@ class Backbone {
  private:
   BackboneLayout layout_;
   AttentionBank attention_;
+  std::shared_ptr<WeightStream> weights_;
 };
 
 }  // namespace vkflux

@@ -15,6 +15,11 @@
 
 namespace vkflux {
 
+const Residency& Model::residency() const {
+  static const Residency none;
+  return none;
+}
+
 std::span<const Family> families() {
   static const std::array rows{flux1_family()};
   return rows;

@@ -18,6 +18,7 @@
 #include "model/latent_codec.h"
 #include "model/lora/use.h"
 #include "model/module.h"
+#include "model/residency.h"
 #include "model/sampler/request.h"
 #include "model/text/cut.h"
 #include "model/text/tokenizer.h"
@@ -35,6 +36,11 @@ struct ModelOptions {
   std::function<void(const std::string&)> remark;  // gets sentences on what was loaded otherwise than wanted
   /// Keep every part on the device between its uses, or none; absent: what fits (model/residency.h).
   std::optional<bool> keep_parts;
+  /// Of the codec: in tiles when the memory needs it, and of which size (0: the largest that fits).
+  TilingWish tiling = TilingWish::when_needed;
+  Tiling tile;
+  /// Encoded prompts are kept on disk (model/prompt_cache.h).
+  bool prompt_cache = false;
   /// Single parts in place of those of the folder, by the folders' names ("transformer"): folders, or files,
   /// whose configs follow from names and shapes alone.
   std::map<std::string, std::string> files;
@@ -55,6 +61,17 @@ class Model {
   virtual Condition encode(const std::vector<std::string>& prompts) = 0;
   /// What encode() would not read of these prompts; reads no weights. Empty for a model without tokenizers.
   virtual std::vector<TextCut> cuts(const std::vector<std::string>&) const { return {}; }
+
+  /// The parts with their sizes; empty: the model decides for itself what it holds.
+  virtual std::vector<ModelPart> parts() const { return {}; }
+  /// How parts are held from now on; those that are held otherwise are let go.
+  virtual const Residency& residency() const;
+  virtual void set_residency(const Residency&) {}
+  /// Bytes of the parts that are on the device now.
+  virtual uint64_t held_bytes() const { return 0; }
+  /// While the result lives the model holds none of its parts; then those of before, and none that came
+  /// since.
+  virtual std::shared_ptr<void> set_aside() { return nullptr; }
 };
 
 /// Sizes of a model that is made to be trained.

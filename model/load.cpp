@@ -15,15 +15,6 @@ std::vector<int64_t> dims(const Shape& s) {
   return {s.begin(), s.end()};
 }
 
-// Straight from the file to where the device wants the values.
-Tensor read(const io::NamedTensors& file, const Param& p, Device& device, DType dtype, MemoryClass cls) {
-  const Tensor t = Tensor::empty(device, p.shape, dtype, cls);
-  if (t.bytes() == 0) return t;
-  device.stream().upload(
-      t.range(), [&](uint64_t at, std::span<std::byte> piece) { read_weight(file, p, dtype, at, piece); });
-  return t;
-}
-
 // f32 values to packed matrices, with a bounded number of bytes on the device in f32.
 class Quantiser {
  public:
@@ -37,7 +28,7 @@ class Quantiser {
       waiting_ = 0;
     }
     waiting_ += bytes;
-    return op::quantize(read(file, p, device_, DType::f32, MemoryClass::scratch), dtype);
+    return load_tensor(file, p, device_, dtype);
   }
 
  private:
@@ -64,6 +55,11 @@ std::map<std::string, Shape> shapes_of(const io::NamedTensors& file) {
     out.emplace(name, Shape(std::span<const int64_t>(shape)));
   }
   return out;
+}
+
+uint64_t stored_bytes(DType dtype, const Shape& shape) {
+  return is_packed(dtype) ? static_cast<uint64_t>(shape[0]) * row_bytes(dtype, shape[1])
+                          : static_cast<uint64_t>(shape.numel()) * size_of(dtype);
 }
 
 bool reads_directly(const io::NamedTensors& file, const Param& p, DType dtype) {
@@ -95,18 +91,39 @@ void read_weight(const io::NamedTensors& file, const Param& p, DType dtype, uint
   }
 }
 
-void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, WantedType matrices,
-          const StorageRules& rules) {
+// Straight from the file to where the device wants the values.
+Tensor load_tensor(const io::NamedTensors& file, const Param& p, Device& device, DType dtype,
+                   MemoryClass cls) {
+  if (!reads_directly(file, p, dtype))
+    return op::quantize(load_tensor(file, p, device, DType::f32, MemoryClass::scratch), dtype);
+  const Tensor t = Tensor::empty(device, p.shape, dtype, cls);
+  if (t.bytes() == 0) return t;
+  device.stream().upload(
+      t.range(), [&](uint64_t at, std::span<std::byte> piece) { read_weight(file, p, dtype, at, piece); });
+  return t;
+}
+
+void check(const std::vector<Param>& params, const io::NamedTensors& file) {
   io::NamedShapes expected;
   for (const Param& p : params) expected.emplace_back(p.name, dims(p.shape));
   file.check(expected);
+}
+
+void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, WantedType matrices,
+          const StorageRules& rules) {
+  check(params, file);
+  load_checked(params, file, device, matrices, rules);
+}
+
+void load_checked(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
+                  WantedType matrices, const StorageRules& rules) {
   const ErrorContext context(file.path());
   Quantiser quantiser(device);
   for (const Param& p : params) {
     const ErrorContext tensor(p.name);
     const DType dtype = storage_of(rules, p, matrices, file.dtype(p.name));
-    *p.tensor = reads_directly(file, p, dtype) ? read(file, p, device, dtype, MemoryClass::weights)
-                                               : quantiser(file, p, dtype);
+    *p.tensor =
+        reads_directly(file, p, dtype) ? load_tensor(file, p, device, dtype) : quantiser(file, p, dtype);
   }
 }
 

@@ -25,10 +25,22 @@ void load(const std::vector<Param>& params, const io::NamedTensors& file, Device
 /// Whether a parameter's bytes in `dtype` come from the file as they are or by a cast: not where they are to
 /// be encoded anew.
 bool reads_directly(const io::NamedTensors& file, const Param& p, DType dtype);
-/// Bytes [at, at + out.size()) of such a parameter as the device holds it. Error format where a value isn't
-/// finite.
+/// Bytes [at, at + out.size()) of such a parameter as the device holds it, from any thread. Error format
+/// where a value isn't finite.
 void read_weight(const io::NamedTensors& file, const Param& p, DType dtype, uint64_t at,
                  std::span<std::byte> out);
+
+/// File and parameters agree; Error format lists the faults.
+void check(const std::vector<Param>& params, const io::NamedTensors& file);
+/// The same as load() for some of the parameters that were checked.
+void load_checked(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
+                  WantedType matrices, const StorageRules& rules);
+
+/// Bytes that a parameter takes on the device.
+uint64_t stored_bytes(DType dtype, const Shape& shape);
+/// A tensor of the file's values, whichever makes its bytes.
+Tensor load_tensor(const io::NamedTensors& file, const Param& p, Device& device, DType dtype,
+                   MemoryClass cls = MemoryClass::weights);
 
 /// Sizes of the parts of a parameter that the foreign layout splits along rows; empty: equal parts.
 using RowSplit = std::function<std::vector<int64_t>(const Param&)>;

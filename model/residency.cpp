@@ -32,16 +32,22 @@ std::vector<bool> parts_that_stay(std::span<const ModelPart> parts, uint64_t usa
 }
 
 uint64_t usable_bytes(Device& device) {
-  const uint64_t budget = device.pool().usage().budget, all = device.caps().device_memory;
-  return budget ? std::min(budget, all) : all;
+  const uint64_t budget = device.pool().usage().budget, there = device.available_memory();
+  if (budget == 0) return there;
+  return device.caps().device_class == DeviceClass::cpu ? budget : std::min(budget, there);
+}
+
+std::vector<bool> spread(size_t layers, size_t count) {
+  std::vector<bool> out(layers);
+  for (size_t i = 0; i < layers; ++i) out[i] = (i + 1) * count / layers > i * count / layers;
+  return out;
 }
 
 uint64_t device_bytes(const io::NamedTensors& file, WantedType matrices, const StorageRules& rules) {
   uint64_t total = 0;
   for (const auto& [name, shape] : shapes_of(file)) {
     const DType dtype = storage_of(rules, {name, shape, nullptr}, matrices, file.dtype(name));
-    total += is_packed(dtype) ? static_cast<uint64_t>(shape[0]) * row_bytes(dtype, shape[1])
-                              : row_bytes(dtype, shape.numel());
+    total += stored_bytes(dtype, shape);
   }
   return total;
 }

@@ -103,6 +103,19 @@ uint32_t compute_family(const InstanceFunctions& vk, VkPhysicalDevice physical) 
   throw Error(ErrorCode::no_device, "the device has no compute queue");
 }
 
+// A family that copies and does nothing else: GPUs have engines for it that work beside the others.
+std::optional<uint32_t> find_transfer_family(const InstanceFunctions& vk, VkPhysicalDevice physical) {
+  uint32_t n = 0;
+  vk.vkGetPhysicalDeviceQueueFamilyProperties(physical, &n, nullptr);
+  std::vector<VkQueueFamilyProperties> families(n);
+  vk.vkGetPhysicalDeviceQueueFamilyProperties(physical, &n, families.data());
+  for (uint32_t i = 0; i < n; ++i) {
+    constexpr VkQueueFlags kOther = VK_QUEUE_GRAPHICS_BIT | VK_QUEUE_COMPUTE_BIT;
+    if ((families[i].queueFlags & VK_QUEUE_TRANSFER_BIT) && !(families[i].queueFlags & kOther)) return i;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 struct Device::Instance {
@@ -205,19 +218,26 @@ std::unique_ptr<Device> Device::create(const DeviceOptions& options) {
   d->capture_statistics_ = options.capture_statistics && d->caps_.pipeline_statistics;
   const DeviceFeatures features(vk, physical[index], d->caps_, d->capture_statistics_);
   d->queue_family_ = compute_family(vk, physical[index]);
+  const std::optional<uint32_t> transfer = find_transfer_family(vk, physical[index]);
   const float priority = 1;
   VkDeviceQueueCreateInfo queue{};
   queue.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO;
   queue.queueFamilyIndex = d->queue_family_;
   queue.queueCount = 1;
   queue.pQueuePriorities = &priority;
+  std::vector<VkDeviceQueueCreateInfo> queues{queue};
+  if (transfer) {
+    queue.queueFamilyIndex = d->transfer_family_ = *transfer;
+    queues.push_back(queue);
+  }
   VkDeviceCreateInfo info{};
   info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
   info.pNext = features.chain();
-  info.queueCreateInfoCount = 1;
-  info.pQueueCreateInfos = &queue;
+  info.queueCreateInfoCount = static_cast<uint32_t>(queues.size());
+  info.pQueueCreateInfos = queues.data();
   info.enabledExtensionCount = static_cast<uint32_t>(features.extensions().size());
   info.ppEnabledExtensionNames = features.extensions().data();
+  d->physical_ = physical[index];
   check(vk.vkCreateDevice(physical[index], &info, nullptr, &d->device_), "vkCreateDevice");
   VkPhysicalDeviceMemoryProperties2 memory{};
   memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
@@ -225,6 +245,7 @@ std::unique_ptr<Device> Device::create(const DeviceOptions& options) {
   d->memory_ = memory.memoryProperties;
   d->vk_ = load_device_functions(vk.vkGetDeviceProcAddr, d->device_);
   d->vk_.vkGetDeviceQueue(d->device_, d->queue_family_, 0, &d->queue_);
+  if (transfer) d->vk_.vkGetDeviceQueue(d->device_, *transfer, 0, &d->transfer_queue_);
   d->start(options.memory_budget);
   return d;
 }
@@ -257,6 +278,7 @@ std::unique_ptr<Device> Device::adopt(const HostDevice& host, uint64_t memory_bu
   memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
   vk.vkGetPhysicalDeviceMemoryProperties2(host.physical, &memory);
   d->memory_ = memory.memoryProperties;
+  d->physical_ = host.physical;
   d->device_ = host.device;
   d->queue_ = host.queue;
   d->queue_family_ = host.queue_family;
@@ -268,11 +290,39 @@ std::unique_ptr<Device> Device::adopt(const HostDevice& host, uint64_t memory_bu
 }
 
 void Device::start(uint64_t budget) {
+  own_caps_ = caps_;
   class_ = caps_.device_class;
   pool_ = std::make_unique<Pool>(*this, budget);
   kernels_ = std::make_unique<KernelCache>(*this);
   stream_ = std::make_unique<Stream>(*this);
   saturated_ = std::make_unique<Tally>(*this);
+}
+
+void Device::set_limits(const DeviceLimits& limits) {
+  const auto lower = [](uint64_t own, uint64_t limit) { return limit ? std::min(own, limit) : own; };
+  caps_.max_storage_buffer_range = lower(own_caps_.max_storage_buffer_range, limits.binding);
+  caps_.max_texel_elements = lower(own_caps_.max_texel_elements, limits.binding / 16);
+  caps_.max_allocation = lower(own_caps_.max_allocation, limits.allocation);
+  caps_.device_memory = limits.memory ? limits.memory : own_caps_.device_memory;
+  memory_limit_ = limits.memory;
+}
+
+uint64_t Device::available_memory() const {
+  if (memory_limit_ || !caps_.memory_budget) return caps_.device_memory;
+  VkPhysicalDeviceMemoryBudgetPropertiesEXT budget{};
+  budget.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT;
+  VkPhysicalDeviceMemoryProperties2 memory{};
+  memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
+  memory.pNext = &budget;
+  instance_->vk.vkGetPhysicalDeviceMemoryProperties2(physical_, &memory);
+  uint64_t size = 0, most = caps_.device_memory;
+  for (uint32_t i = 0; i < memory.memoryProperties.memoryHeapCount; ++i) {
+    const VkMemoryHeap& heap = memory.memoryProperties.memoryHeaps[i];
+    if (!(heap.flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT) || heap.size <= size) continue;
+    size = heap.size;
+    most = budget.heapBudget[i];  // of this process, as it is given by the driver
+  }
+  return std::min(most, caps_.device_memory);
 }
 
 BufferPtr Device::constant(std::span<const std::byte> bytes) {

@@ -34,6 +34,13 @@ struct DeviceOptions {
   bool capture_statistics = false;
 };
 
+/// Less than a device has, to find out what a smaller one would do; 0: what it has.
+struct DeviceLimits {
+  uint64_t binding = 0;     // bytes of one binding
+  uint64_t allocation = 0;  // bytes of one allocation
+  uint64_t memory = 0;      // bytes of device memory; may also be more than the driver tells
+};
+
 /// What a host that lends its device states: enabled features can't be queried.
 struct HostDevice {
   PFN_vkGetInstanceProcAddr get_instance_proc_addr = nullptr;
@@ -66,6 +73,15 @@ class Device {
   Stream& stream() { return *stream_; }
   Profiler& profiler() { return profiler_; }
 
+  /// From now on; what was made before stays. Several calls don't add up.
+  void set_limits(const DeviceLimits& limits);
+  /// Bytes of the largest device-local heap that this process may use now, what it has included: by the
+  /// driver's account of all programs where there is one (VK_EXT_memory_budget), else the heap's size.
+  uint64_t available_memory() const;
+
+  /// Nothing runs, memory is only counted: see Rehearsal.
+  bool rehearsing() const { return rehearsing_; }
+
   /// Counts finite values that kernels rounded to f16's largest number because they are beyond it.
   Tally& saturated() { return *saturated_; }
 
@@ -86,11 +102,15 @@ class Device {
   VkDevice handle() const { return device_; }
   VkQueue queue() const { return queue_; }
   uint32_t queue_family() const { return queue_family_; }
+  /// A queue that only transfers, beside the one that computes; null: there is none.
+  VkQueue transfer_queue() const { return transfer_queue_; }
+  uint32_t transfer_family() const { return transfer_family_; }
   const DeviceFunctions& vk() const { return vk_; }
   const VkPhysicalDeviceMemoryProperties& memory_properties() const { return memory_; }
   std::shared_ptr<void> lock_queue();
 
  private:
+  friend class Rehearsal;
   Device() = default;
   void start(uint64_t budget);
   static VkBool32 VKAPI_PTR on_message(VkDebugUtilsMessageSeverityFlagBitsEXT,
@@ -101,13 +121,16 @@ class Device {
   std::shared_ptr<Instance> instance_;
   VkDebugUtilsMessengerEXT messenger_ = VK_NULL_HANDLE;
   uint64_t validation_messages_ = 0;
-  bool owned_ = true, capture_statistics_ = false;
-  Caps caps_;
+  bool owned_ = true, capture_statistics_ = false, rehearsing_ = false;
+  Caps caps_, own_caps_;  // with limits, and the device's
+  VkPhysicalDevice physical_ = VK_NULL_HANDLE;
+  uint64_t memory_limit_ = 0;
   DeviceClass class_ = DeviceClass::other;
   VkPhysicalDeviceMemoryProperties memory_{};
   VkDevice device_ = VK_NULL_HANDLE;
   VkQueue queue_ = VK_NULL_HANDLE;
-  uint32_t queue_family_ = 0;
+  VkQueue transfer_queue_ = VK_NULL_HANDLE;
+  uint32_t queue_family_ = 0, transfer_family_ = 0;
   std::function<void()> lock_, unlock_;
   DeviceFunctions vk_;
   Profiler profiler_;

@@ -14,4 +14,10 @@ std::string temporary_folder() {
   return folder.empty() ? "/tmp" : folder;
 }
 
+std::string cache_folder() {
+  const std::string own = environment("VKFLUX_CACHE_DIR"), xdg = environment("XDG_CACHE_HOME"),
+                    home = environment("HOME");
+  return !own.empty() ? own : !xdg.empty() ? xdg + "/vkflux" : home.empty() ? "" : home + "/.cache/vkflux";
+}
+
 }  // namespace vkflux

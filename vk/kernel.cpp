@@ -21,18 +21,8 @@ namespace vkflux {
 namespace {
 
 std::string cache_file(const Caps& caps) {
-  std::filesystem::path dir;
-  const std::string own = environment("VKFLUX_CACHE_DIR"), xdg = environment("XDG_CACHE_HOME"),
-                    home = environment("HOME");
-  if (!own.empty()) {
-    dir = own;
-  } else if (!xdg.empty()) {
-    dir = std::filesystem::path(xdg) / "vkflux";
-  } else if (!home.empty()) {
-    dir = std::filesystem::path(home) / ".cache" / "vkflux";
-  } else {
-    return {};
-  }
+  const std::filesystem::path dir = cache_folder();
+  if (dir.empty()) return {};
   std::string id;
   for (uint8_t b : caps.pipeline_cache_uuid) id += fmt::format("{:02x}", b);
   return dir / fmt::format("pipelines-{:04x}-{:04x}-{}.bin", caps.vendor_id, caps.device_id, id);
@@ -219,6 +209,17 @@ const Kernel& KernelCache::get(std::string_view shader, std::string_view variant
   key.shader = m->shader;
   key.variant = m->variant;
   return kernels_.emplace(key, std::move(kernel)).first->second;
+}
+
+const KernelInterface& KernelCache::interface(std::string_view shader, std::string_view variant) {
+  const SpirvModule* m = find_spirv(shader, variant);
+  if (!m || !device_.caps().has(m->requires_)) {
+    throw Error(ErrorCode::unsupported, fmt::format("kernel {}:{} is not {}", shader, variant,
+                                                    m ? "supported by this device" : "in this build"));
+  }
+  const auto [it, made] = interfaces_.try_emplace({m->shader, m->variant});
+  if (made) it->second = reflect(fmt::format("{}:{}", shader, variant), m->words, m->count);
+  return it->second;
 }
 
 Kernel KernelCache::make(const Key& key) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -86,6 +87,8 @@ class KernelCache {
   /// Error unsupported when the build has no such variant or the device lacks what it needs.
   const Kernel& get(std::string_view shader, std::string_view variant, const SpecValues& spec,
                     uint32_t subgroup_size = 0);
+  /// The same without making the pipeline.
+  const KernelInterface& interface(std::string_view shader, std::string_view variant);
   /// Compiled in, and the device has what it needs.
   bool available(std::string_view shader, std::string_view variant) const;
   size_t size() const { return kernels_.size(); }
@@ -118,6 +121,7 @@ class KernelCache {
   size_t saved_kernels_ = 0, saved_bytes_ = 0;
   // Keys point to the names of the module table, which lives as long as the program.
   std::unordered_map<Key, Kernel, KeyHash> kernels_;
+  std::map<std::pair<std::string_view, std::string_view>, KernelInterface> interfaces_;
 };
 
 }  // namespace vkflux

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "vk/device.h"
 #include "vk/error.h"
@@ -11,7 +12,7 @@ namespace vkflux {
 namespace {
 
 constexpr uint64_t kBlockBytes = 64ull << 20;
-constexpr uint64_t kRegionBlockBytes = 16ull << 20;
+constexpr uint64_t kRegionBlockBytes = 16ull << 20, kLeastBlockBytes = 1ull << 20;
 
 uint64_t round_up(uint64_t n, uint64_t to) {
   return (n + to - 1) / to * to;
@@ -25,7 +26,7 @@ std::string_view name(MemoryClass c) {
 }
 
 Buffer::~Buffer() {
-  pool_.give_back(*this);
+  if (!whole_) pool_.give_back(*this);
 }
 VkBuffer Buffer::handle() const {
   return block_.buffer;
@@ -34,7 +35,7 @@ void* Buffer::mapped() const {
   return block_.mapped ? static_cast<char*>(block_.mapped) + offset_ : nullptr;
 }
 
-Pool::Pool(Device& device, uint64_t budget) : device_(device), budget_(budget) {}
+Pool::Pool(Device& device, uint64_t budget, bool real) : device_(device), budget_(budget), real_(real) {}
 
 Pool::~Pool() {
   for (auto& b : blocks_) destroy(*b);
@@ -54,53 +55,67 @@ uint32_t Pool::memory_type(uint32_t allowed, VkMemoryPropertyFlags wanted,
 Block* Pool::add_block(uint64_t bytes, bool host, uint32_t region) {
   if (budget_ && usage_.reserved + bytes > budget_) return nullptr;
   if (bytes > device_.caps().max_allocation) return nullptr;
-  const DeviceFunctions& vk = device_.vk();
   auto block = std::make_unique<Block>();
   block->size = bytes;
   block->host = host;
   block->region = region;
+  if (real_ && !bind_memory(*block)) return nullptr;
+  block->free = {{0, bytes}};
+  ++counters_.blocks;
+  usage_.reserved += bytes;
+  usage_.peak_reserved = std::max(usage_.peak_reserved, usage_.reserved);
+  blocks_.push_back(std::move(block));
+  return blocks_.back().get();
+}
+
+// False: the device has no more memory.
+bool Pool::bind_memory(Block& block) {
+  const DeviceFunctions& vk = device_.vk();
   VkBufferCreateInfo info{};
   info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;
-  info.size = bytes;
+  info.size = block.size;
   info.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
                VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
-  if (vk.vkCreateBuffer(device_.handle(), &info, nullptr, &block->buffer) != VK_SUCCESS) return nullptr;
+  const std::array families{device_.queue_family(), device_.transfer_family()};
+  if (device_.transfer_queue()) {
+    info.sharingMode = VK_SHARING_MODE_CONCURRENT;
+    info.queueFamilyIndexCount = families.size();
+    info.pQueueFamilyIndices = families.data();
+  }
+  if (vk.vkCreateBuffer(device_.handle(), &info, nullptr, &block.buffer) != VK_SUCCESS) return false;
   VkMemoryRequirements need{};
-  vk.vkGetBufferMemoryRequirements(device_.handle(), block->buffer, &need);
+  vk.vkGetBufferMemoryRequirements(device_.handle(), block.buffer, &need);
   constexpr VkMemoryPropertyFlags kHost =
       VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
   VkMemoryAllocateInfo alloc{};
   alloc.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO;
   alloc.allocationSize = need.size;
   alloc.memoryTypeIndex =
-      host ? memory_type(need.memoryTypeBits, kHost | VK_MEMORY_PROPERTY_HOST_CACHED_BIT, kHost)
-           : memory_type(need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0);
-  if (vk.vkAllocateMemory(device_.handle(), &alloc, nullptr, &block->memory) != VK_SUCCESS) {
-    vk.vkDestroyBuffer(device_.handle(), block->buffer, nullptr);
-    return nullptr;
+      block.host ? memory_type(need.memoryTypeBits, kHost | VK_MEMORY_PROPERTY_HOST_CACHED_BIT, kHost)
+                 : memory_type(need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0);
+  if (vk.vkAllocateMemory(device_.handle(), &alloc, nullptr, &block.memory) != VK_SUCCESS) {
+    vk.vkDestroyBuffer(device_.handle(), block.buffer, nullptr);
+    return false;
   }
-  check(vk.vkBindBufferMemory(device_.handle(), block->buffer, block->memory, 0), "vkBindBufferMemory");
+  check(vk.vkBindBufferMemory(device_.handle(), block.buffer, block.memory, 0), "vkBindBufferMemory");
   // Of a CPU or an integrated GPU, the device's memory is the host's, too.
   const VkMemoryType& type = device_.memory_properties().memoryTypes[alloc.memoryTypeIndex];
   if ((type.propertyFlags & kHost) == kHost) {
     const VkResult mapped =
-        vk.vkMapMemory(device_.handle(), block->memory, 0, VK_WHOLE_SIZE, 0, &block->mapped);
-    if (host) check(mapped, "vkMapMemory");
-    if (mapped != VK_SUCCESS) block->mapped = nullptr;
+        vk.vkMapMemory(device_.handle(), block.memory, 0, VK_WHOLE_SIZE, 0, &block.mapped);
+    if (block.host) check(mapped, "vkMapMemory");
+    if (mapped != VK_SUCCESS) block.mapped = nullptr;
   }
-  block->free = {{0, bytes}};
-  ++counters_.blocks;
-  usage_.reserved += bytes;
-  blocks_.push_back(std::move(block));
-  return blocks_.back().get();
+  return true;
 }
 
 void Pool::destroy(Block& block) {
+  usage_.reserved -= block.size;
+  if (!real_) return;
   const DeviceFunctions& vk = device_.vk();
   for (auto& [key, view] : block.views) vk.vkDestroyBufferView(device_.handle(), view, nullptr);
   vk.vkDestroyBuffer(device_.handle(), block.buffer, nullptr);
   vk.vkFreeMemory(device_.handle(), block.memory, nullptr);
-  usage_.reserved -= block.size;
 }
 
 BufferPtr Pool::take_from(Block& block, uint64_t bytes, uint64_t reserved, MemoryClass cls) {
@@ -123,11 +138,12 @@ BufferPtr Pool::take_from(Block& block, uint64_t bytes, uint64_t reserved, Memor
 
 BufferPtr Pool::take(uint64_t bytes, MemoryClass cls, bool host) {
   // Every binding offset must be aligned; 16 more bytes let vector loads round a range up.
-  const uint64_t reserved =
-      round_up(std::max<uint64_t>(bytes, 16), std::max<uint64_t>(device_.caps().buffer_alignment, 256));
+  const uint64_t reserved = round_up(std::max<uint64_t>(bytes, 16), range_alignment());
   const bool lasting = cls == MemoryClass::weights || cls == MemoryClass::staging;
   const uint32_t region = lasting ? 0 : region_;
-  const uint64_t block_bytes = region ? kRegionBlockBytes : kBlockBytes;
+  // Of a small budget blocks mustn't take large parts.
+  const uint64_t most = region ? kRegionBlockBytes : kBlockBytes,
+                 block_bytes = budget_ ? std::clamp(budget_ / 64, kLeastBlockBytes, most) : most;
   for (int attempt = 0; attempt < 2; ++attempt) {
     for (auto& block : blocks_) {
       if (block->host != host || block->region != region || block->size - block->used < reserved) continue;
@@ -148,6 +164,20 @@ BufferPtr Pool::allocate(uint64_t bytes, MemoryClass cls) {
 }
 BufferPtr Pool::allocate_host(uint64_t bytes) {
   return take(bytes, MemoryClass::staging, true);
+}
+
+BufferPtr Pool::part(const BufferPtr& whole, uint64_t offset, uint64_t size) {
+  return std::make_shared<Buffer>(*this, whole->block_, whole->offset_ + offset, size, 0, whole->class_,
+                                  whole);
+}
+
+uint64_t Pool::range_alignment() const {
+  return std::max<uint64_t>(device_.caps().buffer_alignment, 256);
+}
+
+void Pool::reset_peak() {
+  usage_.peak = usage_.used;
+  usage_.peak_reserved = usage_.reserved;
 }
 
 void Pool::give_back(const Buffer& buffer) {

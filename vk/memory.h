@@ -28,8 +28,15 @@ struct Block;
 /// A range of a VkBuffer; returns itself to its pool when the last owner lets go.
 class Buffer : public std::enable_shared_from_this<Buffer> {
  public:
-  Buffer(Pool& pool, Block& block, uint64_t offset, uint64_t size, uint64_t reserved, MemoryClass cls)
-      : pool_(pool), block_(block), offset_(offset), size_(size), reserved_(reserved), class_(cls) {}
+  Buffer(Pool& pool, Block& block, uint64_t offset, uint64_t size, uint64_t reserved, MemoryClass cls,
+         std::shared_ptr<Buffer> whole = nullptr)
+      : pool_(pool),
+        block_(block),
+        offset_(offset),
+        size_(size),
+        reserved_(reserved),
+        class_(cls),
+        whole_(std::move(whole)) {}
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -46,6 +53,7 @@ class Buffer : public std::enable_shared_from_this<Buffer> {
   Block& block_;
   uint64_t offset_, size_, reserved_;
   MemoryClass class_;
+  std::shared_ptr<Buffer> whole_;  // of a part: what gives the memory back
 };
 
 using BufferPtr = std::shared_ptr<Buffer>;
@@ -77,7 +85,8 @@ struct Block {
 /// Bytes in use, per class and in all.
 struct MemoryUsage {
   std::array<uint64_t, kMemoryClasses> by_class{};
-  uint64_t used = 0, reserved = 0, peak = 0, budget = 0;
+  uint64_t used = 0, reserved = 0, budget = 0;
+  uint64_t peak = 0, peak_reserved = 0;  // the most of `used` and `reserved` since the last reset_peak()
 };
 
 /// What a pool did since it was made. A steady step makes no blocks.
@@ -89,8 +98,9 @@ struct PoolCounters {
 
 class Pool {
  public:
-  /// budget: bytes that blocks may take in all; 0 = no limit of ours.
-  Pool(Device& device, uint64_t budget);
+  /// budget: bytes that blocks may take in all; 0 = no limit of ours. real: false counts memory without
+  /// taking any (vk/rehearsal.h).
+  Pool(Device& device, uint64_t budget, bool real = true);
   ~Pool();
 
   /// Error out_of_device_memory with the table of owners when budget or device is exhausted (caches are
@@ -98,6 +108,11 @@ class Pool {
   BufferPtr allocate(uint64_t bytes, MemoryClass cls);
   /// Host-visible memory for uploads and readbacks.
   BufferPtr allocate_host(uint64_t bytes);
+  /// Bytes [offset, offset + size) of a buffer as one of their own, which keeps it alive. offset: a multiple
+  /// of range_alignment().
+  BufferPtr part(const BufferPtr& whole, uint64_t offset, uint64_t size);
+  /// Where ranges start, and what their lengths are rounded up to.
+  uint64_t range_alignment() const;
 
   /// A cached texel view of bytes [offset, offset + size) of the block. Source: VK_FORMAT_R32G32B32A32_* and
   /// R32_*.
@@ -123,6 +138,8 @@ class Pool {
   const PoolCounters& counters() const { return counters_; }
   std::string usage_table() const;
   void set_budget(uint64_t bytes) { budget_ = bytes; }
+  /// The peaks start anew from what is in use now.
+  void reset_peak();
   /// Frees empty blocks. Waits for the device.
   void trim();
 
@@ -131,12 +148,14 @@ class Pool {
   BufferPtr take(uint64_t bytes, MemoryClass cls, bool host);
   BufferPtr take_from(Block& block, uint64_t bytes, uint64_t reserved, MemoryClass cls);
   Block* add_block(uint64_t bytes, bool host, uint32_t region);
+  bool bind_memory(Block& block);
   void destroy(Block& block);
   void give_back(const Buffer& buffer);
   uint32_t memory_type(uint32_t allowed, VkMemoryPropertyFlags wanted, VkMemoryPropertyFlags needed) const;
 
   Device& device_;
   uint64_t budget_;
+  bool real_;
   size_t max_views_ = 32768;
   std::vector<std::unique_ptr<Block>> blocks_;
   MemoryUsage usage_;

@@ -20,7 +20,8 @@ double host_ms() {
 
 }  // namespace
 
-Stream::Stream(Device& device) : device_(device) {
+Stream::Stream(Device& device, bool real) : device_(device), real_(real) {
+  if (!real_) return;
   VkSemaphoreTypeCreateInfo type{};
   type.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO;
   type.semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE;
@@ -35,6 +36,7 @@ Stream::Stream(Device& device) : device_(device) {
 }
 
 Stream::~Stream() {
+  if (!real_) return;
   const DeviceFunctions& vk = device_.vk();
   drain();
   if (open_) idle_.push_back(std::move(current_));
@@ -109,6 +111,7 @@ double Stream::estimate_ms(Cost c) const {
 }
 
 uint64_t Stream::submit() {
+  if (!real_) return next_value_ - 1;
   if (!target_) return submit_open();
   target_->end_piece();
   run_piece(*target_, target_->pieces_.back());
@@ -133,13 +136,27 @@ uint64_t Stream::submit_open() {
   }
   check(vk.vkEndCommandBuffer(current_.commands), "vkEndCommandBuffer");
   current_.value = next_value_++;
+  std::vector<VkSemaphore> awaited;
+  std::vector<uint64_t> awaited_values;
+  for (const auto& [semaphore, value] : begin_after_) {
+    awaited.push_back(semaphore);
+    awaited_values.push_back(value);
+  }
+  begin_after_.clear();
+  const std::vector<VkPipelineStageFlags> stages(
+      awaited.size(), VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT);
   VkTimelineSemaphoreSubmitInfo timeline{};
   timeline.sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO;
+  timeline.waitSemaphoreValueCount = static_cast<uint32_t>(awaited.size());
+  timeline.pWaitSemaphoreValues = awaited_values.data();
   timeline.signalSemaphoreValueCount = 1;
   timeline.pSignalSemaphoreValues = &current_.value;
   VkSubmitInfo info{};
   info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO;
   info.pNext = &timeline;
+  info.waitSemaphoreCount = static_cast<uint32_t>(awaited.size());
+  info.pWaitSemaphores = awaited.data();
+  info.pWaitDstStageMask = stages.data();
   info.commandBufferCount = 1;
   info.pCommandBuffers = &current_.commands;
   info.signalSemaphoreCount = 1;
@@ -161,6 +178,7 @@ uint64_t Stream::submit_open() {
 }
 
 void Stream::wait(uint64_t value) {
+  if (!real_) return staged_.clear();
   if (value == next_value_ && open_) submit();
   if (value > done_) {
     // What failed to be submitted never signals.
@@ -180,6 +198,22 @@ void Stream::wait(uint64_t value) {
     idle_.push_back(std::move(in_flight_.front()));
     in_flight_.pop_front();
   }
+}
+
+void Stream::begin_after(VkSemaphore semaphore, uint64_t value) {
+  if (!real_) return;
+  submit();
+  begin_after_.emplace_back(semaphore, value);
+}
+
+void Stream::wait_elsewhere(uint64_t value) const {
+  if (!real_) return;
+  VkSemaphoreWaitInfo info{};
+  info.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO;
+  info.semaphoreCount = 1;
+  info.pSemaphores = &timeline_;
+  info.pValues = &value;
+  check(device_.vk().vkWaitSemaphores(device_.handle(), &info, UINT64_MAX), "vkWaitSemaphores");
 }
 
 std::shared_ptr<const BatchTime> Stream::time_of(uint64_t value) {

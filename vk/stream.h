@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "vk/functions.h"
@@ -68,13 +69,16 @@ struct StreamCounters {
 
 class Stream {
  public:
-  explicit Stream(Device& device);
+  /// real: false does no work but keeps alive what its work would (vk/rehearsal.h).
+  explicit Stream(Device& device, bool real = true);
   ~Stream();
 
   /// Records one dispatch, or several that are it together where it costs more than dispatch_limit(). args:
   /// the push constants (exactly the reflected size, or empty).
   void dispatch(const Kernel& kernel, std::span<const Binding> bindings, std::span<const std::byte> args,
                 Groups groups, Cost cost);
+  /// What dispatch() refuses of the bindings, for a stream that isn't real.
+  void rehearse(std::string_view kernel, const KernelInterface& interface, std::span<const Binding> bindings);
   void copy(const BufferRange& dst, const BufferRange& src);
   void fill(const BufferRange& dst, uint32_t word);
   /// Writes bytes [at, at + piece.size()) of what is uploaded; called for one piece after the other.
@@ -98,6 +102,12 @@ class Stream {
   uint64_t submit();
   void wait(uint64_t value);
   void sync() { wait(submit()); }
+  /// What is recorded from now on begins when that timeline semaphore of another queue has the value.
+  void begin_after(VkSemaphore semaphore, uint64_t value);
+  /// The semaphore whose values submit() returns.
+  VkSemaphore timeline() const { return timeline_; }
+  /// Waits like wait(), from any thread, for what was handed to the queue; nothing is given back.
+  void wait_elsewhere(uint64_t value) const;
   /// The time of the batch with that timeline value, which may be the coming one (next_value()) or the last;
   /// it is filled in when the batch is waited for, by whomever.
   std::shared_ptr<const BatchTime> time_of(uint64_t value);
@@ -141,6 +151,7 @@ class Stream {
   void barrier(VkCommandBuffer commands);
   void guard(std::span<const Hazards::Range> next);
   void bind(const Kernel& kernel, std::span<const Binding> bindings);
+  BufferPtr stage(uint64_t bytes);
   void dispatch_part(const Kernel& kernel, std::span<const Binding> bindings, std::span<const std::byte> args,
                      Groups first, Groups count);
   VkDescriptorSet allocate_set(const Kernel& kernel);
@@ -159,8 +170,11 @@ class Stream {
   void run_piece(Recording& recording, const Recording::Piece& piece);
 
   Device& device_;
+  bool real_;
+  std::deque<BufferPtr> staged_;  // of a stream that isn't real: uploads that might be under way
   VkSemaphore timeline_ = VK_NULL_HANDLE;
   uint64_t next_value_ = 1, done_ = 0;
+  std::vector<std::pair<VkSemaphore, uint64_t>> begin_after_;  // of the next submit
   std::map<uint64_t, std::shared_ptr<BatchTime>> watched_;
   BatchTime last_time_;  // of the last retired batch
   std::deque<Batch> in_flight_;

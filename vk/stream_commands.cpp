@@ -15,7 +15,7 @@
 namespace vkflux {
 namespace {
 
-constexpr uint64_t kUploadPiece = 16ull << 20, kDownloadPiece = 64ull << 20;
+constexpr uint64_t kWaitedFor = 64ull << 10, kUploadPiece = 16ull << 20, kDownloadPiece = 64ull << 20;
 
 // Vector accesses may touch the padding behind the last element: ranges are rounded up to 16 bytes, which
 // every buffer has room for.
@@ -42,16 +42,16 @@ void check_call(const Caps& caps, const Kernel& kernel, size_t bindings, size_t 
   }
 }
 
-void check_size(const Caps& caps, const Kernel& kernel, size_t i, bool storage, uint64_t bytes) {
+void check_size(const Caps& caps, std::string_view kernel, size_t i, bool storage, uint64_t bytes) {
   if (storage && bytes > caps.max_storage_buffer_range) {
     throw Error(
         ErrorCode::unsupported,
         fmt::format("{}: binding {} has {} bytes, the device binds at most {} (maxStorageBufferRange)",
-                    kernel.name, i, bytes, caps.max_storage_buffer_range));
+                    kernel, i, bytes, caps.max_storage_buffer_range));
   }
   if (!storage && bytes / 16 > caps.max_texel_elements) {
     throw Error(ErrorCode::unsupported, fmt::format("{}: binding {} has {} texels, the device allows {}",
-                                                    kernel.name, i, bytes / 16, caps.max_texel_elements));
+                                                    kernel, i, bytes / 16, caps.max_texel_elements));
   }
 }
 
@@ -189,7 +189,7 @@ void Stream::dispatch(const Kernel& kernel, std::span<const Binding> bindings,
     const Binding& r = bindings[i];
     const KernelBinding& declared = kernel.interface.bindings[i];
     const bool storage = declared.type == KernelBinding::Type::storage;
-    check_size(caps, kernel, i, storage, r.size);
+    check_size(caps, kernel.name, i, storage, r.size);
     if (!storage) device_.pool().limit_views(r.buffer->block());
     const uint64_t begin = r.buffer->offset() + r.offset;
     next[i] = {r.buffer->handle(), begin, begin + padded(r.size), storage && declared.written};
@@ -224,8 +224,21 @@ void Stream::dispatch_part(const Kernel& kernel, std::span<const Binding> bindin
   ++counters_.dispatches;
 }
 
+void Stream::rehearse(std::string_view kernel, const KernelInterface& interface,
+                      std::span<const Binding> bindings) {
+  for (size_t i = 0; i < bindings.size() && i < interface.bindings.size(); ++i) {
+    const bool storage = interface.bindings[i].type == KernelBinding::Type::storage;
+    check_size(device_.caps(), kernel, i, storage, bindings[i].size);
+    keep(bindings[i].buffer);
+  }
+}
+
 void Stream::copy(const BufferRange& dst, const BufferRange& src) {
   if (src.size == 0) return;
+  if (!real_) {
+    keep(src.buffer.get());
+    return keep(dst.buffer.get());
+  }
   make_room(0);
   const VkBufferCopy region{src.buffer->offset() + src.offset, dst.buffer->offset() + dst.offset, src.size};
   guard(std::array{touched(src, src.size, false), touched(dst, src.size, true)});
@@ -238,6 +251,7 @@ void Stream::copy(const BufferRange& dst, const BufferRange& src) {
 
 void Stream::fill(const BufferRange& dst, uint32_t word) {
   if (dst.size == 0) return;
+  if (!real_) return keep(dst.buffer.get());
   make_room(0);
   const uint64_t size = (dst.size + 3) / 4 * 4;
   const Hazards::Range next = touched(dst, size, true);
@@ -251,7 +265,15 @@ void Stream::upload(const BufferRange& dst, const Fill& fill) {
   if (target_) target_->host_data_ = true;
   ++counters_.uploads;
   if (dst.size == 0) return;
-  if (void* memory = dst.buffer->mapped(); memory && idle()) {
+  if (!real_) {
+    if (host_reads_memory(device_) && dst.size >= kWaitedFor) return;
+    for (uint64_t at = 0; at < dst.size; at += kUploadPiece) stage(std::min(dst.size - at, kUploadPiece));
+    return;
+  }
+  void* memory = dst.buffer->mapped();
+  // Waiting costs a device that is the host little, and staging memory for something large much.
+  if (memory && !target_ && dst.size >= kWaitedFor && host_reads_memory(device_)) sync();
+  if (memory && idle()) {
     fill(0, {static_cast<std::byte*>(memory) + dst.offset, dst.size});
     return;
   }
@@ -271,9 +293,18 @@ void Stream::upload(const BufferRange& dst, std::span<const std::byte> src) {
          [&](uint64_t at, std::span<std::byte> piece) { std::memcpy(piece.data(), &src[at], piece.size()); });
 }
 
+// Staging memory of an upload that is rehearsed. As many pieces live as a real stream has batches under way.
+BufferPtr Stream::stage(uint64_t bytes) {
+  constexpr size_t kUnderWay = 4;
+  if (staged_.size() == kUnderWay) staged_.pop_front();
+  staged_.push_back(device_.pool().allocate_host(bytes));
+  return staged_.back();
+}
+
 Download Stream::begin_download(const BufferRange& src) {
   if (target_) target_->host_data_ = true;
   Download d{device_.pool().allocate_host(src.size), src.size, 0};
+  if (!real_) return d;
   copy({d.staging, 0, src.size}, src);
   // The host's read of the copy must be ordered too.
   VkMemoryBarrier barrier{};
@@ -290,12 +321,14 @@ Download Stream::begin_download(const BufferRange& src) {
 
 void Stream::finish(const Download& download, std::span<std::byte> dst) {
   wait(download.value);
+  if (!real_) return std::fill(dst.begin(), dst.end(), std::byte{0});
   if (!dst.empty())
     std::memcpy(dst.data(), download.staging->mapped(), std::min<uint64_t>(download.size, dst.size()));
 }
 
 void Stream::download(std::span<std::byte> dst, const BufferRange& src) {
   if (dst.empty()) return;
+  if (!real_ && host_reads_memory(device_)) return std::fill(dst.begin(), dst.end(), std::byte{0});
   if (const void* memory = src.buffer->mapped(); memory && !target_ && host_reads_memory(device_)) {
     sync();
     ++counters_.downloads;
@@ -313,8 +346,10 @@ void Stream::begin(Recording& recording) {
   if (target_) throw Error(ErrorCode::internal, "a recording has begun inside of another one");
   if (device_.profiler().enabled())
     throw Error(ErrorCode::internal, "recorded work has no timestamps: switch the profiler off");
-  this->recording();
-  if (!hazards_.empty()) barrier(current_.commands);
+  if (real_) {
+    this->recording();
+    if (!hazards_.empty()) barrier(current_.commands);
+  }
   recording.begin_piece();
   recording.views_generation_ = device_.pool().views_generation();
   before_ = counters_;
@@ -335,6 +370,7 @@ void Stream::end(bool complete) {
 }
 
 void Stream::run_piece(Recording& recording, const Recording::Piece& piece) {
+  if (!real_) return;
   Batch* batch = &this->recording();
   if (batch->estimated_ms > 0 && batch->estimated_ms + piece.estimated_ms > slice_ms_) {
     submit_open();
@@ -348,6 +384,7 @@ void Stream::run_piece(Recording& recording, const Recording::Piece& piece) {
 void Stream::replay(Recording& recording) {
   if (!recording.replayable() || target_)
     throw Error(ErrorCode::internal, "this recording can't be replayed now");
+  if (!real_) return;
   this->recording();
   if (!hazards_.empty()) barrier(current_.commands);
   for (const Recording::Piece& piece : recording.pieces_) run_piece(recording, piece);

@@ -71,10 +71,11 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
   return c;
 }
 
-std::unique_ptr<Device> open_device(const Common& common) {
+std::unique_ptr<Device> open_device(const Common& common, uint64_t vram) {
   check_forced_variants();
   DeviceOptions options;
   options.select = common.device;
+  options.memory_budget = vram;
   return Device::create(options);
 }
 
@@ -159,6 +160,7 @@ std::unique_ptr<CLI::App> make_app() {
   add_evaluate_controller(app);
   add_eval(app);
   add_sample(app);
+  add_plan(app);
   add_report(app);
   add_verify(app);
   add_bench(app);

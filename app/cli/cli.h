@@ -37,7 +37,8 @@ struct Common {
 CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what,
                       const std::string& example, std::shared_ptr<Common> common, std::function<int()> run);
 
-std::unique_ptr<Device> open_device(const Common& common);
+/// vram: bytes that it may use, 0: no limit of ours.
+std::unique_ptr<Device> open_device(const Common& common, uint64_t vram = 0);
 
 /// WIDTHxHEIGHT in pixels; "" is {0, 0}: the model's size. Error invalid_argument for another form.
 std::pair<int64_t, int64_t> parse_size(const std::string& text);
@@ -72,6 +73,7 @@ void add_verify(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_kernels(CLI::App& app);
 void add_distill(CLI::App& app);
+void add_plan(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_convert(CLI::App& app);
 

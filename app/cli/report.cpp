@@ -257,6 +257,7 @@ void add_report(CLI::App& app) {
   add_weights_option(*c, s.weights);
   add_part_options(*c, s.files);
   add_lora_option(*c, s.loras);
+  add_memory_options(*c, s.memory);
   c->add_option("--out", o->out, "the page")->capture_default_str();
 }
 

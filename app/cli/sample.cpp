@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "app/cli/memory.h"
 #include "app/cli/numbers.h"
 #include "app/sweep/seeds.h"
 #include "app/weights.h"
@@ -104,6 +105,10 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
          {"encode_s", r.timings.encode_s},
          {"denoise_s", r.timings.denoise_s},
          {"decode_s", r.timings.decode_s}};
+  if (const MemoryPlan& plan = session.pipeline->memory_plan(); !plan.phases.empty()) {
+    j["memory"] = plan_json(plan, session.pipeline->parts());
+    j["memory"]["measured_peak_bytes"] = session.device->pool().usage().peak;
+  }
   j["steps"] = Json::array();
   for (const StepReport& report : r.reports) j["steps"].push_back(step_json(report));
   print_out("{}\n", io::json_text(j, 1));
@@ -249,6 +254,7 @@ void add_sample(CLI::App& app) {
   add_part_options(*c, o->files);
   add_lora_option(*c, o->loras);
   add_lora_folder_option(*c, o->loras);
+  add_memory_options(*c, o->memory);
   c->add_option("--out", o->out, "a .png file (numbered when there are several), or a folder")
       ->capture_default_str();
   c->add_option("--grid", o->grid, "also write one PNG with all pictures in rows of eight");

@@ -13,6 +13,7 @@
 #include "app/cli/profile.h"
 #include "app/gallery.h"
 #include "app/loras.h"
+#include "app/memory_options.h"
 #include "app/outputs.h"
 #include "app/picture_metrics.h"
 #include "app/routing.h"
@@ -36,6 +37,7 @@ struct SampleArgs {
   ProfileArgs profile;
   RoutingArgs routing;
   LoraArgs loras;
+  MemoryArgs memory;
 };
 
 /// Adds --ttr, --controller, --quality-speed, --policy, --policy-temperature and --layers.

@@ -60,9 +60,9 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
     throw Error(ErrorCode::invalid_argument,
                 "--controller, --quality-speed, --layers and --compare need the students' file: give --ttr");
   }
-  device = open_device(common);
+  device = open_device(common, vram_of(args.memory));
   profile = std::make_unique<ProfileSession>(*device, args.profile);
-  ModelOptions options = model_options(args.weights, args.files);
+  ModelOptions options = with_memory(model_options(args.weights, args.files), args.memory);
   options.loras = args.loras.uses;
   pipeline = Pipeline::load(*device, args.model, options);
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);

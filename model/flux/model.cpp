@@ -1,19 +1,19 @@
 // A FLUX.1 folder in diffusers' layout as a Model.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <set>
 
 #include "model/flux/files.h"
 #include "model/flux/lora.h"
 #include "model/flux/tokenizers.h"
-#include "model/load.h"
+#include "model/flux/weights.h"
 #include "model/lora/lora.h"
-#include "model/residency.h"
+#include "model/prompt_cache.h"
 #include "model/text/tokenizer.h"
-#include "model/vae/codec.h"
+#include "model/weight_stream.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -24,10 +24,6 @@ int64_t positive(const io::Json& json, const char* key, int64_t fallback, const 
   if (v < 1 || v > 1 << 20) throw Error(ErrorCode::format, fmt::format("{}: \"{}\" is {}", origin, key, v));
   return v;
 }
-
-/// The parts of a folder by what they are loaded as; the places of `kParts`.
-enum Part : size_t { kText, kText2, kTransformer, kVae };
-constexpr std::array<const char*, 4> kParts{"text_encoder", "text_encoder_2", "transformer", "vae"};
 
 class Flux1Model final : public Model {
  public:
@@ -43,26 +39,40 @@ class Flux1Model final : public Model {
     if (!options_.loras.empty())
       loras_ =
           LoraSet(options_.loras, flux1_lora_components(flux_, clip_config_, t5_config_), options_.remark);
-    plan_residency();
+    const auto open = [this](FluxPart part, const io::NameTable& table) {
+      const ErrorContext context(name(part));
+      return open_named(place(name(part)), table);
+    };
+    weights_ = std::make_unique<FluxWeights>(
+        device, FluxConfigs{clip_config_, t5_config_, flux_, vae_}, open,
+        FluxWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
   }
 
   const ModelInfo& info() const override { return info_; }
-  std::shared_ptr<Backbone> backbone() override { return part(kTransformer, transformer_, flux_); }
-  std::shared_ptr<LatentCodec> codec() override {
-    if (codec_) return codec_;
-    std::shared_ptr<AutoencoderKL> none;
-    auto codec = std::make_shared<AutoencoderCodec>(part(kVae, none, vae_));
-    if (stays_[kVae]) codec_ = codec;
-    return codec;
-  }
+  std::shared_ptr<Backbone> backbone() override { return weights_->transformer(); }
+  std::shared_ptr<LatentCodec> codec() override { return weights_->codec(); }
+  std::vector<ModelPart> parts() const override { return weights_->parts(); }
+  const Residency& residency() const override { return weights_->residency(); }
+  void set_residency(const Residency& r) override { weights_->set_residency(r); }
+  uint64_t held_bytes() const override { return weights_->held_bytes(); }
+  std::shared_ptr<void> set_aside() override { return weights_->set_aside(); }
   Condition encode(const std::vector<std::string>& prompts) override {
     TokenIds clip_ids, t5_ids;
     for (const std::string& prompt : prompts) {
       clip_ids.push_back(clip_tokenizer_->encode(prompt, clip_length()));
       t5_ids.push_back(t5_tokenizer_->encode(prompt, t5_length()));
     }
-    const Tensor y = part(kText, clip_, clip_config_)->forward(clip_ids).pooled;
-    return {{"txt", part(kText2, t5_, t5_config_)->forward(t5_ids)}, {"y", y}};
+    // A plan is for any prompt: it counts the encoders.
+    const bool cached = options_.prompt_cache && !device_.rehearsing();
+    const auto fresh = [&]() -> Condition {
+      const Tensor y = weights_->clip()->forward(clip_ids).pooled;
+      return {{"txt", weights_->t5()->forward(t5_ids)}, {"y", y}};
+    };
+    if (!cached) return fresh();
+    const auto n = static_cast<int64_t>(prompts.size());
+    return prompt_cache_.get(device_, encoding_key(clip_ids, t5_ids),
+                             {{"txt", {n, t5_length(), t5_config_.width}}, {"y", {n, clip_config_.width}}},
+                             fresh);
   }
   std::vector<TextCut> cuts(const std::vector<std::string>& prompts) const override {
     std::vector<TextCut> out;
@@ -89,65 +99,11 @@ class Flux1Model final : public Model {
     if (options_.files.count(part) && !io::is_folder(place(part))) return io::Json::object();
     return io::read_json(place(part) + "/config.json");
   }
+  /// Everything that the encoded prompts depend on.
+  std::string encoding_key(const TokenIds& clip_ids, const TokenIds& t5_ids);
   int clip_length() const { return static_cast<int>(clip_config_.positions); }
   int t5_length() const { return static_cast<int>(info_.defaults.txt_tokens); }
 
-  /// The part that is held, or a new one with its file's weights, which is held when it stays.
-  template <class Module, class Config>
-  std::shared_ptr<Module> part(Part which, std::shared_ptr<Module>& held, const Config& config) {
-    if (held) return held;
-    auto module = std::make_shared<Module>(config);
-    with_tensors(kParts[which], names(which), [&](const io::NamedTensors& file) {
-      const std::vector<Param> params = parameters(*module);
-      load(params, file, device_, weights(which), storage(which));
-      const std::string misfit = misfits(storage(which), params, weights(which));
-      for (const std::string& remark : {misfit, file.mixed()}) {
-        if (options_.remark && !remark.empty()) options_.remark(file.path() + ": " + remark);
-      }
-    });
-    attach_loras(kParts[which], *module);
-    if (stays_[which]) held = module;
-    return module;
-  }
-  template <class Module>
-  void attach_loras(const std::string& name, Module& module) {
-    const uint64_t bytes = loras_.attach(name, module);
-    if (bytes && options_.remark && attached_.insert(name).second)
-      options_.remark(fmt::format("{}: LoRA takes {:.1f} MB beside its weights", name,
-                                  static_cast<double>(bytes) * 1e-6));
-  }
-  io::NameTable names(Part which) const {
-    switch (which) {
-      case kText:
-        return io::clip_names();
-      case kText2:
-        return io::t5_names();
-      case kTransformer:
-        return io::flux1_names();
-      case kVae:
-        break;
-    }
-    return io::vae_names(vae_.levels());
-  }
-  StorageRules storage(Part which) const {
-    if (which == kVae) return {};
-    return which == kText ? clip_storage() : which == kText2 ? t5_storage() : flux1_storage();
-  }
-  WantedType weights(Part which) const { return which == kVae ? WantedType(DType::f32) : options_.weights; }
-  void plan_residency() {
-    std::vector<ModelPart> parts;
-    for (const Part p : {kText, kText2, kTransformer, kVae}) {
-      const PartUse use = p == kTransformer ? PartUse::per_step
-                          : p == kVae       ? PartUse::per_picture
-                                            : PartUse::per_prompt;
-      with_tensors(kParts[p], names(p), [&](const io::NamedTensors& file) {
-        parts.push_back(
-            {kParts[p],
-             device_bytes(file, weights(p), storage(p)) + loras_.device_bytes(kParts[p], weights(p)), use});
-      });
-    }
-    stays_ = parts_that_stay(parts, usable_bytes(device_), options_.keep_parts);
-  }
   void check_files() const;
   void read_index();
   void read_configs();
@@ -157,26 +113,40 @@ class Flux1Model final : public Model {
   Device& device_;
   std::string dir_;
   ModelOptions options_;
-  std::vector<bool> stays_;  // by Part
+  PromptCache prompt_cache_;
+  std::string encoders_;  // their fingerprints, made when they are first needed
   ModelInfo info_;
   LoraSet loras_;
-  std::set<std::string> attached_;  // the parts whose LoRAs were told of
   Flux1Config flux_;
   AutoencoderConfig vae_;
   ClipTextConfig clip_config_;
   T5Config t5_config_;
   std::unique_ptr<Tokenizer> clip_tokenizer_, t5_tokenizer_;
-  std::shared_ptr<Flux1> transformer_;
-  std::shared_ptr<LatentCodec> codec_;
-  std::shared_ptr<ClipText> clip_;
-  std::shared_ptr<T5Encoder> t5_;
+  std::unique_ptr<FluxWeights> weights_;
 };
 
 void Flux1Model::check_files() const {
+  constexpr std::array<std::string_view, 4> kParts{"text_encoder", "text_encoder_2", "transformer", "vae"};
   for (const auto& [part, file] : options_.files) {
     if (std::find(kParts.begin(), kParts.end(), part) == kParts.end())
       throw Error(ErrorCode::invalid_argument, fmt::format("{}: FLUX.1 has no part \"{}\"", file, part));
   }
+}
+
+std::string Flux1Model::encoding_key(const TokenIds& clip_ids, const TokenIds& t5_ids) {
+  for (const FluxPart part : {FluxPart::clip, FluxPart::t5}) {
+    if (encoders_.size() >= 2 * 32) break;
+    const auto file = io::open_tensors(place(name(part)));
+    encoders_ += fingerprint(*file);
+  }
+  std::string key =
+      fmt::format("{} {} {} {} {}", encoders_, options_.weights ? name(*options_.weights) : "file",
+                  clip_json(clip_config_).dump(), t5_json(t5_config_).dump(), device_key(device_));
+  for (const FluxPart part : {FluxPart::clip, FluxPart::t5}) key += loras_.fingerprint(name(part));
+  for (const TokenIds* ids : {&clip_ids, &t5_ids}) {
+    for (const auto& prompt : *ids) key += fmt::format("\n{}", fmt::join(prompt, " "));
+  }
+  return key;
 }
 
 void Flux1Model::read_index() {

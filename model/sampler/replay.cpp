@@ -171,6 +171,7 @@ Tensor Replay::recorded(const PassInputs& in) {
   if (in.attention) pass_->attention = in.attention->pass(in.x.dim(0), pass_->tokens);
   for (size_t i = 0; i < model_.parts().size(); ++i) {
     const int layer = model_.parts()[i].layer;
+    model_.acquire(i);
     if (layer >= 0) {
       run_layer(i, layer);
     } else {

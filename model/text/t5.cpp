@@ -160,11 +160,13 @@ Tensor T5Encoder::position_bias(int64_t length) const {
 
 Tensor T5Encoder::forward(const TokenIds& ids, Trace* trace) const {
   const Tensor tokens = upload_ids(shared_.device(), ids, config_.vocab);
+  if (weights_) weights_->acquire(0);
   const Tensor bias = position_bias(tokens.dim(1));
   observe(trace, "position_bias", bias);
   Tensor x = op::embedding(shared_, tokens);  // [B, T, C]
   observe(trace, "hidden.0", x);
   for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (weights_ && i > 0) weights_->acquire(i);
     x = blocks_[i](x, bias);
     observe(trace, "hidden." + std::to_string(i + 1), x);
   }

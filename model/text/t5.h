@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "model/component.h"
 #include "model/text/clip.h"
+#include "model/weight_stream.h"
 
 namespace vkflux {
 
@@ -72,6 +74,8 @@ class T5Encoder {
     v("encoder.final_layer_norm.weight", final_norm_, Shape{config_.width});
   }
 
+  /// The weights of some blocks come from elsewhere; null: all are here.
+  void stream_weights(std::shared_ptr<WeightStream> weights) { weights_ = std::move(weights); }
   /// -> [B, T, C]
   Tensor forward(const TokenIds& ids, Trace* trace = nullptr) const;
 
@@ -80,6 +84,7 @@ class T5Encoder {
   T5Config config_;
   Tensor shared_, final_norm_;
   std::vector<T5Block> blocks_;
+  std::shared_ptr<WeightStream> weights_;
 };
 
 /// The tables stay 16-bit.

@@ -1,0 +1,138 @@
+// vkflux plan: what a picture takes on the device, before anything is loaded.
+#include <fmt/format.h>
+
+#include "app/cli/cli.h"
+#include "app/cli/memory.h"
+#include "app/cli/numbers.h"
+#include "app/memory_options.h"
+#include "app/weights.h"
+#include "model/flux/shapes.h"
+#include "model/io/json.h"
+#include "model/pipeline.h"
+
+namespace vkflux::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Options {
+  std::string model, synthetic, size, weights = "f32";
+  std::map<std::string, std::string> files;
+  MemoryArgs memory;
+  int64_t batch = 1, steps = 0;
+  float cfg = -1;
+  bool init = false;
+};
+
+GenerateRequest request_of(const Options& o) {
+  GenerateRequest r;
+  r.prompts = {""};
+  std::tie(r.width, r.height) = parse_size(o.size);
+  r.batch = o.batch;
+  r.steps = o.steps;
+  if (o.cfg >= 0) r.cfg = o.cfg;
+  return r;
+}
+
+std::string held(const ModelPart& part, const PartResidency& r) {
+  const int64_t streamed = r.streamed();
+  if (streamed > 0)
+    return fmt::format("{} of its {} layers pass through the device at every use", streamed,
+                       part.layers.size());
+  return r.stays ? "stays on the device" : "on the device while it is used";
+}
+
+}  // namespace
+
+nlohmann::ordered_json plan_json(const MemoryPlan& plan, const std::vector<ModelPart>& parts) {
+  Json j{{"budget_bytes", plan.budget}, {"fits", plan.fits}};
+  if (!plan.fits) j["problem"] = plan.problem;
+  j["peak_bytes"] = plan.used();
+  j["peak_block_bytes"] = plan.reserved();
+  j["phases"] = Json::array();
+  for (const PhasePeak& p : plan.phases)
+    j["phases"].push_back(
+        {{"phase", name(p.phase)}, {"peak_bytes", p.used}, {"peak_block_bytes", p.reserved}});
+  j["parts"] = Json::array();
+  for (const ModelPart& p : parts) {
+    const PartResidency& r = plan.residency.parts.at(p.name);
+    j["parts"].push_back({{"name", p.name},
+                          {"bytes", p.bytes},
+                          {"stays", r.stays},
+                          {"layers", p.layers.size()},
+                          {"streamed_layers", r.streamed()}});
+  }
+  const Tiling& t = plan.residency.tiling;
+  j["tiles"] = t.on() ? Json{{"rows", t.rows}, {"columns", t.columns}, {"overlap", t.overlap}} : Json();
+  return j;
+}
+
+std::string plan_text(const MemoryPlan& plan, const std::vector<ModelPart>& parts) {
+  std::string out = fmt::format("device memory: {}\n", bytes_text(plan.budget));
+  for (const PhasePeak& p : plan.phases)
+    out += fmt::format("  {:<16}{:>10} in use, {:>10} in blocks\n", name(p.phase), bytes_text(p.used),
+                       bytes_text(p.reserved));
+  for (const ModelPart& p : parts) {
+    out += fmt::format("  {:<16}{:>10}, {}\n", p.name, bytes_text(p.bytes),
+                       held(p, plan.residency.parts.at(p.name)));
+  }
+  const Tiling& t = plan.residency.tiling;
+  out += t.on() ? fmt::format("  pictures in tiles of {} x {} cells, {:.0f} % of each shared with the next\n",
+                              t.rows, t.columns, 100 * t.overlap)
+                : "  pictures in one piece\n";
+  out += plan.fits ? "it fits" : "it doesn't fit: " + plan.problem;
+  return out;
+}
+
+namespace {
+
+int run(const Common& common, const Options& o) {
+  if (o.model.empty() == o.synthetic.empty()) {
+    throw Error(ErrorCode::invalid_argument,
+                "give --model, or --synthetic for a public model that isn't here");
+  }
+  const auto device = open_device(common, vram_of(o.memory));
+  const ModelOptions options = with_memory(model_options(o.weights, o.files), o.memory);
+  const std::unique_ptr<Pipeline> pipeline =
+      o.synthetic.empty()
+          ? Pipeline::load(*device, o.model, options)
+          : std::make_unique<Pipeline>(*device, flux1_shapes(*device, o.synthetic, options), options);
+  GenerateRequest request = request_of(o);
+  if (o.init) request.init = RgbImage{1, 1, {0, 0, 0}};
+  const MemoryPlan plan = pipeline->planned_for(request);
+  if (common.json) {
+    print_out("{}\n", io::json_text(plan_json(plan, pipeline->parts()), 1));
+  } else {
+    print_out("{}\n", plan_text(plan, pipeline->parts()));
+  }
+  return plan.fits ? kOk : kLimit;
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app) {
+  auto common = std::make_shared<Common>();
+  auto o = std::make_shared<Options>();
+  CLI::App* c =
+      add_command(app, "plan", "say what a picture takes of the device's memory, before anything is loaded",
+                  "vkflux plan --model models/emoji --vram 2\n  "
+                  "vkflux plan --synthetic flux1-dev --weights q4_k --size 1024x1024 --vram 8",
+                  common, [common, o] { return run(*common, *o); });
+  c->add_option("--model", o->model, "checkpoint folder with model_index.json");
+  c->add_option("--synthetic", o->synthetic, "a public model by its shapes alone: flux1-dev or flux1-schnell")
+      ->check(CLI::IsMember({"flux1-dev", "flux1-schnell"}));
+  c->add_option("--size", o->size, "WIDTHxHEIGHT in pixels; default: the model's")->check(picture_size());
+  c->add_option("--batch", o->batch, "pictures of one prompt")
+      ->capture_default_str()
+      ->transform(whole(1, 4096));
+  c->add_option("--steps", o->steps, "denoising steps; default: the model's")
+      ->transform(whole(1, kMostSamplingSteps));
+  c->add_option("--cfg", o->cfg, "true guidance, 1 = off; default: the model's")
+      ->transform(real(0, kMostGuidance));
+  c->add_flag("--init", o->init, "image to image");
+  add_weights_option(*c, o->weights);
+  add_part_options(*c, o->files);
+  add_memory_options(*c, o->memory);
+}
+
+}  // namespace vkflux::cli
