@@ -10,6 +10,7 @@
 
 #include "model/io/names.h"
 #include "model/load.h"
+#include "model/lora/modules.h"
 #include "model/module.h"
 #include "model/weight_storage.h"
 
@@ -21,9 +22,10 @@ struct ModelPartFile {
   std::vector<Param> params;  // names and shapes alone
   io::NameTable names;        // between ours and diffusers'
   StorageRules rules;
-  RowSplit rows;             // of what diffusers splits
-  std::string architecture;  // as GGUF files call it
-  InitRule init;             // of weights that nobody trained
+  RowSplit rows;                           // of what diffusers splits
+  std::string architecture;                // as GGUF files call it
+  InitRule init;                           // of weights that nobody trained
+  std::vector<lora::Component> lora = {};  // the part as LoRA files see it; empty: they don't change it
 };
 
 /// The part that a file holds: `wanted` of several ("" where there is one). Error format where its tensors

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "model/convert.h"
+#include "model/flux/lora.h"
 #include "model/flux/transformer.h"
 #include "model/philox.h"
 #include "model/text/clip.h"
@@ -24,15 +25,16 @@ std::vector<Param> params_of(const Config& config) {
 }
 
 ModelPartFile transformer(const Flux1Config& c) {
-  return {"transformer", params_of<Flux1>(c), io::flux1_names(), flux1_storage(), flux1_row_split(c),
-          "flux",        flux1_init()};
+  return {"transformer", params_of<Flux1>(c), io::flux1_names(),        flux1_storage(), flux1_row_split(c),
+          "flux",        flux1_init(),        {flux1_lora_component(c)}};
 }
 ModelPartFile clip(const ClipTextConfig& c) {
-  return {"text_encoder", params_of<ClipText>(c), io::clip_names(), clip_storage(), {}, "clip", clip_init()};
+  return {"text_encoder", params_of<ClipText>(c),  io::clip_names(), clip_storage(), {}, "clip",
+          clip_init(),    {clip_lora_component(c)}};
 }
 ModelPartFile t5(const T5Config& c) {
   return {"text_encoder_2", params_of<T5Encoder>(c), io::t5_names(), t5_storage(), {}, "t5encoder",
-          t5_init(c)};
+          t5_init(c),       {t5_lora_component(c)}};
 }
 ModelPartFile vae(const AutoencoderConfig& c) {
   return {"vae", params_of<AutoencoderKL>(c), io::vae_names(c.levels()), {}, {}, "vae", autoencoder_init()};

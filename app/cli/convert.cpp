@@ -6,10 +6,12 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/numbers.h"
+#include "app/loras.h"
 #include "app/outputs.h"
 #include "app/weights.h"
 #include "model/convert.h"
 #include "model/io/json.h"
+#include "model/lora/merged.h"
 
 namespace vkflux::cli {
 namespace {
@@ -19,6 +21,7 @@ using Json = nlohmann::ordered_json;
 struct Options {
   std::vector<std::string> files;
   std::string type, layout, part, made_up;
+  LoraArgs loras;
   uint64_t seed = 0;
   MadeUpSizes sizes;
 };
@@ -55,6 +58,7 @@ int run(const Common& common, const Options& o) {
   if (!o.type.empty()) options.type = weight_type(o.type);
   FileUse use;
   if (needed == 2) use.reads("IN", o.files[0]);
+  o.loras.declare(use);
   use.writes("OUT", out);
   use.check();
 
@@ -71,6 +75,16 @@ int run(const Common& common, const Options& o) {
   } else {
     part = made_up_part(o.made_up, o.sizes);
     source = random_weights(part, o.seed);
+  }
+  LoraSet loras;
+  std::unique_ptr<WeightSource> plain;
+  if (!o.loras.uses.empty()) {
+    if (part.lora.empty())
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("--lora: {} is no part that LoRA files change", part.name));
+    loras = LoraSet(o.loras.uses, part.lora, [](const std::string& text) { spdlog::info("{}", text); });
+    plain = std::move(source);
+    source = merged_weights(*plain, loras, part.name);
   }
   const bool diffusers = file && !options.gguf && in_diffusers_names(*file);
   options.layout = !o.layout.empty() ? o.layout : diffusers ? "diffusers" : "bfl";
@@ -127,6 +141,7 @@ void add_convert(CLI::App& app) {
                 "of a file that holds several: transformer, text_encoder (CLIP), text_encoder_2 "
                 "(T5) or vae")
       ->check(CLI::IsMember({"transformer", "text_encoder", "text_encoder_2", "vae"}));
+  add_lora_option(*c, o->loras);
   CLI::Option* made_up =
       c->add_option(
            "--synthetic", o->made_up,

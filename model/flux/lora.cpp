@@ -20,18 +20,27 @@ const std::vector<lora::Alias>& transformer_aliases() {
 
 }  // namespace
 
+lora::Component flux1_lora_component(const Flux1Config& config) {
+  Flux1 model(config);
+  lora::Component out = lora::component_of("transformer", lora::modules_of(model), io::flux1_names());
+  out.rows = flux1_row_split(config);
+  out.aliases = transformer_aliases();
+  return out;
+}
+
+lora::Component clip_lora_component(const ClipTextConfig& config) {
+  ClipText model(config);
+  return lora::component_of("text_encoder", lora::modules_of(model), io::clip_names());
+}
+
+lora::Component t5_lora_component(const T5Config& config) {
+  T5Encoder model(config);
+  return lora::component_of("text_encoder_2", lora::modules_of(model), io::t5_names());
+}
+
 std::vector<lora::Component> flux1_lora_components(const Flux1Config& config, const ClipTextConfig& clip,
                                                    const T5Config& t5) {
-  Flux1 transformer(config);
-  ClipText clip_model(clip);
-  T5Encoder t5_model(t5);
-  std::vector<lora::Component> out;
-  out.push_back(lora::component_of("transformer", lora::modules_of(transformer), io::flux1_names()));
-  out.back().rows = flux1_row_split(config);
-  out.back().aliases = transformer_aliases();
-  out.push_back(lora::component_of("text_encoder", lora::modules_of(clip_model), io::clip_names()));
-  out.push_back(lora::component_of("text_encoder_2", lora::modules_of(t5_model), io::t5_names()));
-  return out;
+  return {flux1_lora_component(config), clip_lora_component(clip), t5_lora_component(t5)};
 }
 
 }  // namespace vkflux

@@ -8,8 +8,12 @@
 
 namespace vkflux {
 
-/// The transformer and both text encoders, with the names that the dialects have for them. Shapes and names
-/// alone: nothing is allocated.
+/// One part each, with the names that the dialects have for its modules. Shapes and names alone: nothing is
+/// allocated.
+lora::Component flux1_lora_component(const Flux1Config& config);
+lora::Component clip_lora_component(const ClipTextConfig& config);
+lora::Component t5_lora_component(const T5Config& config);
+/// The transformer and both text encoders.
 std::vector<lora::Component> flux1_lora_components(const Flux1Config& transformer, const ClipTextConfig& clip,
                                                    const T5Config& t5);
 

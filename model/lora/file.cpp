@@ -52,7 +52,8 @@ bool ends_with_name(const std::string& key, const std::string& name) {
 
 }  // namespace
 
-File::File(const io::TensorSource& file, const ModuleTable& table) : file_(file) {
+File::File(const io::TensorSource& file, const ModuleTable& table)
+    : file_(file), has_transformer_(table.has_part("transformer")) {
   const ErrorContext context(file.path());
   read_config();
   match(table);
@@ -171,7 +172,7 @@ std::string File::report() const {
 }
 
 void File::refuse_strangers() const {
-  const bool text_alone = !adapters_.empty() && adapters_of("transformer") == 0;
+  const bool text_alone = has_transformer_ && !adapters_.empty() && adapters_of("transformer") == 0;
   const bool others = std::any_of(unmatched_.begin(), unmatched_.end(), [](const Unmatched& u) {
     return !u.tensor.starts_with("lora_te") && !u.tensor.starts_with("text_encoder");
   });

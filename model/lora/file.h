@@ -72,7 +72,8 @@ class File {
   std::vector<Adapter> adapters_;
   std::vector<Unmatched> unmatched_;
   std::map<std::string, PeftConfig> configs_;
-  std::string nearest_;  // to the first that wasn't found
+  bool has_transformer_;  // among the components
+  std::string nearest_;   // to the first that wasn't found
 };
 
 /// The tensors of a LoRA: a file, or the folder of one as PEFT and diffusers write it.

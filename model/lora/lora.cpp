@@ -41,7 +41,7 @@ LoraSet::LoraSet(const std::vector<LoraUse>& uses, std::vector<lora::Component> 
   }
 }
 
-uint64_t LoraSet::device_bytes(const std::string& part, DType matrices) const {
+uint64_t LoraSet::device_bytes(const std::string& part, WantedType matrices) const {
   int64_t values = 0;
   for (const Opened& o : files_) {
     for (const Adapter& a : o.file->adapters()) {
@@ -98,6 +98,16 @@ uint64_t LoraSet::attach(const std::string& part, const lora::Modules& modules,
     bytes += stack.attach(module, read);
   }
   return bytes;
+}
+
+bool LoraSet::changes(const std::string& part, const std::string& parameter) const {
+  const std::string module = parameter.substr(0, parameter.rfind('.'));
+  return std::any_of(files_.begin(), files_.end(), [&](const Opened& o) {
+    const auto& all = o.file->adapters();
+    return o.use.weight != 0 && std::any_of(all.begin(), all.end(), [&](const Adapter& a) {
+             return a.place.component->part == part && a.place.module == module;
+           });
+  });
 }
 
 bool LoraSet::merge(const std::string& part, const std::string& parameter, std::vector<float>& values) const {

@@ -30,7 +30,7 @@ class LoraSet {
 
   bool empty() const { return files_.empty(); }
   /// Bytes that the files' changes of a part take on the device, about: what attach() will allocate.
-  uint64_t device_bytes(const std::string& part, DType matrices) const;
+  uint64_t device_bytes(const std::string& part, WantedType matrices) const;
 
   /// Puts the changes beside the weights of a part that has been loaded; earlier ones are replaced. -> bytes
   /// on the device. Norms are changed in place, so they must have been loaded anew. `read` gives the values
@@ -45,6 +45,8 @@ class LoraSet {
   /// keys of what is computed with the part and kept.
   std::string fingerprint(const std::string& part) const;
 
+  /// Whether merge() would change the parameter.
+  bool changes(const std::string& part, const std::string& parameter) const;
   /// Adds the changes of a parameter of a part to its values (in f32; names and order of rows are ours): what
   /// a merged checkpoint holds. False when nothing changes it.
   bool merge(const std::string& part, const std::string& parameter, std::vector<float>& values) const;

@@ -108,6 +108,12 @@ std::optional<Place> ModuleTable::find(std::string_view key) const {
   return {};
 }
 
+bool ModuleTable::has_part(std::string_view part) const {
+  return std::any_of(names_.begin(), names_.end(), [&](const Names& n) {
+    return !n.places.empty() && n.places.begin()->second.component->part == part;
+  });
+}
+
 std::string ModuleTable::nearest(const std::string& key) const {
   std::vector<std::string> candidates;
   for (const Names& n : names_) {

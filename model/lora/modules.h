@@ -95,6 +95,7 @@ class ModuleTable {
   /// The components stay where they are.
   explicit ModuleTable(const std::vector<Component>& components);
   std::optional<Place> find(std::string_view key) const;
+  bool has_part(std::string_view part) const;
   /// "; nearest: ..." of the keys that would be found, or "".
   std::string nearest(const std::string& key) const;
 

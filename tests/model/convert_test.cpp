@@ -5,6 +5,7 @@
 
 #include "autograd/blocks.h"
 #include "model/io/gguf.h"
+#include "model/lora/merged.h"
 #include "tests/harness/expect_error.h"
 #include "tests/harness/temp_folder.h"
 #include "vk/interrupt.h"
@@ -37,6 +38,31 @@ TEST(Convert, ThereAndBackInEveryLayout) {
       EXPECT_EQ(last->read_bytes(name), first->read_bytes(name)) << name;
     }
     EXPECT_EQ(first->tensors().size(), last->tensors().size());
+  }
+}
+
+TEST(Convert, MergesLoras) {
+  const test::TempFolder folder;
+  const std::string module = "double_blocks.0.img_mlp.0", lora = folder.file("lora.safetensors"),
+                    out = folder.file("merged.safetensors");
+  const auto file = io::open_tensors(kEmoji + "transformer");
+  const ModelPartFile part = part_of_file(*file, "");
+  const io::NamedTensors named(*file, part.names);
+  const std::vector<int64_t> shape = named.shape(module + ".weight");
+  const auto tensor = [](const std::string& name, const std::vector<int64_t>& s, float value) {
+    return io::tensor_data(name, s, std::vector<float>(static_cast<size_t>(s[0] * s[1]), value));
+  };
+  io::write_safetensors(lora, {tensor(module + ".lora_A.weight", {2, shape[1]}, 0.5f),
+                               tensor(module + ".lora_B.weight", {shape[0], 2}, 0.25f)});
+  const LoraSet loras({{lora, -2}}, part.lora);
+  const auto base = weights_of(named);
+  convert(part, *merged_weights(*base, loras, part.name), out, {DType::f32, "bfl"});
+  const auto merged = io::open_tensors(out);
+  for (const Param& p : part.params) {
+    std::vector<float> want = named.read_f32(p.name);
+    if (p.name == module + ".weight")
+      for (float& v : want) v -= 0.5f;
+    EXPECT_EQ(merged->read_f32(p.name), want) << p.name;
   }
 }
 
