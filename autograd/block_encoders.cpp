@@ -39,8 +39,11 @@ void encode_with_min(const float* x, QuantBlock& b, int most) {
   for (size_t i = 0; i < 32; ++i) b.q[i] = clipped(std::trunc((x[i] - *low) * id + 0.5f), most);
 }
 
+// To the nearest whole number, halves to even, of |x| < 2^22. A sum, since the library's function is a call
+// for every value and can't be part of vector code.
 float nearest(float x) {
-  return std::nearbyintf(x);
+  constexpr float kUnits = 0x1.8p23f;
+  return (x + kUnits) - kUnits;
 }
 
 // x q - y with y >= 0.
@@ -48,22 +51,33 @@ struct Fit {
   float x = 0, y = 0, error = INFINITY;
 };
 
-// The least squares fit for values that are rounded to steps of 1 / inverse from `low` on.
-Fit fit_with_min(const float* v, int n, int most, float low, float inverse) {
-  const auto limit = static_cast<float>(most), count = static_cast<float>(n);
-  std::array<float, 32> q;
-  float q1 = 0, q2 = 0, v1 = 0, qv = 0;
-  for (int i = 0; i < n; ++i) {
-    const float k = std::clamp(nearest((v[i] - low) * inverse), 0.0f, limit);
-    q[static_cast<size_t>(i)] = k;
-    q1 += k, q2 += k * k, v1 += v[i], qv += k * v[i];
+// Sums of eight values at a time, which compilers make vector code of.
+constexpr size_t kLanes = 8;
+using Lanes = std::array<float, kLanes>;
+float sum(const Lanes& v) {
+  return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+}
+
+// The least squares fit for N values that are rounded to steps of 1 / inverse from `low` on.
+template <size_t N>
+Fit fit_with_min(const float* v, float most, float low, float inverse) {
+  constexpr auto kCount = static_cast<float>(N);
+  std::array<float, N> q;
+  Lanes l1{}, l2{}, lv{}, lqv{};
+  for (size_t i = 0; i < N; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float x = v[i + j], k = std::min(std::max(nearest((x - low) * inverse), 0.0f), most);
+      q[i + j] = k;
+      l1[j] += k, l2[j] += k * k, lv[j] += x, lqv[j] += k * x;
+    }
   }
-  const float determinant = count * q2 - q1 * q1;
+  const float q1 = sum(l1), q2 = sum(l2), v1 = sum(lv), qv = sum(lqv);
+  const float determinant = kCount * q2 - q1 * q1;
   Fit f;
   float offset = 0;
   if (determinant > 0) {
-    f.x = (count * qv - q1 * v1) / determinant;
-    offset = (v1 - f.x * q1) / count;
+    f.x = (kCount * qv - q1 * v1) / determinant;
+    offset = (v1 - f.x * q1) / kCount;
   }
   if (determinant <= 0 || offset > 0) {
     offset = 0;
@@ -71,27 +85,31 @@ Fit fit_with_min(const float* v, int n, int most, float low, float inverse) {
   }
   f.x = std::max(f.x, 0.0f);
   f.y = -offset;
-  f.error = 0;
-  for (int i = 0; i < n; ++i) {
-    const float rest = f.x * q[static_cast<size_t>(i)] + offset - v[i];
-    f.error += rest * rest;
+  Lanes errors{};
+  for (size_t i = 0; i < N; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float rest = f.x * q[i + j] + offset - v[i + j];
+      errors[j] += rest * rest;
+    }
   }
+  f.error = sum(errors);
   return f;
 }
 
-Fit best_with_min(const float* v, int n, int most) {
-  const float low = std::min(0.0f, *std::min_element(v, v + n)),
-              high = std::max(0.0f, *std::max_element(v, v + n));
+template <size_t N>
+Fit best_with_min(const float* v, int most) {
+  float low = 0, high = 0;
+  for (size_t i = 0; i < N; ++i) low = std::min(low, v[i]), high = std::max(high, v[i]);
   if (!(high > low)) return {0, 0, 0};
   Fit best;
+  const auto limit = static_cast<float>(most);
   const float reach = most == 3 ? 0.1f : 0.3f;  // of a step between two candidates
   for (int t = -5; t <= 5; ++t) {
-    const Fit f = fit_with_min(v, n, most, low,
-                               (static_cast<float>(most) + reach * static_cast<float>(t)) / (high - low));
+    const Fit f = fit_with_min<N>(v, limit, low, (limit + reach * static_cast<float>(t)) / (high - low));
     if (f.error < best.error) best = f;
   }
   for (int again = 0; again < 2 && best.x > 0; ++again) {  // from where the best one put its steps
-    const Fit f = fit_with_min(v, n, most, -best.y, 1 / best.x);
+    const Fit f = fit_with_min<N>(v, limit, -best.y, 1 / best.x);
     if (f.error < best.error) best = f;
   }
   return best;
@@ -131,9 +149,12 @@ void refit_with_min(const float* v, QuantBlock& b, int part) {
 double squared_error(const BlockType& t, const QuantBlock& b, const float* v) {
   std::array<float, 256> w;
   values_of(t, b, w.data());
-  double sum = 0;
-  for (size_t i = 0; i < 256; ++i) sum += static_cast<double>(w[i] - v[i]) * static_cast<double>(w[i] - v[i]);
-  return sum;
+  double error = 0;
+  for (size_t i = 0; i < 256; ++i) {
+    const double rest = static_cast<double>(w[i] - v[i]);
+    error += rest * rest;
+  }
+  return error;
 }
 
 // Keeps the better of two blocks.
@@ -146,7 +167,8 @@ void encode_k_with_min(DType type, const float* v, QuantBlock& b, int part, int 
   const int parts = 256 / part;
   float scale = 0, min = 0;
   for (int k = 0; k < parts; ++k) {
-    fits[static_cast<size_t>(k)] = best_with_min(v + k * part, part, most);
+    fits[static_cast<size_t>(k)] =
+        part == 16 ? best_with_min<16>(v + k * part, most) : best_with_min<32>(v + k * part, most);
     scale = std::max(scale, fits[static_cast<size_t>(k)].x);
     min = std::max(min, fits[static_cast<size_t>(k)].y);
   }
@@ -171,17 +193,19 @@ float best_signed(const float* v, int zero) {
     if (std::abs(v[i]) > std::abs(most)) most = v[i];
   }
   if (std::abs(most) < 1e-30f) return 0;
+  const auto limit = static_cast<float>(zero);
   float best = 0, best_gain = -1;
   for (int t = -9; t <= 9; ++t) {
-    const float inverse = -(static_cast<float>(zero) + 0.1f * static_cast<float>(t)) / most;
-    float qv = 0, qq = 0;
-    for (int i = 0; i < 16; ++i) {
-      const float q =
-          std::clamp(nearest(v[i] * inverse), -static_cast<float>(zero), static_cast<float>(zero - 1));
-      qv += q * v[i], qq += q * q;
+    const float inverse = -(limit + 0.1f * static_cast<float>(t)) / most;
+    Lanes lqv{}, lqq{};
+    for (size_t i = 0; i < 16; i += kLanes) {
+      for (size_t j = 0; j < kLanes; ++j) {
+        const float x = v[i + j], q = std::min(std::max(nearest(x * inverse), -limit), limit - 1);
+        lqv[j] += q * x, lqq[j] += q * q;
+      }
     }
     // The squared error falls by this against zeros.
-    const float gain = qq > 0 ? qv * qv / qq : 0;
+    const float qv = sum(lqv), qq = sum(lqq), gain = qq > 0 ? qv * qv / qq : 0;
     if (gain > best_gain) best_gain = gain, best = qq > 0 ? qv / qq : 0;
   }
   return best;

@@ -45,7 +45,11 @@ class HeaderReader {
       out_.metadata[field_] = v;
     } else if (place_ == Place::entry && field_ == "dtype") {
       const auto dtype = file_dtype(v);
-      if (!dtype) bad(fmt::format("the dtype {} isn't supported", shown(v)));
+      if (!dtype)
+        bad(fmt::format("the dtype {} isn't supported{}", shown(v),
+                        v == "F8_E8M0" || v == "F4"
+                            ? "; files in mxfp8, mxfp4 or nvfp4 aren't read, take one in fp8, BF16 or GGUF"
+                            : ""));
       tensor_->dtype = *dtype;
     } else {
       return misplaced(fmt::format("the string \"{}\"", shown(v)));

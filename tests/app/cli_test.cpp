@@ -51,7 +51,7 @@ TEST_F(Cli, EveryCommandShowsAnExample) {
   EXPECT_NE(top.out.find("130 interrupted"), std::string::npos);
   for (const char* command :
        {"devices", "inspect", "dataset emoji", "dataset list", "dataset tokenizers", "train autoencoder",
-        "train flow", "eval", "sample", "report", "verify", "bench", "tokenize"}) {
+        "train flow", "eval", "sample", "report", "verify", "bench", "tokenize", "convert"}) {
     const Result r = vkflux(std::string(command) + " --help");
     EXPECT_EQ(r.code, kOk) << command;
     EXPECT_NE(r.out.find("Example"), std::string::npos) << command << "\n" << r.out;
