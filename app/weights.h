@@ -11,13 +11,13 @@ namespace vkflux {
 
 /// f32, f16, bf16, f8 (E4M3), q8_0 or q4_k.
 void add_weights_option(CLI::App& command, std::string& value);
-/// Checkpoints of single parts, by the names of the parts' folders.
-using PartFiles = std::map<std::string, std::string>;
-/// Adds --diffusion-model, --clip_l, --t5xxl and --vae, as other programs call them.
-void add_part_options(CLI::App& command, PartFiles& files);
-/// The flag of a part's folder.
-std::string part_flag(const std::string& part);
-/// Options with these weights and parts; what was kept otherwise than wanted is logged.
-ModelOptions model_options(const std::string& weights, const PartFiles& files = {});
+/// What is said of a model besides its name; app/cli/model_flags.h has the flags.
+struct ModelFlags {
+  std::map<std::string, std::string> files;  // of single parts and tokenizers: ModelOptions::files
+  std::string variant;
+  int64_t text_length = 0;  // 0: the model's
+};
+/// Options with these weights and parts; what was kept or found otherwise than wanted is logged.
+ModelOptions model_options(const std::string& weights, const ModelFlags& flags = {});
 
 }  // namespace vkflux

@@ -63,11 +63,15 @@ std::map<std::string, Shape> shapes_of(const io::NamedTensors& file) {
   return out;
 }
 
-void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, DType matrices,
-          const StorageRules& rules) {
+void check(const std::vector<Param>& params, const io::NamedTensors& file) {
   io::NamedShapes expected;
   for (const Param& p : params) expected.emplace_back(p.name, dims(p.shape));
   file.check(expected);
+}
+
+void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device, DType matrices,
+          const StorageRules& rules) {
+  check(params, file);
   const ErrorContext context(file.path());
   Quantiser quantiser(device);
   for (const Param& p : params) {

@@ -21,6 +21,9 @@ std::map<std::string, Shape> shapes_of(const io::NamedTensors& file);
 void load(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
           DType matrices = DType::f32, const StorageRules& rules = {});
 
+/// Error format lists what the file lacks, has in another shape, or has too much for the parameters.
+void check(const std::vector<Param>& params, const io::NamedTensors& file);
+
 /// Sizes of the parts of a parameter that the foreign layout splits along rows; empty: equal parts.
 using RowSplit = std::function<std::vector<int64_t>(const Param&)>;
 /// Writes the parameters in the table's foreign layout: matrices as `matrices`, vectors as F32.

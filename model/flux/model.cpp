@@ -1,4 +1,4 @@
-// A FLUX.1 folder in diffusers' layout as a Model.
+// The files of a FLUX.1 model as a Model.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "model/flux/files.h"
+#include "model/flux/known_fields.h"
 #include "model/flux/tokenizers.h"
 #include "model/load.h"
 #include "model/residency.h"
@@ -28,9 +29,8 @@ constexpr std::array<const char*, 4> kParts{"text_encoder", "text_encoder_2", "t
 
 class Flux1Model final : public Model {
  public:
-  Flux1Model(Device& device, const std::string& dir, const ModelOptions& options)
-      : device_(device), dir_(dir), options_(options) {
-    check_files();
+  Flux1Model(Device& device, const ModelFiles& files, const ModelOptions& options)
+      : device_(device), files_(files), options_(options) {
     read_index();
     read_configs();
     read_tokenizers();
@@ -66,22 +66,17 @@ class Flux1Model final : public Model {
   }
 
  private:
-  /// A part's own file or folder, else its folder in the model's.
-  std::string place(const char* part) const {
-    const auto own = options_.files.find(part);
-    return own == options_.files.end() ? dir_ + "/" + part : own->second;
-  }
   /// Hands a part's tensors, under our names, to fn.
   template <class F>
   auto with_tensors(const char* part, const io::NameTable& table, F fn) const {
     const ErrorContext context(part);
-    const auto file = io::open_tensors(place(part));
+    const auto file = io::open_tensors(files_.parts.at(part).path);
     return fn(io::NamedTensors(*file, table));
   }
-  /// Empty for a part that is a file alone.
+  /// An empty object for a part that has none.
   io::Json config_of(const char* part) const {
-    if (options_.files.count(part) && !io::is_folder(place(part))) return io::Json::object();
-    return io::read_json(place(part) + "/config.json");
+    const std::string& path = files_.parts.at(part).config;
+    return path.empty() ? io::Json::object() : io::read_json(path);
   }
   int clip_length() const { return static_cast<int>(clip_config_.positions); }
   int t5_length() const { return static_cast<int>(info_.defaults.txt_tokens); }
@@ -130,14 +125,13 @@ class Flux1Model final : public Model {
     }
     stays_ = parts_that_stay(parts, usable_bytes(device_), options_.keep_parts);
   }
-  void check_files() const;
   void read_index();
   void read_configs();
   void read_tokenizers();
   void check_parts() const;
 
   Device& device_;
-  std::string dir_;
+  ModelFiles files_;
   ModelOptions options_;
   std::vector<bool> stays_;  // by Part
   ModelInfo info_;
@@ -152,16 +146,9 @@ class Flux1Model final : public Model {
   std::shared_ptr<T5Encoder> t5_;
 };
 
-void Flux1Model::check_files() const {
-  for (const auto& [part, file] : options_.files) {
-    if (std::find(kParts.begin(), kParts.end(), part) == kParts.end())
-      throw Error(ErrorCode::invalid_argument, fmt::format("{}: FLUX.1 has no part \"{}\"", file, part));
-  }
-}
-
 void Flux1Model::read_index() {
   const std::string origin = "model_index.json";
-  const io::Json index = io::read_json(dir_ + "/" + origin);
+  const io::Json index = files_.index.empty() ? io::Json::object() : io::read_json(files_.index);
   with_tensors("transformer", io::flux1_names(),
                [&](const io::NamedTensors& t) { flux_ = infer_flux1_config(shapes_of(t)); });
   SamplingDefaults& defaults = info_.defaults;
@@ -187,8 +174,17 @@ void Flux1Model::read_index() {
 }
 
 void Flux1Model::read_configs() {
+  for (const char* part : kParts) {
+    for (const std::string& field : unknown_fields(part, config_of(part))) {
+      if (options_.remark)
+        options_.remark(
+            fmt::format("{}/config.json: the field \"{}\" isn't known and has no effect: where it "
+                        "changes something, pictures differ",
+                        part, io::shown(field)));
+    }
+  }
   apply_flux1_json(flux_, config_of("transformer"));
-  with_tensors("vae", io::vae_names(autoencoder_levels(*io::open_tensors(place("vae")))),
+  with_tensors("vae", io::vae_names(autoencoder_levels(*io::open_tensors(files_.parts.at("vae").path))),
                [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
   apply_autoencoder_json(vae_, config_of("vae"));
   with_tensors("text_encoder", io::clip_names(),
@@ -197,14 +193,16 @@ void Flux1Model::read_configs() {
   with_tensors("text_encoder_2", io::t5_names(),
                [&](const io::NamedTensors& t) { t5_config_ = infer_t5_config(shapes_of(t)); });
   apply_t5_json(t5_config_, config_of("text_encoder_2"));
-  info_.schedule = Schedule::from_json(io::read_json(dir_ + "/scheduler/scheduler_config.json"));
+  info_.schedule = !files_.scheduler.empty() ? Schedule::from_json(io::read_json(files_.scheduler))
+                   : flux_.guidance          ? Schedule::flux1_dev()
+                                             : Schedule::flux1_schnell();
 }
 
 void Flux1Model::read_tokenizers() {
-  Flux1Tokenizers both = load_flux1_tokenizers(dir_);
+  Flux1Tokenizers both = load_flux1_tokenizers(files_, options_.remark);
   clip_tokenizer_ = std::move(both.clip);
   t5_tokenizer_ = std::move(both.t5);
-  info_.defaults.txt_tokens = flux1_text_tokens(dir_, flux_.guidance);
+  info_.defaults.txt_tokens = flux1_text_tokens(files_, flux_.guidance, options_.text_tokens);
 }
 
 void Flux1Model::check_parts() const {
@@ -234,8 +232,8 @@ void Flux1Model::check_parts() const {
 
 }  // namespace
 
-std::unique_ptr<Model> open_flux1(Device& device, const std::string& folder, const ModelOptions& options) {
-  return std::make_unique<Flux1Model>(device, folder, options);
+std::unique_ptr<Model> open_flux1(Device& device, const ModelFiles& files, const ModelOptions& options) {
+  return std::make_unique<Flux1Model>(device, files, options);
 }
 
 }  // namespace vkflux
