@@ -225,7 +225,12 @@ class Finder {
     };
     if (is_part("config.json")) return folder;
     PartSearch search;
-    search.add_folder(folder, 2);
+    // What lies in folders of parts without the index that names them isn't guessed at.
+    const auto is_part_of = [&](const Family& family) {
+      return !family.parts.empty() && io::is_folder(folder + "/" + std::string(family.parts.front().name));
+    };
+    const bool lost_index = std::any_of(families().begin(), families().end(), is_part_of);
+    search.add_folder(folder, lost_index ? 0 : 2);
     std::vector<Candidate> found;
     for (const Family& family : families()) {
       if (family.parts.empty()) continue;

@@ -57,8 +57,9 @@ TEST(T5Encoder, ReadsItsConfig) {
   EXPECT_THROW(apply_t5_json(d, {{"dense_act_fn", "glue"}}), Error);
   EXPECT_THROW(apply_t5_json(d, {{"is_gated_act", false}}), Error);
   EXPECT_THROW(apply_t5_json(d, {{"d_model", 8}}), Error);
-  apply_t5_json(d, {{"dense_act_fn", "relu"}});  // which wins over the whole name
-  EXPECT_EQ(d.activation.name(), "relu");
+  T5Config e;
+  apply_t5_json(e, {{"dense_act_fn", "relu"}});  // which wins over the whole name
+  EXPECT_EQ(e.activation.name(), "relu");
   EXPECT_THROW(apply_t5_json(d, {{"is_decoder", true}}), Error);
   EXPECT_EQ(t5_json(c)["dtype"], "float32");  // or f16 files would be computed in f16
   EXPECT_THROW(infer_t5_config({}), Error);
