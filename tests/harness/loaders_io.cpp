@@ -164,6 +164,7 @@ std::vector<LoaderCase> io_loaders() {
        {},
        [](const std::string& folder) {
          fs::create_directories(folder + "/models--a--b/snapshots/0123abcd");
+         fs::create_directories(folder + "/models--a--b/refs");
        }},
       png,
       png_text,

@@ -107,6 +107,7 @@ LoaderCase whole_file() {
   LoaderCase c{"whole_file", "all.safetensors", {file_of(all, {})}};
   c.load = [](const std::string& path) {
     ModelOptions options;
+    options.text_tokens = 6;
     options.files = {{"tokenizer", checkpoint() + "/tokenizer"},
                      {"tokenizer_2", checkpoint() + "/tokenizer_2"}};
     Pipeline::load(device(), path, options)->encode({"a cat"});
