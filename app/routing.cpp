@@ -26,7 +26,8 @@ void check(const RoutingArgs& a) {
     wrong(fmt::format("--quality-speed {}: 0 (full attention) to 1 (fastest) is expected", *a.quality_speed));
   const PolicyKind policy = parse_policy(a.policy);
   if (a.controller.empty() && policy != PolicyKind::ranked)
-    wrong(fmt::format("--policy {} says how a controller decides: give --controller, or leave it out", a.policy));
+    wrong(fmt::format("--policy {} says how a controller decides: give --controller, or leave it out",
+                      a.policy));
   if (policy != PolicyKind::stochastic && a.temperature != 1)
     wrong("--policy-temperature is of the stochastic policy: add --policy stochastic, or leave it out");
 }

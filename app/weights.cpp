@@ -1,10 +1,7 @@
 #include "app/weights.h"
 
-#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
-#include <array>
 #include <map>
 
 namespace vkflux {
@@ -24,32 +21,7 @@ const std::map<std::string, DType>& types() {
   return map;
 }
 
-struct PartRow {
-  const char *part, *flag, *help;
-};
-constexpr std::array kParts{PartRow{"transformer", "--diffusion-model",
-                                    "the transformer: this file in place of the one in the model's folder"},
-                            PartRow{"text_encoder", "--clip_l", "the CLIP text encoder, likewise"},
-                            PartRow{"text_encoder_2", "--t5xxl", "the T5 text encoder, likewise"},
-                            PartRow{"vae", "--vae", "the autoencoder, likewise"}};
-
 }  // namespace
-
-void add_part_options(CLI::App& command, PartFiles& files) {
-  for (const PartRow& row : kParts) {
-    command
-        .add_option_function<std::string>(
-            row.flag, [&files, row](const std::string& path) { files[row.part] = path; },
-            fmt::format("{} (.safetensors or .gguf)", row.help))
-        ->type_name("FILE");
-  }
-}
-
-std::string part_flag(const std::string& part) {
-  const auto row =
-      std::find_if(kParts.begin(), kParts.end(), [&](const PartRow& r) { return part == r.part; });
-  return row == kParts.end() ? part : row->flag;
-}
 
 const std::vector<std::string>& weight_type_names() {
   static const std::vector<std::string> names = [] {
@@ -77,9 +49,11 @@ void add_weights_option(CLI::App& command, std::string& value) {
       ->check(CLI::IsMember(names));
 }
 
-ModelOptions model_options(const std::string& weights, const PartFiles& files) {
+ModelOptions model_options(const std::string& weights, const ModelFlags& flags) {
   ModelOptions options;
-  options.files = files;
+  options.files = flags.files;
+  options.variant = flags.variant;
+  options.text_tokens = flags.text_length;
   options.weights = weights == kAsStored ? std::nullopt : std::optional(weight_type(weights));
   options.remark = [](const std::string& text) { spdlog::info("{}", text); };
   return options;

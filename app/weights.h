@@ -15,13 +15,13 @@ void add_weights_option(CLI::App& command, std::string& value);
 /// The types of matrices by the names that flags have for them, without "file".
 const std::vector<std::string>& weight_type_names();
 DType weight_type(const std::string& name);
-/// Checkpoints of single parts, by the names of the parts' folders.
-using PartFiles = std::map<std::string, std::string>;
-/// Adds --diffusion-model, --clip_l, --t5xxl and --vae, as other programs call them.
-void add_part_options(CLI::App& command, PartFiles& files);
-/// The flag of a part's folder.
-std::string part_flag(const std::string& part);
-/// Options with these weights and parts; what was kept otherwise than wanted is logged.
-ModelOptions model_options(const std::string& weights, const PartFiles& files = {});
+/// What is said of a model besides its name; app/cli/model_flags.h has the flags.
+struct ModelFlags {
+  std::map<std::string, std::string> files;  // of single parts and tokenizers: ModelOptions::files
+  std::string variant;
+  int64_t text_length = 0;  // 0: the model's
+};
+/// Options with these weights and parts; what was kept or found otherwise than wanted is logged.
+ModelOptions model_options(const std::string& weights, const ModelFlags& flags = {});
 
 }  // namespace vkflux

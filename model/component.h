@@ -15,6 +15,8 @@ namespace vkflux {
 struct ComponentKind {
   std::string_view name;
   std::optional<io::Json> (*describe)(const io::TensorSource& file, const io::Json& config);
+  /// Error format names the tensors that are missing, of another shape, or too many for that config.
+  void (*check)(const io::TensorSource& file, const io::Json& config) = nullptr;
 };
 
 /// All kinds that files are tried with, in this order.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
 
 #include "model/component.h"
 #include "model/family.h"
@@ -37,31 +36,6 @@ const Family& family(std::string_view name) {
     known += fmt::format("{}{}", known.empty() ? "" : ", ", f.name);
   }
   throw Error(ErrorCode::invalid_argument, fmt::format("model family {}: known are {}", name, known));
-}
-
-const Family& family_of(const std::string& folder) {
-  const std::string origin = "model_index.json";
-  std::error_code ignored;
-  const bool is_folder = std::filesystem::is_directory(folder, ignored);
-  if (!is_folder || !std::filesystem::exists(std::filesystem::path(folder) / origin, ignored)) {
-    const bool there = std::filesystem::exists(folder, ignored);
-    throw Error(ErrorCode::io,
-                fmt::format("{}; a model is a folder in diffusers' layout: {} beside transformer/, vae/, "
-                            "text_encoder/, text_encoder_2/, tokenizer/, tokenizer_2/ and scheduler/{}",
-                            is_folder ? "there is no model_index.json"
-                            : there   ? "this is a file"
-                                      : "no such folder",
-                            origin, there && !is_folder ? " (vkflux inspect says what a file holds)" : ""));
-  }
-  const io::Json index = io::read_json(folder + "/" + origin);
-  const auto type = io::get_or<std::string>(index, "_class_name", "FluxPipeline", origin);
-  std::string known;
-  for (const Family& f : families()) {
-    if (f.pipeline(type)) return f;
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", f.title);
-  }
-  throw Error(ErrorCode::unsupported,
-              fmt::format("{}: the pipeline is {}; known are those of {}", origin, type, known));
 }
 
 }  // namespace vkflux

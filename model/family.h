@@ -13,10 +13,12 @@
 #include <string_view>
 #include <vector>
 
+#include "model/component.h"
 #include "model/io/json.h"
 #include "model/io/safetensors.h"
 #include "model/latent_codec.h"
 #include "model/lora/use.h"
+#include "model/model_files.h"
 #include "model/module.h"
 #include "model/residency.h"
 #include "model/sampler/request.h"
@@ -41,11 +43,14 @@ struct ModelOptions {
   Tiling tile;
   /// Encoded prompts are kept on disk (model/prompt_cache.h).
   bool prompt_cache = false;
-  /// Single parts in place of those of the folder, by the folders' names ("transformer"): folders, or files,
-  /// whose configs follow from names and shapes alone.
-  std::map<std::string, std::string> files;
   /// Applied to the parts whenever they are loaded, all of them added up.
   std::vector<LoraUse> loras;
+  /// Single parts in place of the model's own, by the names of diffusers' folders ("transformer",
+  /// "tokenizer_2"): folders, files, or names of the Hugging Face cache. What a file's tensors don't tell
+  /// comes from a config.json beside it only where both have the names that diffusers gives them.
+  std::map<std::string, std::string> files;
+  std::string variant;      // "fp16": of files such as model.fp16.safetensors; empty: the plain ones
+  int64_t text_tokens = 0;  // of the prompt's longest encoding; 0: the model's default
 };
 
 /// A checkpoint of some family: its configs, tokenizers and file headers are read, the weights of a part
@@ -115,15 +120,29 @@ struct PromptTokenizer {
   int length = 0;
 };
 
+/// A part of a family's models, and what files of it are called.
+struct PartKind {
+  std::string_view name, flag;  // of its folder in diffusers' layout, and of the command line
+  ComponentKind kind;
+  std::vector<std::string_view> folders;  // of ComfyUI's models/ that hold such files
+  std::vector<std::string_view> usual;    // words of their usual names, lower-case
+  std::string_view download;              // a public repository and file that has it
+};
+
 struct Family {
   std::string_view name, title;  // "flux1", "FLUX.1"
   /// Whether model_index.json's "_class_name" is one of this family's pipelines.
   bool (*pipeline)(std::string_view class_name);
   /// Error format names what is missing, unsupported what is another model.
-  std::unique_ptr<Model> (*open)(Device& device, const std::string& folder, const ModelOptions& options);
+  std::unique_ptr<Model> (*open)(Device& device, const ModelFiles& files, const ModelOptions& options);
   std::unique_ptr<TrainableModel> (*create)(const ModelSizes& sizes);
-  /// The tokenizers of a folder; null: the family has none.
-  std::vector<PromptTokenizer> (*tokenizers)(const std::string& folder) = nullptr;
+  /// The tokenizers of a model; null: the family has none.
+  std::vector<PromptTokenizer> (*tokenizers)(const ModelFiles& files, const ModelOptions& options) = nullptr;
+  /// The transformer first; empty: the family's models are folders that it reads by itself.
+  std::vector<PartKind> parts = {};
+  std::vector<std::string_view> tokenizer_names = {};  // "tokenizer", by the names of diffusers' folders
+  /// Whether a part of this config belongs to a transformer of that one; null: any does.
+  bool (*fits)(const io::Json& transformer, std::string_view part, const io::Json& config) = nullptr;
   /// Its parts as LoRA files see them, at the sizes of the published models; null: files aren't told apart.
   std::vector<lora::Component> (*lora_components)() = nullptr;
 };
@@ -132,7 +151,5 @@ struct Family {
 std::span<const Family> families();
 /// Error invalid_argument lists the names.
 const Family& family(std::string_view name);
-/// The family of a folder in diffusers' layout. Error unsupported says whose pipeline it is.
-const Family& family_of(const std::string& folder);
 
 }  // namespace vkflux

@@ -42,6 +42,9 @@ uint64_t stored_bytes(DType dtype, const Shape& shape);
 Tensor load_tensor(const io::NamedTensors& file, const Param& p, Device& device, DType dtype,
                    MemoryClass cls = MemoryClass::weights);
 
+/// Error format lists what the file lacks, has in another shape, or has too much for the parameters.
+void check(const std::vector<Param>& params, const io::NamedTensors& file);
+
 /// Sizes of the parts of a parameter that the foreign layout splits along rows; empty: equal parts.
 using RowSplit = std::function<std::vector<int64_t>(const Param&)>;
 /// Writes the parameters in the table's foreign layout: matrices as `matrices`, vectors as F32.

@@ -24,7 +24,10 @@ bool same_memory(const GenerateRequest& a, const GenerateRequest& b) {
 std::unique_ptr<Pipeline> Pipeline::load(Device& device, const std::string& dir,
                                          const ModelOptions& options) {
   const ErrorContext context(dir);
-  return std::make_unique<Pipeline>(device, family_of(dir).open(device, dir, options), options);
+  const FoundModel found = find_model(dir, options);
+  if (options.remark)
+    for (const std::string& remark : found.files.remarks) options.remark(remark);
+  return std::make_unique<Pipeline>(device, found.family->open(device, found.files, options), options);
 }
 
 void Pipeline::install_students(const std::string& path) {

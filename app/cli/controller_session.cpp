@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "app/cli/data.h"
+#include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
 #include "app/sweep/prompt_list.h"
 #include "app/weights.h"
@@ -68,7 +69,7 @@ ControllerSessionArgs::ControllerSessionArgs() {
 }
 
 void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
-  c.add_option("--model", a.model, "checkpoint folder with model_index.json")->required();
+  cli::add_model_options(c, a.model, a.parts);
   c.add_option("--ttr", a.ttr, "the students' file, made by vkflux distill")->required();
   c.add_option("--prompts", a.prompts, "a file with one prompt a line (# starts a comment), or a .json array")
       ->required();
@@ -105,7 +106,7 @@ void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
 }
 
 void declare_inputs(const ControllerSessionArgs& args, FileUse& files) {
-  files.reads_model("--model", args.model);
+  cli::declare_model(files, args.model, args.parts);
   files.reads("--ttr", args.ttr);
   args.loras.declare(files);
   files.reads("--prompts", args.prompts);
@@ -115,7 +116,7 @@ ControllerSession::ControllerSession(const cli::Common& common, const Controller
     : quality(quality_of(args)), prompts(all_prompts({}, args.prompts)), args(args) {
   check_text("--negative", args.negative);
   device = cli::open_device(common);
-  ModelOptions options = model_options(args.weights);
+  ModelOptions options = model_options(args.weights, args.parts);
   options.loras = args.loras.uses;
   pipeline = Pipeline::load(*device, args.model, options);
   cli::say_cuts("prompts", prompts, pipeline->cuts(prompts));
@@ -143,7 +144,7 @@ ControllerSession::ControllerSession(const cli::Common& common, const Controller
 }
 
 void ControllerSession::describe(RunInputs& inputs) const {
-  inputs.set_files("model", {args.model});
+  cli::describe_model(inputs, args.model, args.parts);
   inputs.set_files("ttr", {args.ttr});
   inputs.set_texts("prompts", prompts);
   inputs.set_texts("negative", {args.negative});

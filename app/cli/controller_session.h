@@ -10,6 +10,7 @@
 #include "app/cli/cli.h"
 #include "app/loras.h"
 #include "app/outputs.h"
+#include "app/weights.h"
 #include "model/attention/hkr/students.h"
 #include "model/pipeline.h"
 #include "train/controller/sampling_task.h"
@@ -19,6 +20,7 @@ namespace vkflux {
 
 struct ControllerSessionArgs {
   std::string model, ttr, prompts, negative, size, weights = "f32", reward_on = "latents", noise = "counter";
+  ModelFlags parts;
   std::map<std::string, double> reward_weights;  // by name; absent: 1 for rmse and cosine, else 0
   int64_t steps = 0, images = 4, seeds = 4;
   double cfg = -1, guidance = -1;  // negative: the model's

@@ -10,6 +10,7 @@
 #include "app/cli/cli.h"
 #include "app/cli/data.h"
 #include "app/cli/distill_options.h"
+#include "app/cli/model_flags.h"
 #include "app/distill_report.h"
 #include "app/outputs.h"
 #include "app/sweep/prompt_list.h"
@@ -130,7 +131,7 @@ std::optional<int> distil(const DistillArgs& o, const RunFolder& folder, Distill
   options.save_replay = o.save_replay;
   if (o.reset_criteria) options.criteria = o.distill.settings.readiness;
   DistillRun run(distiller, runs, options);
-  run.inputs().set_files("model", {o.model});
+  describe_model(run.inputs(), o.model, o.parts);
   run.inputs().set("weights", o.weights);
   o.loras.describe(run.inputs());
   if (!o.init.empty()) run.inputs().set_files("init", {o.init});
@@ -255,7 +256,7 @@ void print_summary(const Common& common, const DistillArgs& o, const io::Json& s
 
 void check_files(const DistillArgs& o) {
   FileUse files;
-  files.reads_model("--model", o.model);
+  declare_model(files, o.model, o.parts);
   files.reads("--prompts", o.prompts_file);
   files.reads("--holdout", o.holdout);
   files.reads("--init", o.init);
@@ -275,7 +276,7 @@ int run(const Common& common, DistillArgs o) {
   const auto device = open_device(common);
   const ProfileSession profile(*device, o.profile);
   if (o.memory_budget_mb > 0) device->pool().set_budget(static_cast<uint64_t>(o.memory_budget_mb) << 20);
-  ModelOptions options = model_options(o.weights);
+  ModelOptions options = model_options(o.weights, o.parts);
   options.loras = o.loras.uses;
   const auto pipeline = Pipeline::load(*device, o.model, options);
   const SamplingPlan plan = sampling_plan(o);

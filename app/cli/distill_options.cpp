@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
 #include "app/weights.h"
 #include "vk/error.h"
@@ -14,7 +15,7 @@ namespace {
 constexpr double kLearningRate = 1e-3;
 
 void add_sampling_options(CLI::App* c, DistillArgs& o) {
-  c->add_option("--model", o.model, "checkpoint folder with model_index.json")->required();
+  add_model_options(*c, o.model, o.parts);
   c->add_option("--out", o.out, "run folder: checkpoint, metrics, report and the exported students")
       ->required();
   c->add_option("--prompt", o.prompts, "text to sample with; repeat it for several");

@@ -135,7 +135,7 @@ void add_eval(CLI::App& app) {
   CLI::App* c = add_command(
       app, "eval", "measure a trained model: reconstruction in dB, nearest-latent recall of its names",
       "vkflux eval --model models/emoji --data emoji", common, [common, o] { return run(*common, *o); });
-  c->add_option("--model", o->model, "checkpoint folder with model_index.json");
+  c->add_option("--model", o->model, "a model's folder or file, or its name in the Hugging Face cache");
   c->add_option("--vae", o->vae, "an autoencoder's folder, to measure that alone");
   c->add_option("--data", o->data, "data set folder")->required();
   c->add_option("--split", o->split, "the names to draw; default: s493 of the emoji, else train, else all");

@@ -3,6 +3,7 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/memory.h"
+#include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
 #include "app/memory_options.h"
 #include "app/weights.h"
@@ -16,8 +17,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string model, synthetic, size, weights = "f32";
-  std::map<std::string, std::string> files;
+  std::string model, synthetic, size, weights = "file";
+  ModelFlags parts;
   MemoryArgs memory;
   int64_t batch = 1, steps = 0;
   float cfg = -1;
@@ -92,7 +93,7 @@ int run(const Common& common, const Options& o) {
                 "give --model, or --synthetic for a public model that isn't here");
   }
   const auto device = open_device(common, vram_of(o.memory));
-  const ModelOptions options = with_memory(model_options(o.weights, o.files), o.memory);
+  const ModelOptions options = with_memory(model_options(o.weights, o.parts), o.memory);
   const std::unique_ptr<Pipeline> pipeline =
       o.synthetic.empty()
           ? Pipeline::load(*device, o.model, options)
@@ -118,7 +119,8 @@ void add_plan(CLI::App& app) {
                   "vkflux plan --model models/emoji --vram 2\n  "
                   "vkflux plan --synthetic flux1-dev --weights q4_k --size 1024x1024 --vram 8",
                   common, [common, o] { return run(*common, *o); });
-  c->add_option("--model", o->model, "checkpoint folder with model_index.json");
+  add_model_options(*c, o->model, o->parts, false);
+  add_text_length_option(*c, o->parts);
   c->add_option("--synthetic", o->synthetic, "a public model by its shapes alone: flux1-dev or flux1-schnell")
       ->check(CLI::IsMember({"flux1-dev", "flux1-schnell"}));
   c->add_option("--size", o->size, "WIDTHxHEIGHT in pixels; default: the model's")->check(picture_size());
@@ -131,7 +133,6 @@ void add_plan(CLI::App& app) {
       ->transform(real(0, kMostGuidance));
   c->add_flag("--init", o->init, "image to image");
   add_weights_option(*c, o->weights);
-  add_part_options(*c, o->files);
   add_memory_options(*c, o->memory);
 }
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
 #include "app/cli/sample.h"
 #include "app/frontier.h"
@@ -221,7 +222,8 @@ void add_report(CLI::App& app) {
       "vkflux report --model models/emoji --ttr models/emoji/ttr.safetensors \\\n    "
       "--controller models/emoji/controller.safetensors --prompts prompts.txt --out report.html",
       common, [common, o] { return run(*common, *o); });
-  c->add_option("--model", s.model, "checkpoint folder with model_index.json")->required();
+  add_model_options(*c, s.model, s.parts);
+  add_text_length_option(*c, s.parts);
   c->add_option("--ttr", s.routing.ttr, "students of the attention layers (a file of `vkflux distill`)")
       ->required();
   c->add_option("--controller", s.routing.controller,
@@ -255,7 +257,6 @@ void add_report(CLI::App& app) {
       ->transform(real(0, kMostGuidance));
   c->add_option("--size", s.size, "WIDTHxHEIGHT in pixels; default: the model's")->check(picture_size());
   add_weights_option(*c, s.weights);
-  add_part_options(*c, s.files);
   add_lora_option(*c, s.loras);
   add_memory_options(*c, s.memory);
   c->add_option("--out", o->out, "the page")->capture_default_str();

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "app/cli/memory.h"
+#include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
 #include "app/sweep/seeds.h"
 #include "app/weights.h"
@@ -230,12 +231,13 @@ void add_sample(CLI::App& app) {
   auto common = std::make_shared<Common>();
   auto o = std::make_shared<SampleArgs>();
   CLI::App* c =
-      add_command(app, "sample", "draw pictures from text with a checkpoint folder (diffusers layout)",
+      add_command(app, "sample", "draw pictures from text with a model of any layout",
                   "vkflux sample --model models/emoji --prompt \"red apple\" --seed 1 --out apple.png\n  "
                   "vkflux sample --model models/emoji --prompt \"red apple\" --ttr ttr.safetensors \\\n    "
                   "--controller controller.safetensors --sweep quality-speed=0,0.5,1 --compare --out apples",
                   common, [common, o] { return run(*common, *o); });
-  c->add_option("--model", o->model, "checkpoint folder with model_index.json")->required();
+  add_model_options(*c, o->model, o->parts);
+  add_text_length_option(*c, o->parts);
   add_picture_options(*c, *o);
   add_routing_options(*c, o->routing);
   c->add_flag(
@@ -251,7 +253,6 @@ void add_sample(CLI::App& app) {
   add_profile_options(*c, o->profile);
   add_sweep_options(*c, *o);
   add_weights_option(*c, o->weights);
-  add_part_options(*c, o->files);
   add_lora_option(*c, o->loras);
   add_lora_folder_option(*c, o->loras);
   add_memory_options(*c, o->memory);

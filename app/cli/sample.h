@@ -19,14 +19,16 @@
 #include "app/routing.h"
 #include "app/sweep/plan.h"
 #include "app/sweep/prompt_list.h"
+#include "app/weights.h"
 #include "model/pipeline.h"
 
 namespace vkflux::cli {
 
 struct SampleArgs {
   std::string model, prompts_file, negative, size, out = "out.png", html, grid, noise = "counter", init,
-                                                   weights = "file", seeds, sweep_mode = "combinations", trace;
-  std::map<std::string, std::string> files;  // of single parts of the model: see app/weights.h
+                                                   weights = "file", seeds, sweep_mode = "combinations",
+                                                   trace;
+  ModelFlags parts;
   std::vector<std::string> prompts, sweeps;
   std::vector<std::string> texts = {};  // of --prompt and --prompts, which may be a pipe: read once
   uint64_t seed = 0;

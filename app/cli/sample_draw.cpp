@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "app/cli/data.h"
+#include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
 #include "app/cli/sample.h"
 #include "app/weights.h"
@@ -62,7 +63,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   }
   device = open_device(common, vram_of(args.memory));
   profile = std::make_unique<ProfileSession>(*device, args.profile);
-  ModelOptions options = with_memory(model_options(args.weights, args.files), args.memory);
+  ModelOptions options = with_memory(model_options(args.weights, args.parts), args.memory);
   options.loras = args.loras.uses;
   pipeline = Pipeline::load(*device, args.model, options);
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
@@ -72,8 +73,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
 }
 
 void declare_inputs(const SampleArgs& args, FileUse& files) {
-  files.reads_model("--model", args.model);
-  for (const auto& [part, file] : args.files) files.reads(part_flag(part), file);
+  declare_model(files, args.model, args.parts);
   args.loras.declare(files);
   files.reads("--prompts", args.prompts_file);
   files.reads("--init", args.init);

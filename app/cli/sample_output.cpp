@@ -91,7 +91,9 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
                            {"noise", args.noise},
                            {"model", io::last_name(args.model)},
                            {"weights", args.weights}};
-  for (const auto& [part, file] : args.files) j[part] = io::last_name(file);
+  for (const auto& [part, file] : args.parts.files) j[part] = io::last_name(file);
+  if (!args.parts.variant.empty()) j["variant"] = args.parts.variant;
+  if (args.parts.text_length > 0) j["text_length"] = args.parts.text_length;
   if (!args.loras.uses.empty()) j["loras"] = args.loras.json();
   if (!args.init.empty()) {
     j["init"] = io::last_name(args.init);

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "app/cli/cli.h"
+#include "app/cli/model_flags.h"
 #include "app/sweep/prompt_list.h"
 #include "model/family.h"
 #include "model/io/json.h"
@@ -12,6 +13,7 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   std::string model;
+  ModelFlags parts;
   std::vector<std::string> prompts;
 };
 
@@ -50,11 +52,12 @@ void print(const Json& encoder) {
 int run(const Common& common, const Options& o) {
   for (const std::string& prompt : o.prompts) check_text("--prompt", prompt);
   const ErrorContext context(o.model);
-  const Family& family = family_of(o.model);
-  if (!family.tokenizers)
+  const ModelOptions options = model_options("f32", o.parts);
+  const FoundModel found = find_model(o.model, options);
+  if (!found.family->tokenizers)
     throw Error(ErrorCode::unsupported,
-                fmt::format("models of the family {} have no tokenizers", family.title));
-  const std::vector<PromptTokenizer> tokenizers = family.tokenizers(o.model);
+                fmt::format("models of the family {} have no tokenizers", found.family->title));
+  const std::vector<PromptTokenizer> tokenizers = found.family->tokenizers(found.files, options);
   Json all = Json::array();
   for (const std::string& prompt : o.prompts) {
     Json encoders = Json::array();
@@ -78,7 +81,8 @@ void add_tokenize(CLI::App& app) {
       add_command(app, "tokenize", "show the tokens of a prompt for each text encoder, and what is cut",
                   "vkflux tokenize --model models/emoji --prompt \"red apple\"", common,
                   [common, o] { return run(*common, *o); });
-  c->add_option("--model", o->model, "model folder in diffusers' layout")->required();
+  add_model_options(*c, o->model, o->parts);
+  add_text_length_option(*c, o->parts);
   c->add_option("--prompt", o->prompts, "what to tokenize (repeatable)")->required()->allow_extra_args(false);
 }
 

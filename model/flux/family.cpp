@@ -9,6 +9,7 @@
 #include "model/flux/lora.h"
 #include "model/flux/tokenizers.h"
 #include "model/text/tokenizer.h"
+#include "model/vae/load.h"
 
 namespace vkflux {
 namespace {
@@ -123,12 +124,38 @@ std::unique_ptr<TrainableModel> create(const ModelSizes& sizes) {
   return std::make_unique<TrainableFlux1>(sizes);
 }
 
+/// What the tensors tell of the published variants; fine-tunes and distillations look like what they began
+/// as.
+const char* variant(const Flux1Config& c) {
+  if (c.in_channels == 6 * c.out_channels) return "Fill";
+  if (c.in_channels == 2 * c.out_channels) return "Canny or Depth";
+  return c.guidance ? "dev, Krea or Kontext" : "schnell";
+}
+
 std::optional<io::Json> describe(const io::TensorSource& file, const io::Json& json) {
   const io::NamedTensors named(file, io::flux1_names());
   if (!named.has("img_in.weight") || !named.has("final_layer.linear.weight")) return {};
   Flux1Config config = infer_flux1_config(shapes_of(named));
   if (json.is_object() && json.contains("axes_dims_rope")) apply_flux1_json(config, json);
-  return flux1_json(config);
+  io::Json out = flux1_json(config);
+  out["variant"] = variant(config);
+  return out;
+}
+
+void check_tensors(const io::TensorSource& file, const io::Json&) {
+  const io::NamedTensors named(file, io::flux1_names());
+  Flux1 model(infer_flux1_config(shapes_of(named)));
+  check(parameters(model), named);
+}
+
+/// Numbers that the transformer reads as others of its parts give them.
+bool fits(const io::Json& transformer, std::string_view part, const io::Json& config) {
+  const auto same = [&](const char* ours, const char* theirs, int64_t times) {
+    return !config.contains(theirs) || transformer[ours] == config[theirs].get<int64_t>() * times;
+  };
+  if (part == "text_encoder") return same("pooled_projection_dim", "hidden_size", 1);
+  if (part == "text_encoder_2") return same("joint_attention_dim", "d_model", 1);
+  return part != "vae" || same("out_channels", "latent_channels", 4);
 }
 
 std::vector<lora::Component> published_lora_components() {
@@ -140,12 +167,35 @@ std::vector<lora::Component> published_lora_components() {
 }  // namespace
 
 Family flux1_family() {
-  return {
-      "flux1", "FLUX.1", is_pipeline, open_flux1, create, flux1_prompt_tokenizers, published_lora_components};
+  Family out{"flux1", "FLUX.1", is_pipeline, open_flux1, create, flux1_prompt_tokenizers};
+  out.parts = {
+      {"transformer", "--diffusion-model", flux1_component(), {"diffusion_models", "unet"}, {"flux1"}, {}},
+      {"text_encoder",
+       "--clip_l",
+       clip_component(),
+       {"text_encoders", "clip"},
+       {"clip_l", "clip-l"},
+       "huggingface-cli download comfyanonymous/flux_text_encoders clip_l.safetensors"},
+      {"text_encoder_2",
+       "--t5xxl",
+       t5_component(),
+       {"text_encoders", "clip"},
+       {"t5xxl", "t5-v1_1-xxl", "t5"},
+       "huggingface-cli download comfyanonymous/flux_text_encoders t5xxl_fp16.safetensors"},
+      {"vae",
+       "--vae",
+       autoencoder_component(),
+       {"vae"},
+       {"ae", "flux_vae", "flux-vae"},
+       "huggingface-cli download black-forest-labs/FLUX.1-schnell ae.safetensors"}};
+  out.tokenizer_names = {"tokenizer", "tokenizer_2"};
+  out.fits = fits;
+  out.lora_components = published_lora_components;
+  return out;
 }
 
 ComponentKind flux1_component() {
-  return {"flux.1 transformer", describe};
+  return {"flux.1 transformer", describe, check_tensors};
 }
 
 }  // namespace vkflux

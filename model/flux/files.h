@@ -22,7 +22,7 @@ struct Flux1Parts {
 
 /// Reads configs, tokenizers and every file's header. Errors: format (missing or contradicting parts),
 /// unsupported (a transformer that needs more than text).
-std::unique_ptr<Model> open_flux1(Device& device, const std::string& folder, const ModelOptions& options);
+std::unique_ptr<Model> open_flux1(Device& device, const ModelFiles& files, const ModelOptions& options);
 /// model_index.json is written last, so an interrupted save isn't taken for a checkpoint.
 void save_flux1(const std::string& dir, const Flux1Parts& parts);
 

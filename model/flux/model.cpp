@@ -1,4 +1,4 @@
-// A FLUX.1 folder in diffusers' layout as a Model.
+// The files of a FLUX.1 model as a Model.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "model/flux/files.h"
+#include "model/flux/known_fields.h"
 #include "model/flux/lora.h"
 #include "model/flux/tokenizers.h"
 #include "model/flux/weights.h"
@@ -27,9 +28,8 @@ int64_t positive(const io::Json& json, const char* key, int64_t fallback, const 
 
 class Flux1Model final : public Model {
  public:
-  Flux1Model(Device& device, const std::string& dir, const ModelOptions& options)
-      : device_(device), dir_(dir), options_(options) {
-    check_files();
+  Flux1Model(Device& device, const ModelFiles& files, const ModelOptions& options)
+      : device_(device), files_(files), options_(options) {
     read_index();
     read_configs();
     read_tokenizers();
@@ -41,7 +41,7 @@ class Flux1Model final : public Model {
           LoraSet(options_.loras, flux1_lora_components(flux_, clip_config_, t5_config_), options_.remark);
     const auto open = [this](FluxPart part, const io::NameTable& table) {
       const ErrorContext context(name(part));
-      return open_named(place(name(part)), table);
+      return open_named(files_.parts.at(name(part)).path, table);
     };
     weights_ = std::make_unique<FluxWeights>(
         device, FluxConfigs{clip_config_, t5_config_, flux_, vae_}, open,
@@ -82,36 +82,30 @@ class Flux1Model final : public Model {
   }
 
  private:
-  /// A part's own file or folder, else its folder in the model's.
-  std::string place(const char* part) const {
-    const auto own = options_.files.find(part);
-    return own == options_.files.end() ? dir_ + "/" + part : own->second;
-  }
   /// Hands a part's tensors, under our names, to fn.
   template <class F>
   auto with_tensors(const char* part, const io::NameTable& table, F fn) const {
     const ErrorContext context(part);
-    const auto file = io::open_tensors(place(part));
+    const auto file = io::open_tensors(files_.parts.at(part).path);
     return fn(io::NamedTensors(*file, table));
   }
-  /// Empty for a part that is a file alone.
+  /// An empty object for a part that has none.
   io::Json config_of(const char* part) const {
-    if (options_.files.count(part) && !io::is_folder(place(part))) return io::Json::object();
-    return io::read_json(place(part) + "/config.json");
+    const std::string& path = files_.parts.at(part).config;
+    return path.empty() ? io::Json::object() : io::read_json(path);
   }
   /// Everything that the encoded prompts depend on.
   std::string encoding_key(const TokenIds& clip_ids, const TokenIds& t5_ids);
   int clip_length() const { return static_cast<int>(clip_config_.positions); }
   int t5_length() const { return static_cast<int>(info_.defaults.txt_tokens); }
 
-  void check_files() const;
   void read_index();
   void read_configs();
   void read_tokenizers();
   void check_parts() const;
 
   Device& device_;
-  std::string dir_;
+  ModelFiles files_;
   ModelOptions options_;
   PromptCache prompt_cache_;
   std::string encoders_;  // their fingerprints, made when they are first needed
@@ -125,18 +119,10 @@ class Flux1Model final : public Model {
   std::unique_ptr<FluxWeights> weights_;
 };
 
-void Flux1Model::check_files() const {
-  constexpr std::array<std::string_view, 4> kParts{"text_encoder", "text_encoder_2", "transformer", "vae"};
-  for (const auto& [part, file] : options_.files) {
-    if (std::find(kParts.begin(), kParts.end(), part) == kParts.end())
-      throw Error(ErrorCode::invalid_argument, fmt::format("{}: FLUX.1 has no part \"{}\"", file, part));
-  }
-}
-
 std::string Flux1Model::encoding_key(const TokenIds& clip_ids, const TokenIds& t5_ids) {
   for (const FluxPart part : {FluxPart::clip, FluxPart::t5}) {
     if (encoders_.size() >= 2 * 32) break;
-    const auto file = io::open_tensors(place(name(part)));
+    const auto file = io::open_tensors(files_.parts.at(name(part)).path);
     encoders_ += fingerprint(*file);
   }
   std::string key =
@@ -151,7 +137,7 @@ std::string Flux1Model::encoding_key(const TokenIds& clip_ids, const TokenIds& t
 
 void Flux1Model::read_index() {
   const std::string origin = "model_index.json";
-  const io::Json index = io::read_json(dir_ + "/" + origin);
+  const io::Json index = files_.index.empty() ? io::Json::object() : io::read_json(files_.index);
   with_tensors("transformer", io::flux1_names(),
                [&](const io::NamedTensors& t) { flux_ = infer_flux1_config(shapes_of(t)); });
   SamplingDefaults& defaults = info_.defaults;
@@ -177,8 +163,17 @@ void Flux1Model::read_index() {
 }
 
 void Flux1Model::read_configs() {
+  for (const char* part : kParts) {
+    for (const std::string& field : unknown_fields(part, config_of(part))) {
+      if (options_.remark)
+        options_.remark(
+            fmt::format("{}/config.json: the field \"{}\" isn't known and has no effect: where it "
+                        "changes something, pictures differ",
+                        part, io::shown(field)));
+    }
+  }
   apply_flux1_json(flux_, config_of("transformer"));
-  with_tensors("vae", io::vae_names(autoencoder_levels(*io::open_tensors(place("vae")))),
+  with_tensors("vae", io::vae_names(autoencoder_levels(*io::open_tensors(files_.parts.at("vae").path))),
                [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
   apply_autoencoder_json(vae_, config_of("vae"));
   with_tensors("text_encoder", io::clip_names(),
@@ -187,14 +182,16 @@ void Flux1Model::read_configs() {
   with_tensors("text_encoder_2", io::t5_names(),
                [&](const io::NamedTensors& t) { t5_config_ = infer_t5_config(shapes_of(t)); });
   apply_t5_json(t5_config_, config_of("text_encoder_2"));
-  info_.schedule = Schedule::from_json(io::read_json(dir_ + "/scheduler/scheduler_config.json"));
+  info_.schedule = !files_.scheduler.empty() ? Schedule::from_json(io::read_json(files_.scheduler))
+                   : flux_.guidance          ? Schedule::flux1_dev()
+                                             : Schedule::flux1_schnell();
 }
 
 void Flux1Model::read_tokenizers() {
-  Flux1Tokenizers both = load_flux1_tokenizers(dir_);
+  Flux1Tokenizers both = load_flux1_tokenizers(files_, options_.remark);
   clip_tokenizer_ = std::move(both.clip);
   t5_tokenizer_ = std::move(both.t5);
-  info_.defaults.txt_tokens = flux1_text_tokens(dir_, flux_.guidance);
+  info_.defaults.txt_tokens = flux1_text_tokens(files_, flux_.guidance, options_.text_tokens);
 }
 
 void Flux1Model::check_parts() const {
@@ -224,8 +221,8 @@ void Flux1Model::check_parts() const {
 
 }  // namespace
 
-std::unique_ptr<Model> open_flux1(Device& device, const std::string& folder, const ModelOptions& options) {
-  return std::make_unique<Flux1Model>(device, folder, options);
+std::unique_ptr<Model> open_flux1(Device& device, const ModelFiles& files, const ModelOptions& options) {
+  return std::make_unique<Flux1Model>(device, files, options);
 }
 
 }  // namespace vkflux

@@ -19,7 +19,7 @@ void stacked(std::vector<NameRule>& rules, const std::string& ours, const std::v
 
 NameTable make_flux1() {
   NameTable t;
-  t.prefixes = {"model.diffusion_model."};
+  t.prefixes = {"model.diffusion_model.", "diffusion_model."};
   auto& r = t.rules;
   const auto pair = [&](const std::string& foreign, const std::string& ours) {
     r.push_back({foreign + ".{w}", ours + ".{w}"});

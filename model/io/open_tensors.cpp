@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <optional>
+#include <set>
 
 #include "model/io/gguf.h"
 #include "model/io/json.h"
@@ -18,46 +20,70 @@ namespace fs = std::filesystem;
   throw Error(ErrorCode::format, fmt::format("{}: {}", path, what));
 }
 
-// The checkpoint of a folder, by the names that diffusers and transformers give it.
-std::string file_in_folder(const std::string& folder) {
+constexpr std::array kStems{"diffusion_pytorch_model", "model"};
+constexpr std::string_view kTensors = ".safetensors", kIndex = ".safetensors.index";
+
+/// "fp16" of model.fp16.safetensors, model.safetensors.index.fp16.json and model.fp16.safetensors.index.json;
+/// empty for the plain names; nothing for all others and for shards, which their index names.
+std::optional<std::string> variant_of(std::string_view name, std::string_view stem) {
+  if (!name.starts_with(stem)) return {};
+  name.remove_prefix(stem.size());
+  const auto word = [](std::string_view middle) -> std::optional<std::string> {
+    if (middle.empty()) return std::string();
+    const bool one = middle.size() > 1 && middle.front() == '.' && middle.find('.', 1) == middle.npos &&
+                     middle.find("-of-") == middle.npos;
+    return one ? std::optional(std::string(middle.substr(1))) : std::nullopt;
+  };
+  if (name.ends_with(kTensors)) return word(name.substr(0, name.size() - kTensors.size()));
+  constexpr std::string_view kJson = ".json";
+  const size_t index = name.find(kIndex);
+  if (index == name.npos || !name.ends_with(kJson)) return {};
+  const auto before = word(name.substr(0, index));
+  const std::string_view tail = name.substr(index + kIndex.size());
+  const auto after = word(tail.substr(0, tail.size() - std::min(tail.size(), kJson.size())));
+  if (!before || !after || (!before->empty() && !after->empty())) return {};
+  return before->empty() ? after : before;
+}
+
+/// Names of a folder that look like tensors.
+std::vector<std::string> tensor_names(const std::string& folder) {
+  std::vector<std::string> out;
   std::error_code ignored;
-  for (const char* stem : {"diffusion_pytorch_model", "model"}) {
-    for (const char* ext : {".safetensors", ".safetensors.index.json"}) {
-      const fs::path p = fs::path(folder) / (std::string(stem) + ext);
-      if (fs::exists(p, ignored)) return p.string();
-    }
+  fs::directory_iterator end;
+  for (fs::directory_iterator it(folder, ignored); it != end && !ignored; it.increment(ignored)) {
+    const std::string name = it->path().filename().string();
+    if (name.find(kTensors) != name.npos || name.ends_with(".gguf")) out.push_back(name);
   }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+[[noreturn]] void no_checkpoint(const std::string& folder, const std::vector<std::string>& others,
+                                const std::string& variant) {
+  std::error_code ignored;
   std::string hint;
   if (fs::exists(fs::path(folder) / "model_index.json", ignored)) {
     hint = "; it is a pipeline's folder: name one of its parts, such as transformer/ or vae/";
   }
-  // Variants ("model.fp16.safetensors") and other names: whoever means one of these can say so.
-  std::vector<std::string> others;
-  fs::directory_iterator end;
-  for (fs::directory_iterator it(folder, ignored); it != end; it.increment(ignored)) {
-    const std::string name = it->path().filename().string();
-    if (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")) others.push_back(name);
-    if (ignored) break;
-  }
-  std::sort(others.begin(), others.end());
   constexpr size_t kMostNamed = 3;
   if (!others.empty()) {
-    const bool more = others.size() > kMostNamed;
-    const size_t count = others.size();
-    others.resize(std::min(count, kMostNamed));
-    hint = fmt::format("; it has {}{}: name the file itself, or give it one of these names",
-                       fmt::join(others, ", "), more ? fmt::format(" and {} more", count - kMostNamed) : "");
-  }
-  for (const char* pickle : {"pytorch_model.bin", "diffusion_pytorch_model.bin"}) {
-    if (fs::exists(fs::path(folder) / pickle, ignored)) {
-      hint = fmt::format("; {} is a pickle file, which isn't read: convert it to .safetensors", pickle);
+    std::vector<std::string> named = others;
+    named.resize(std::min(named.size(), kMostNamed));
+    hint = fmt::format(
+        "; it has {}{}: name the file itself, or give it one of these names", fmt::join(named, ", "),
+        others.size() > kMostNamed ? fmt::format(" and {} more", others.size() - kMostNamed) : "");
+  } else {
+    for (const char* pickle : {"pytorch_model.bin", "diffusion_pytorch_model.bin"}) {
+      if (fs::exists(fs::path(folder) / pickle, ignored)) {
+        hint = fmt::format("; {} is a pickle file, which isn't read: convert it to .safetensors", pickle);
+      }
     }
   }
   throw Error(
       ErrorCode::io,
-      fmt::format("{}: this folder has neither diffusion_pytorch_model.safetensors nor model.safetensors "
-                  "(nor an .index.json of either){}",
-                  folder, hint));
+      fmt::format("{}: this folder has neither diffusion_pytorch_model{}.safetensors nor "
+                  "model{}.safetensors (nor an .index.json of either){}",
+                  folder, variant.empty() ? "" : "." + variant, variant.empty() ? "" : "." + variant, hint));
 }
 
 // Shard path -> the tensors that the index expects in it.
@@ -130,10 +156,28 @@ bool starts_as_gguf(const std::string& path) {
 
 }  // namespace
 
+std::string find_checkpoint(const std::string& folder, const std::string& variant) {
+  const std::vector<std::string> names = tensor_names(folder);
+  std::vector<std::string> variants;  // files of other variants, the first of each
+  std::set<std::string> known;
+  for (const char* stem : kStems) {
+    for (const bool index : {false, true}) {
+      for (const std::string& name : names) {
+        const auto which = variant_of(name, stem);
+        if (!which || name.ends_with(".json") != index) continue;
+        if (*which == variant) return (fs::path(folder) / name).string();
+        if (variant.empty() && known.insert(*which).second) variants.push_back(name);
+      }
+    }
+  }
+  if (variants.size() == 1) return (fs::path(folder) / variants.front()).string();
+  no_checkpoint(folder, names, variant);
+}
+
 std::unique_ptr<TensorSource> open_tensors(const std::string& path) {
-  std::error_code ignored;
-  const std::string file = fs::is_directory(path, ignored) ? file_in_folder(path) : path;
-  if (file.ends_with(".index.json")) return std::make_unique<ShardedTensors>(file);
+  const std::string file = is_folder(path) ? find_checkpoint(path) : path;
+  if (file.ends_with(".json") && file.find(kIndex) != file.npos)
+    return std::make_unique<ShardedTensors>(file);
   if (starts_as_gguf(file)) return std::make_unique<GgufFile>(file);
   return std::make_unique<SafetensorsFile>(file);
 }

@@ -17,9 +17,15 @@ constexpr uint64_t kMaxHeader = 100'000'000;
   throw Error(ErrorCode::format, fmt::format("{}: {}", path, what));
 }
 
+constexpr std::string_view kPickle = "a pickle file, which can run code when it is read";
+constexpr std::string_view kFromPickle =
+    " (python -c \"import sys, torch, safetensors.torch as s; d = torch.load(sys.argv[1], "
+    "weights_only=True); "
+    "s.save_file({k: v.clone() for k, v in d.get('state_dict', d).items()}, sys.argv[2])\" OLD "
+    "NEW.safetensors)";
+
 // What a file that isn't safetensors is, by its name or its first bytes; empty: nothing that we know.
 std::string_view other_format(const std::string& extension, std::string_view start) {
-  constexpr std::string_view kPickle = "a pickle file, which can run code when it is read";
   for (const char* pickle : {".ckpt", ".pt", ".pth", ".bin", ".pkl"}) {
     if (extension == pickle) return kPickle;
   }
@@ -35,7 +41,8 @@ void refuse_other_formats(const std::string& path, std::string_view start) {
   const auto what = other_format(std::filesystem::path(path).extension().string(), start);
   if (!what.empty()) {
     throw Error(ErrorCode::unsupported,
-                fmt::format("{}: {}; it isn't read: convert it to .safetensors and use that", path, what));
+                fmt::format("{}: {}; it isn't read: convert it to .safetensors and use that{}", path, what,
+                            what == kPickle ? kFromPickle : ""));
   }
 }
 

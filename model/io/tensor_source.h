@@ -102,11 +102,16 @@ class TensorSource {
   virtual void read_range(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const = 0;
 };
 
-/// Opens what `path` names: a .safetensors file, a *.safetensors.index.json, or a folder that holds
-/// {diffusion_pytorch_model,model}.safetensors[.index.json], or a .gguf file. A tensor in two shards, or one
-/// that is not in the shard that the index names, is Error format; one that the index doesn't list is left
-/// out with a warning. path() is that of the file or index itself. Error unsupported for formats that aren't
-/// read.
+/// The checkpoint of a folder: {diffusion_pytorch_model,model}.safetensors[.index.json], or with a variant
+/// such as "fp16" the files that carry it in their names ("model.fp16.safetensors", "model.safetensors.index.
+/// fp16.json"). Without one the plain files are taken, else those of the only variant there is. Error io
+/// names what is there instead.
+std::string find_checkpoint(const std::string& folder, const std::string& variant = {});
+
+/// Opens what `path` names: a .safetensors file, a *.safetensors.index.json, a .gguf file, or a folder, of
+/// which it is find_checkpoint(). A tensor in two shards, or one that is not in the shard that the index
+/// names, is Error format; one that the index doesn't list is left out with a warning. path() is that of the
+/// file or index itself. Error unsupported for formats that aren't read.
 std::unique_ptr<TensorSource> open_tensors(const std::string& path);
 
 /// Up to three of `candidates` that look like `name`, for error messages.

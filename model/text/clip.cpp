@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "model/io/config_fields.h"
 #include "model/load.h"
 #include "vk/error.h"
 
@@ -84,21 +85,23 @@ ClipTextConfig infer_clip_config(const std::map<std::string, Shape>& shapes) {
   return c;
 }
 
-void apply_clip_json(ClipTextConfig& c, const io::Json& json) {
+void apply_clip_json(ClipTextConfig& c, const io::Json& whole) {
   const std::string origin = "text_encoder/config.json";
+  // The config of CLIP with its picture half has the text half's inside.
+  const bool nested = whole.is_object() && whole.contains("text_config") && whole["text_config"].is_object();
+  const io::Json& json = nested ? whole["text_config"] : whole;
   c.heads = io::get_or<int64_t>(json, "num_attention_heads", c.heads, origin);
   c.eps = io::get_or<float>(json, "layer_norm_eps", c.eps, origin);
   const auto eos = io::get_or<int32_t>(json, "eos_token_id", c.eos, origin);
   c.eos = eos == 2 ? static_cast<int32_t>(c.vocab - 1) : eos;
   const auto act = io::get_or<std::string>(json, "hidden_act", "quick_gelu", origin);
-  if (act == "quick_gelu") {
-    c.activation = op::Activation::gelu_quick;
-  } else if (act == "gelu") {
-    c.activation = op::Activation::gelu_erf;
-  } else {
-    throw Error(ErrorCode::unsupported,
-                fmt::format("{}: hidden_act \"{}\"; known are quick_gelu and gelu", origin, act));
-  }
+  c.activation = Activation::of_config(act, origin + ": hidden_act");
+  for (const auto& [key, actual] : {std::pair<const char*, io::Json>{"vocab_size", c.vocab},
+                                    {"hidden_size", c.width},
+                                    {"intermediate_size", c.mlp},
+                                    {"num_hidden_layers", c.layers},
+                                    {"max_position_embeddings", c.positions}})
+    io::refuse_contradiction(json, key, actual, origin);
   const ErrorContext context(origin);
   check_as(ErrorCode::format, c);
 }
@@ -115,7 +118,7 @@ io::Json clip_json(const ClipTextConfig& c) {
           {"num_hidden_layers", c.layers},
           {"num_attention_heads", c.heads},
           {"max_position_embeddings", c.positions},
-          {"hidden_act", c.activation == op::Activation::gelu_erf ? "gelu" : "quick_gelu"},
+          {"hidden_act", c.activation.name()},
           {"layer_norm_eps", c.eps},
           {"eos_token_id", c.eos},
           {"projection_dim", c.width}};
@@ -141,7 +144,9 @@ Tensor ClipLayer::operator()(const Tensor& x) const {
   const Tensor o = op::attention(op::split_heads(q(a), heads), op::split_heads(k(a), heads),
                                  op::split_heads(v(a), heads), causal);
   const Tensor y = op::add(x, out(op::merge_heads(o)));
-  return op::add(y, fc2(fc1(norm(y, norm2, eps), activation)));
+  const Tensor a2 = norm(y, norm2, eps);
+  const bool fused = activation.fused() != op::Activation::none;
+  return op::add(y, fc2(fused ? fc1(a2, activation.fused()) : activation(fc1(a2))));
 }
 
 ClipText::ClipText(const ClipTextConfig& config)
@@ -202,6 +207,13 @@ ComponentKind clip_component() {
             ClipTextConfig config = infer_clip_config(shapes_of(named));
             if (json.is_object() && json.contains("num_attention_heads")) apply_clip_json(config, json);
             return clip_json(config);
+          },
+          [](const io::TensorSource& file, const io::Json& json) {
+            const io::NamedTensors named(file, io::clip_names());
+            ClipTextConfig config = infer_clip_config(shapes_of(named));
+            apply_clip_json(config, json);
+            ClipText model(config);
+            check(parameters(model), named);
           }};
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "model/activation.h"
 #include "model/component.h"
 #include "model/io/json.h"
 #include "model/layers.h"
@@ -22,7 +23,7 @@ Tensor upload_ids(Device& device, const TokenIds& ids, int64_t vocab);
 
 struct ClipTextConfig {
   int64_t vocab = 49408, positions = 77, width = 768, layers = 12, heads = 12, mlp = 3072;
-  op::Activation activation = op::Activation::gelu_quick;
+  Activation activation = *Activation::named("quick_gelu");
   float eps = 1e-5f;
   int32_t eos = 49407;
 
@@ -39,7 +40,7 @@ ComponentKind clip_component();
 
 struct ClipLayer {
   int64_t heads = 0;
-  op::Activation activation = op::Activation::gelu_quick;
+  Activation activation = *Activation::named("quick_gelu");
   float eps = 1e-5f;
   NormAffine norm1, norm2;
   Linear q, k, v, out, fc1, fc2;

@@ -61,25 +61,53 @@ T5Config infer_t5_config(const std::map<std::string, Shape>& shapes) {
     throw Error(ErrorCode::format, fmt::format("T5: {} rows of q don't split into {} heads", inner, c.heads));
   }
   c.head_dim = inner / c.heads;
-  if (!shapes.count(block(0, "1.DenseReluDense.wi_0")) && shapes.count(block(0, "1.DenseReluDense.wi"))) {
-    throw Error(ErrorCode::unsupported, "this is a T5 v1.0 encoder (ungated feed-forward); v1.1 is needed");
-  }
-  c.mlp = need(shapes, block(0, "1.DenseReluDense.wi_0"))[0];
+  c.gated = shapes.count(block(0, "1.DenseReluDense.wi")) == 0;
+  if (!c.gated) c.activation = *Activation::named("relu");  // the first T5's
+  c.mlp = need(shapes, block(0, c.gated ? "1.DenseReluDense.wi_0" : "1.DenseReluDense.wi"))[0];
   for (c.layers = 0; shapes.count(block(c.layers, "0.SelfAttention.q"));) ++c.layers;
   return c;
 }
 
+namespace {
+
+/// "relu", "gated-gelu": the activation, and whether another product gates it. Configs may also carry the two
+/// halves as fields, which win where they differ.
+void apply_feed_forward(T5Config& c, const io::Json& json, const std::string& origin) {
+  const auto whole = io::get_or<std::string>(
+      json, "feed_forward_proj", c.gated ? "gated-gelu" : std::string(c.activation.name()), origin);
+  constexpr std::string_view kGated = "gated-";
+  bool gated = whole.starts_with(kGated);
+  std::string act = gated ? whole.substr(kGated.size()) : whole;
+  if (whole == "gated-gelu") act = "gelu_new";
+  act = io::get_or<std::string>(json, "dense_act_fn", act, origin);
+  gated = io::get_or<bool>(json, "is_gated_act", gated, origin);
+  if (gated != c.gated)
+    throw Error(ErrorCode::format,
+                fmt::format("{}: feed_forward_proj \"{}\" is {}gated, but the weights are {}gated", origin,
+                            io::shown(whole), gated ? "" : "not ", c.gated ? "" : "not "));
+  c.activation = Activation::of_config(act, origin + ": feed_forward_proj or dense_act_fn");
+}
+
+std::string feed_forward(const T5Config& c) {
+  if (!c.gated) return std::string(c.activation.name());
+  const std::string act(c.activation.name() == "gelu_new" ? "gelu" : c.activation.name());
+  return "gated-" + act;
+}
+
+}  // namespace
+
 void apply_t5_json(T5Config& c, const io::Json& json) {
   const std::string origin = "text_encoder_2/config.json";
-  const auto ff = io::get_or<std::string>(json, "feed_forward_proj", "gated-gelu", origin);
-  if (ff != "gated-gelu") {
-    throw Error(ErrorCode::unsupported,
-                fmt::format("{}: feed_forward_proj \"{}\", known is gated-gelu", origin, ff));
-  }
-  // Configs may also carry what follows from the feed-forward's kind; it wins where it differs.
-  io::refuse_other(json, "dense_act_fn", {"gelu_new"}, origin);
-  io::refuse_other(json, "is_gated_act", {true}, origin);
+  apply_feed_forward(c, json, origin);
   io::refuse_other(json, "is_decoder", {false}, origin);
+  for (const auto& [key, actual] : {std::pair<const char*, io::Json>{"vocab_size", c.vocab},
+                                    {"d_model", c.width},
+                                    {"d_kv", c.head_dim},
+                                    {"num_heads", c.heads},
+                                    {"d_ff", c.mlp},
+                                    {"num_layers", c.layers},
+                                    {"relative_attention_num_buckets", c.buckets}})
+    io::refuse_contradiction(json, key, actual, origin);
   c.max_distance = io::get_or<int64_t>(json, "relative_attention_max_distance", c.max_distance, origin);
   c.eps = io::get_or<float>(json, "layer_norm_epsilon", c.eps, origin);
   const ErrorContext context(origin);
@@ -98,7 +126,9 @@ io::Json t5_json(const T5Config& c) {
           {"num_heads", c.heads},
           {"d_ff", c.mlp},
           {"num_layers", c.layers},
-          {"feed_forward_proj", "gated-gelu"},
+          {"feed_forward_proj", feed_forward(c)},
+          {"dense_act_fn", c.activation.name()},
+          {"is_gated_act", c.gated},
           {"is_encoder_decoder", false},
           {"relative_attention_num_buckets", c.buckets},
           {"relative_attention_max_distance", c.max_distance},
@@ -122,6 +152,8 @@ T5Block::T5Block(const T5Config& c, bool first)
     : heads(c.heads),
       eps(c.eps),
       width(c.width),
+      gated(c.gated),
+      activation(c.activation),
       q(bare(c.width, c.heads * c.head_dim)),
       k(bare(c.width, c.heads * c.head_dim)),
       v(bare(c.width, c.heads * c.head_dim)),
@@ -140,7 +172,9 @@ Tensor T5Block::operator()(const Tensor& x, const Tensor& bias) const {
                                         op::split_heads(v(a), heads), options);
   const Tensor y = op::add(x, o(op::merge_heads(attended)));
   const Tensor f = op::rms_norm(y, norm2, eps);
-  return op::add(y, wo(op::geglu(wi_0(f), wi_1(f))));
+  if (!gated) return op::add(y, wo(activation(wi_0(f))));
+  const bool geglu = activation.fused() == op::Activation::gelu_tanh;
+  return op::add(y, wo(geglu ? op::geglu(wi_0(f), wi_1(f)) : op::mul(activation(wi_0(f)), wi_1(f))));
 }
 
 T5Encoder::T5Encoder(const T5Config& config) : config_((config.check(), config)) {
@@ -195,12 +229,20 @@ InitRule t5_init(const T5Config& config) {
 }
 
 ComponentKind t5_component() {
-  return {"t5 encoder", [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
+  return {"t5 encoder",
+          [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
             const io::NamedTensors named(file, io::t5_names());
             if (!named.has("shared.weight") || named.count("encoder.block.") == 0) return {};
             T5Config config = infer_t5_config(shapes_of(named));
-            if (json.is_object() && json.contains("feed_forward_proj")) apply_t5_json(config, json);
+            if (json.is_object() && json.contains("d_kv")) apply_t5_json(config, json);
             return t5_json(config);
+          },
+          [](const io::TensorSource& file, const io::Json& json) {
+            const io::NamedTensors named(file, io::t5_names());
+            T5Config config = infer_t5_config(shapes_of(named));
+            apply_t5_json(config, json);
+            T5Encoder model(config);
+            check(parameters(model), named);
           }};
 }
 

@@ -18,13 +18,15 @@ struct T5Config {
   int64_t vocab = 32128, width = 4096, layers = 24, heads = 64, head_dim = 64, mlp = 10240;
   int64_t buckets = 32, max_distance = 128;
   float eps = 1e-6f;
+  bool gated = true;  // wo(act(wi_0 x) wi_1 x), else wo(act(wi x))
+  Activation activation = *Activation::named("gelu_new");
 
   void check() const;
 };
 
 T5Config infer_t5_config(const std::map<std::string, Shape>& shapes);
-/// From text_encoder_2/config.json: relative_attention_max_distance, layer_norm_epsilon; any
-/// feed_forward_proj but gated-gelu is error unsupported.
+/// From text_encoder_2/config.json: relative_attention_max_distance, layer_norm_epsilon, feed_forward_proj
+/// ("gated-gelu", "relu", "gated-silu", ...) with the fields that say its two halves.
 void apply_t5_json(T5Config& config, const io::Json& json);
 io::Json t5_json(const T5Config& config);
 ComponentKind t5_component();
@@ -36,10 +38,12 @@ struct T5Block {
   int64_t heads = 0;
   float eps = 1e-6f;
   int64_t width = 0;
+  bool gated = true;
+  Activation activation = *Activation::named("gelu_new");
   Tensor norm1, norm2;
-  Linear q, k, v, o, wi_0, wi_1, wo;
-  Tensor relative_bias;  // [buckets, heads], in the first block only
-  Shape relative_shape;  // rank 0: none
+  Linear q, k, v, o, wi_0, wi_1, wo;  // wi_0 alone, as "wi", where nothing is gated
+  Tensor relative_bias;               // [buckets, heads], in the first block only
+  Shape relative_shape;               // rank 0: none
 
   T5Block(const T5Config& c, bool first);
   template <class V>
@@ -52,8 +56,8 @@ struct T5Block {
       visitor("layer.0.SelfAttention.relative_attention_bias.weight", relative_bias, relative_shape);
     }
     visitor("layer.0.layer_norm.weight", norm1, Shape{width});
-    visitor.child("layer.1.DenseReluDense.wi_0.", wi_0);
-    visitor.child("layer.1.DenseReluDense.wi_1.", wi_1);
+    visitor.child(gated ? "layer.1.DenseReluDense.wi_0." : "layer.1.DenseReluDense.wi.", wi_0);
+    if (gated) visitor.child("layer.1.DenseReluDense.wi_1.", wi_1);
     visitor.child("layer.1.DenseReluDense.wo.", wo);
     visitor("layer.1.layer_norm.weight", norm2, Shape{width});
   }

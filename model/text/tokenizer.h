@@ -38,7 +38,7 @@ class Tokenizer {
 };
 
 /// CLIP's byte-level BPE: start, content, end, padding. `path` is a folder with vocab.json and merges.txt or
-/// with tokenizer.json, or a tokenizer.json itself.
+/// with tokenizer.json, a tokenizer.json itself, or the merges of bpe_simple_vocab_16e6.txt, gzipped or not.
 std::unique_ptr<Tokenizer> load_clip_tokenizer(const std::string& path);
 
 /// T5's SentencePiece unigram model: content, end, padding. `path` is a folder with spiece.model or

@@ -33,6 +33,10 @@ ClipVocabulary parse_clip_files(const ClipFiles& files);
 /// From the text of a tokenizer.json; `config` is the tokenizer_config.json beside it or empty.
 ClipVocabulary parse_clip_json(std::string_view text, std::string_view config);
 
+/// From the text of bpe_simple_vocab_16e6.txt: a line that names it, then merges, of which CLIP has the first
+/// 48894; ids follow from their order.
+ClipVocabulary parse_clip_merges(std::string_view text);
+
 class ClipTokenizer final : public Tokenizer {
  public:
   /// Error format when ids are negative, huge or used twice, or a merge isn't in the vocabulary.

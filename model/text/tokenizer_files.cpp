@@ -1,9 +1,11 @@
 // Reads the files of a CLIP tokenizer and chooses among the files of a folder.
 #include <fmt/format.h>
 
+#include <array>
 #include <filesystem>
 
 #include "model/io/file.h"
+#include "model/io/gzip.h"
 #include "model/io/json.h"
 #include "model/text/tokenizer_clip.h"
 #include "model/text/tokenizer_t5.h"
@@ -162,10 +164,42 @@ ClipVocabulary parse_clip_json(std::string_view text, std::string_view config) {
   return out;
 }
 
+ClipVocabulary parse_clip_merges(std::string_view text) {
+  constexpr size_t kMerges = 49152 - 256 - 2;  // the file goes on with merges of a larger model
+  ClipVocabulary out;
+  const std::array<uint8_t, 256> order = byte_order();
+  int64_t id = 0;
+  for (const char* end : {"", "</w>"}) {
+    for (const uint8_t byte : order) out.ids[byte_alphabet()[byte] + end] = id++;
+  }
+  size_t number = 0;
+  for (size_t at = 0; at < text.size() && out.merges.size() < kMerges; ++number) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line = text.substr(at, end - at);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    at = end + 1;
+    if (number == 0 || line.empty()) continue;  // the first line names the file
+    take_merge(line, number + 1, out);
+    const auto& [left, right] = out.merges.back();
+    if (!out.ids.emplace(left + right, id++).second)
+      throw Error(ErrorCode::format,
+                  fmt::format("merges, line {}: {} comes again", number + 1, io::shown(left + right)));
+  }
+  out.ids[out.start] = id++;
+  out.ids[out.end] = id++;
+  finish(out);
+  return out;
+}
+
 std::unique_ptr<Tokenizer> load_clip_tokenizer(const std::string& path) {
   const ErrorContext context(path);
   const fs::path given = existing_folder(path);
   std::error_code ignored;
+  if (!fs::is_directory(given, ignored) && given.extension() != ".json") {
+    std::string text = io::read_file(path, kMaxTokenizerBytes);
+    if (io::is_gzip(text)) text = io::gunzip(text, io::last_name(path), kMaxTokenizerBytes);
+    return std::make_unique<ClipTokenizer>(parse_clip_merges(text));
+  }
   const fs::path folder = fs::is_directory(given, ignored) ? given : given.parent_path();
   const std::string config = read_if_there(folder / "tokenizer_config.json");
   if (folder == given && fs::exists(folder / "vocab.json", ignored)) {
@@ -208,6 +242,7 @@ std::unique_ptr<Tokenizer> t5_tokenizer(std::span<const std::byte> model, const 
   }
   UnigramModel parsed = bytes.starts_with('{') ? parse_unigram_json(bytes) : parse_sentencepiece(bytes);
   add_configured_tokens(config, parsed);
+  if (config.empty()) parsed.add_published_extra_ids();
   return std::make_unique<T5Tokenizer>(parsed);
 }
 

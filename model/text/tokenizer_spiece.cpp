@@ -304,6 +304,12 @@ std::string UnigramModel::to_proto() const {
   return out;
 }
 
+void UnigramModel::add_published_extra_ids() {
+  constexpr int32_t kPublished = 32000, kExtra = 100;
+  if (pieces.size() != kPublished || !added.empty()) return;
+  for (int32_t i = 0; i < kExtra; ++i) added[fmt::format("<extra_id_{}>", i)] = kPublished + kExtra - 1 - i;
+}
+
 UnigramModel parse_sentencepiece(std::string_view bytes) {
   UnigramModel model;
   ProtoReader reader(bytes);

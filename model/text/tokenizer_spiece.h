@@ -27,6 +27,9 @@ struct UnigramModel {
   /// Error format when a piece is empty, doubled, not UTF-8 or has no finite score, when there isn't exactly
   /// one unknown piece, when the character map points outside of itself, or an added token's id can't be.
   void check() const;
+  /// T5's published model of 32000 pieces has the special tokens <extra_id_99> to <extra_id_0> behind them,
+  /// also where no file beside it says so. Adds nothing to other models, or where some are.
+  void add_published_extra_ids();
   /// Serialised ModelProto.
   std::string to_proto() const;
 };

@@ -15,17 +15,29 @@ Tensor norm_silu(const Tensor& x, const NormAffine& n, int64_t groups) {
   return op::group_norm(x, n.weight, n.bias, static_cast<int>(groups), kEps, true);
 }
 
+Tensor norm_act(const Tensor& x, const NormAffine& n, int64_t groups, const Activation& act) {
+  if (act.fused() == op::Activation::silu) return norm_silu(x, n, groups);
+  return act(op::group_norm(x, n.weight, n.bias, static_cast<int>(groups), kEps));
+}
+
 std::string str(size_t i) {
   return std::to_string(i);
 }
 
 }  // namespace
 
-ResBlock::ResBlock(int64_t in, int64_t out, int64_t g)
-    : groups(g), norm1{in}, norm2{out}, conv1{in, out}, conv2{out, out}, shortcut{in, out, 1} {}
+ResBlock::ResBlock(int64_t in, int64_t out, const AutoencoderConfig& c)
+    : groups(c.groups),
+      activation(c.activation),
+      norm1{in},
+      norm2{out},
+      conv1{in, out},
+      conv2{out, out},
+      shortcut{in, out, 1} {}
 
 Tensor ResBlock::operator()(const Tensor& x) const {
-  const Tensor h = conv2(norm_silu(conv1(norm_silu(x, norm1, groups)), norm2, groups));
+  const Tensor first = conv1(norm_act(x, norm1, groups, activation));
+  const Tensor h = conv2(norm_act(first, norm2, groups, activation));
   return op::add(shortcut.in == shortcut.out ? x : shortcut.pointwise(x), h);
 }
 
@@ -46,7 +58,9 @@ Tensor MidBlock::operator()(const Tensor& x, Trace* trace, const std::string& na
     if (trace) observe(trace, name + part, op::nhwc_to_nchw(y));
     return y;
   };
-  return seen("block_2", block_2(seen("attn_1", attn_1(seen("block_1", block_1(x))))));
+  Tensor y = seen("block_1", block_1(x));
+  if (attention) y = seen("attn_1", attn_1(y));
+  return seen("block_2", block_2(y));
 }
 
 Encoder::Encoder(const AutoencoderConfig& c)
@@ -54,13 +68,13 @@ Encoder::Encoder(const AutoencoderConfig& c)
       conv_in{c.channels, c.encoder_widths.front()},
       conv_out{c.encoder_widths.back(), 2 * c.latent_channels},
       quant_conv{2 * c.latent_channels, 2 * c.latent_channels, 1},
-      mid(c.encoder_widths.back(), c.groups),
+      mid(c.encoder_widths.back(), c),
       norm_out{c.encoder_widths.back()} {
   int64_t width = c.encoder_widths.front();
   for (size_t i = 0; i < c.encoder_widths.size(); ++i) {
     Level level;
     for (int64_t b = 0; b < c.blocks; ++b) {
-      level.blocks.emplace_back(width, c.encoder_widths[i], c.groups);
+      level.blocks.emplace_back(width, c.encoder_widths[i], c);
       width = c.encoder_widths[i];
     }
     level.has_resample = i + 1 < c.encoder_widths.size();
@@ -84,7 +98,7 @@ Tensor Encoder::operator()(const Tensor& image, Trace* trace) const {
   x = mid(x, trace, "encoder.mid.");
   x = conv_out(norm_silu(x, norm_out, config.groups));
   seen("conv_out", x);
-  return config.quant_convs ? quant_conv.pointwise(x) : x;
+  return config.quant_conv ? quant_conv.pointwise(x) : x;
 }
 
 Decoder::Decoder(const AutoencoderConfig& c)
@@ -92,13 +106,13 @@ Decoder::Decoder(const AutoencoderConfig& c)
       conv_in{c.latent_channels, c.decoder_widths.back()},
       conv_out{c.decoder_widths.front(), c.channels},
       post_quant_conv{c.latent_channels, c.latent_channels, 1},
-      mid(c.decoder_widths.back(), c.groups),
+      mid(c.decoder_widths.back(), c),
       norm_out{c.decoder_widths.front()} {
   up.resize(c.decoder_widths.size());
   int64_t width = c.decoder_widths.back();
   for (size_t i = up.size(); i-- > 0;) {
     for (int64_t b = 0; b < c.blocks + 1; ++b) {
-      up[i].blocks.emplace_back(width, c.decoder_widths[i], c.groups);
+      up[i].blocks.emplace_back(width, c.decoder_widths[i], c);
       width = c.decoder_widths[i];
     }
     up[i].has_resample = i > 0;
@@ -110,7 +124,7 @@ Tensor Decoder::operator()(const Tensor& z, Trace* trace) const {
   const auto seen = [&](const std::string& name, const Tensor& y) {
     if (trace) observe(trace, "decoder." + name, op::nhwc_to_nchw(y));
   };
-  Tensor x = conv_in(config.quant_convs ? post_quant_conv.pointwise(z) : z);
+  Tensor x = conv_in(config.post_quant_conv ? post_quant_conv.pointwise(z) : z);
   seen("conv_in", x);
   x = mid(x, trace, "decoder.mid.");
   for (size_t i = up.size(); i-- > 0;) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "model/activation.h"
 #include "model/io/json.h"
 #include "model/io/tensor_source.h"
 #include "model/layers.h"
@@ -22,7 +23,10 @@ struct AutoencoderConfig {
   int64_t blocks = 2;  // per level of the encoder; the decoder has one more
   int64_t groups = 32;
   float scaling_factor = 0.3611f, shift_factor = 0.1159f;
-  bool quant_convs = false;  // 1x1 convolutions on the moments and before the decoder
+  bool quant_conv = false,
+       post_quant_conv = false;  // 1x1 convolutions on the moments, and before the decoder
+  bool mid_attention = true;
+  Activation activation = *Activation::named("silu");  // of the residual blocks; the ends have SiLU
 
   int64_t levels() const { return static_cast<int64_t>(encoder_widths.size()); }
   int64_t factor() const { return int64_t{1} << (levels() - 1); }
@@ -33,19 +37,21 @@ struct AutoencoderConfig {
 int64_t autoencoder_levels(const io::TensorSource& file);
 /// From the tensors of a checkpoint in BFL names; groups become 32, or the narrowest width when that is less.
 AutoencoderConfig infer_autoencoder_config(const std::map<std::string, Shape>& shapes);
-/// What shapes can't tell, from diffusers' vae/config.json: scaling_factor, shift_factor, norm_num_groups.
+/// What shapes can't tell, from diffusers' vae/config.json: scaling_factor, shift_factor, norm_num_groups,
+/// act_fn.
 void apply_autoencoder_json(AutoencoderConfig& config, const io::Json& json);
 /// diffusers' vae/config.json. sample_size: of the pictures it was trained on.
 io::Json autoencoder_json(const AutoencoderConfig& config, int64_t sample_size);
 
-/// norm, SiLU, convolution, twice; plus the input.
+/// norm, activation, convolution, twice; plus the input.
 struct ResBlock {
   int64_t groups = 32;
+  Activation activation = *Activation::named("silu");
   NormAffine norm1, norm2;
   Conv2d conv1, conv2, shortcut;  // shortcut: 1x1, only when the width changes
 
   ResBlock() = default;
-  ResBlock(int64_t in, int64_t out, int64_t groups);
+  ResBlock(int64_t in, int64_t out, const AutoencoderConfig& c);
   template <class V>
   void visit(V& v) {
     v.child("norm1.", norm1);
@@ -79,14 +85,18 @@ struct AttentionBlock {
 struct MidBlock {
   ResBlock block_1, block_2;
   AttentionBlock attn_1;
+  bool attention = true;
 
   MidBlock() = default;
-  MidBlock(int64_t width, int64_t groups)
-      : block_1(width, width, groups), block_2(width, width, groups), attn_1(width, groups) {}
+  MidBlock(int64_t width, const AutoencoderConfig& c)
+      : block_1(width, width, c),
+        block_2(width, width, c),
+        attn_1(width, c.groups),
+        attention(c.mid_attention) {}
   template <class V>
   void visit(V& v) {
     v.child("block_1.", block_1);
-    v.child("attn_1.", attn_1);
+    if (attention) v.child("attn_1.", attn_1);
     v.child("block_2.", block_2);
   }
   Tensor operator()(const Tensor& x, Trace* trace, const std::string& name) const;
@@ -126,7 +136,7 @@ struct Encoder {
     v.child("mid.", mid);
     v.child("norm_out.", norm_out);
     v.child("conv_out.", conv_out);
-    if (config.quant_convs) v.child("quant_conv.", quant_conv);
+    if (config.quant_conv) v.child("quant_conv.", quant_conv);
   }
   Tensor operator()(const Tensor& image, Trace* trace) const;  // -> moments [B, h, w, 2z]
 };
@@ -147,7 +157,7 @@ struct Decoder {
   explicit Decoder(const AutoencoderConfig& c);
   template <class V>
   void visit(V& v) {
-    if (config.quant_convs) v.child("post_quant_conv.", post_quant_conv);
+    if (config.post_quant_conv) v.child("post_quant_conv.", post_quant_conv);
     v.child("conv_in.", conv_in);
     v.child("mid.", mid);
     for (size_t i = 0; i < up.size(); ++i) v.child("up." + std::to_string(i) + ".", up[i]);

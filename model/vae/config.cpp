@@ -87,7 +87,9 @@ AutoencoderConfig infer_autoencoder_config(const Shapes& shapes) {
   }
   c.blocks = 0;
   while (shapes.count(fmt::format("encoder.down.0.block.{}.conv1.weight", c.blocks))) ++c.blocks;
-  c.quant_convs = shapes.count("encoder.quant_conv.weight") != 0;
+  c.quant_conv = shapes.count("encoder.quant_conv.weight") != 0;
+  c.post_quant_conv = shapes.count("decoder.post_quant_conv.weight") != 0;
+  c.mid_attention = shapes.count("encoder.mid.attn_1.q.weight") != 0;
   if (shapes.count("bn.running_mean")) {
     throw Error(ErrorCode::unsupported,
                 "this is the FLUX.2 autoencoder (it has bn.running_mean), FLUX.1's is needed");
@@ -99,8 +101,8 @@ AutoencoderConfig infer_autoencoder_config(const Shapes& shapes) {
 
 void apply_autoencoder_json(AutoencoderConfig& c, const io::Json& json) {
   const std::string origin = "vae/config.json";
-  io::refuse_other(json, "act_fn", {"silu", "swish"}, origin);
-  io::refuse_other(json, "mid_block_add_attention", {true}, origin);
+  const auto act = io::get_or<std::string>(json, "act_fn", "silu", origin);
+  c.activation = Activation::of_config(act, origin + ": act_fn");
   for (const auto& [key, type] : {std::pair{"down_block_types", "DownEncoderBlock2D"},
                                   std::pair{"up_block_types", "UpDecoderBlock2D"}}) {
     for (const io::Json& block : io::get_or(json, key, io::Json::array(), origin))
@@ -111,8 +113,9 @@ void apply_autoencoder_json(AutoencoderConfig& c, const io::Json& json) {
                                     {"latent_channels", c.latent_channels},
                                     {"block_out_channels", c.encoder_widths},
                                     {"layers_per_block", c.blocks},
-                                    {"use_quant_conv", c.quant_convs},
-                                    {"use_post_quant_conv", c.quant_convs}})
+                                    {"mid_block_add_attention", c.mid_attention},
+                                    {"use_quant_conv", c.quant_conv},
+                                    {"use_post_quant_conv", c.post_quant_conv}})
     io::refuse_contradiction(json, key, actual, origin);
   for (const char* key : {"latents_mean", "latents_std"}) io::refuse_other(json, key, {nullptr}, origin);
   c.scaling_factor = io::get_or<float>(json, "scaling_factor", c.scaling_factor, origin);
@@ -128,7 +131,7 @@ io::Json autoencoder_json(const AutoencoderConfig& c, int64_t sample_size) {
   }
   io::Json j;
   j["_class_name"] = "AutoencoderKL";
-  j["act_fn"] = "silu";
+  j["act_fn"] = c.activation.name();
   j["block_out_channels"] = c.encoder_widths;
   j["down_block_types"] = std::vector<std::string>(c.encoder_widths.size(), "DownEncoderBlock2D");
   j["up_block_types"] = std::vector<std::string>(c.encoder_widths.size(), "UpDecoderBlock2D");
@@ -137,12 +140,12 @@ io::Json autoencoder_json(const AutoencoderConfig& c, int64_t sample_size) {
   j["latent_channels"] = c.latent_channels;
   j["layers_per_block"] = c.blocks;
   j["norm_num_groups"] = c.groups;
-  j["mid_block_add_attention"] = true;
+  j["mid_block_add_attention"] = c.mid_attention;
   j["sample_size"] = sample_size;
   j["scaling_factor"] = c.scaling_factor;
   j["shift_factor"] = c.shift_factor;
-  j["use_quant_conv"] = c.quant_convs;
-  j["use_post_quant_conv"] = c.quant_convs;
+  j["use_quant_conv"] = c.quant_conv;
+  j["use_post_quant_conv"] = c.post_quant_conv;
   return j;
 }
 

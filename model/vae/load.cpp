@@ -39,7 +39,8 @@ void save_autoencoder(const std::string& dir, AutoencoderKL& model, int64_t samp
 }
 
 ComponentKind autoencoder_component() {
-  return {"autoencoder", [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
+  return {"autoencoder",
+          [](const io::TensorSource& file, const io::Json& json) -> std::optional<io::Json> {
             const auto there = [&](const auto& t) {
               return t.first.find("encoder.down.") != std::string::npos ||
                      t.first.find("encoder.down_blocks.") != std::string::npos;
@@ -51,6 +52,13 @@ ComponentKind autoencoder_component() {
             io::Json out = autoencoder_json(config, 0);
             out.erase("sample_size");
             return out;
+          },
+          [](const io::TensorSource& file, const io::Json& json) {
+            const io::NamedTensors named(file, io::vae_names(autoencoder_levels(file)));
+            AutoencoderConfig config = infer_autoencoder_config(shapes_of(named));
+            apply_autoencoder_json(config, json);
+            AutoencoderKL model(config);
+            check(parameters(model), named);
           }};
 }
 

@@ -116,6 +116,39 @@ TEST_F(Cli, InspectsModelsByTheirTensors) {
   EXPECT_EQ(golden.at("kind").get<std::string>().find("golden case"), 0u);
 }
 
+TEST_F(Cli, InspectsAFileOfSeveralParts) {
+  std::vector<io::TensorData> all;
+  for (const auto& [vectors, prefix] : {std::pair{"flux_diffusers_names", "model.diffusion_model."},
+                                        {"vae_diffusers_names", "vae."},
+                                        {"clip_text", "text_encoders.clip_l.transformer."}}) {
+    write_weights(vectors, path("part.safetensors"));
+    const io::SafetensorsFile part(path("part.safetensors"));
+    for (const auto& [name, info] : part.tensors())
+      all.push_back({prefix + name, info.dtype, info.shape, part.read_bytes(name)});
+  }
+  io::write_safetensors(path("all.safetensors"), all);
+  const Result r = vkflux("inspect --hash --json " + path("all.safetensors"));
+  ASSERT_EQ(r.code, kOk);
+  auto j = nlohmann::json::parse(r.out);
+  ASSERT_EQ(j.at("parts").size(), 3u);
+  EXPECT_EQ(j.at("parts")[0].at("kind"), "flux.1 transformer");
+  EXPECT_EQ(j.at("parts")[0].at("family"), "FLUX.1");
+  EXPECT_EQ(j.at("parts")[0].at("variant"), "dev, Krea or Kontext");
+  EXPECT_EQ(j.at("missing"), nlohmann::json({"t5 encoder"}));
+  EXPECT_EQ(j.at("layout"), "ComfyUI names, safetensors");
+  const Result sum = vkflux("--help >/dev/null; sha256sum " + path("all.safetensors"));
+  EXPECT_EQ(j.at("sha256").get<std::string>(), sum.out.substr(0, 64));
+  // What is missing of a part, and what is too much.
+  std::erase_if(all, [](const auto& t) { return t.name.ends_with("conv_norm_out.bias"); });
+  all.push_back(io::tensor_data("vae.decoder.extra", {1}, std::vector<float>{1}));
+  io::write_safetensors(path("all.safetensors"), all);
+  const Result bad = vkflux("inspect --json " + path("all.safetensors"));
+  EXPECT_EQ(bad.code, kBadFile);
+  j = nlohmann::json::parse(bad.out);
+  for (const char* what : {"missing decoder.norm_out.bias", "unexpected vae.decoder.extra"})
+    EXPECT_NE(j.at("parts")[1].at("problem").get<std::string>().find(what), std::string::npos) << what;
+}
+
 TEST_F(Cli, InspectsADiffusersFolder) {
   file("model_index.json", R"({"_class_name": "FluxPipeline"})");
   for (const char* part : {"transformer", "vae"}) fs::create_directories(folder_ / part);
@@ -181,9 +214,9 @@ TEST_F(Cli, SaysWhatAModelIs) {
   const std::string sample = "sample --prompt x --out " + path("x.png") + " --model ";
   write_weights("clip_text", path("weights.safetensors"));
   Result r = vkflux(sample + path("weights.safetensors"), "2>&1");
-  EXPECT_EQ(r.code, kBadFile);
-  EXPECT_NE(r.out.find("this is a file"), std::string::npos) << r.out;
-  EXPECT_NE(r.out.find("model_index.json"), std::string::npos) << r.out;
+  EXPECT_EQ(r.code, kUsage);
+  EXPECT_NE(r.out.find("this is a clip text encoder"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("--clip_l"), std::string::npos) << r.out;
   r = vkflux(sample + folder_.string(), "2>&1");
   EXPECT_EQ(r.code, kBadFile);
   EXPECT_NE(r.out.find("no model_index.json"), std::string::npos) << r.out;
@@ -192,8 +225,11 @@ TEST_F(Cli, SaysWhatAModelIs) {
   fs::create_directories(folder_ / "part");
   fs::rename(path("weights.safetensors"), path("part/model.fp16.safetensors"));
   r = vkflux("inspect " + path("part"), "2>&1");
-  EXPECT_EQ(r.code, kBadFile);
-  EXPECT_NE(r.out.find("model.fp16.safetensors"), std::string::npos) << r.out;
+  EXPECT_EQ(r.code, kOk);
+  EXPECT_NE(r.out.find("clip text encoder"), std::string::npos) << r.out;
+  fs::copy(path("part/model.fp16.safetensors"), path("part/model.bf16.safetensors"));
+  r = vkflux(sample + path("part/model.fp16.safetensors") + " --vae " + path("part"), "2>&1");
+  EXPECT_EQ(r.code, kUsage) << r.out;
 }
 
 TEST_F(Cli, DatasetListCountsAFolder) {

@@ -1,11 +1,13 @@
 // Safetensors, their names and indices, JSON, pictures, text.
 #include <zlib.h>
 
+#include <filesystem>
 #include <map>
 #include <numeric>
 #include <stdexcept>
 
 #include "autograd/packed.h"
+#include "model/io/hugging_face.h"
 #include "model/io/json.h"
 #include "model/io/names.h"
 #include "model/io/picture.h"
@@ -20,6 +22,7 @@
 namespace vkflux::test {
 namespace {
 
+namespace fs = std::filesystem;
 using io::FileDType;
 
 io::TensorData tensor(const std::string& name, std::vector<int64_t> shape, FileDType dtype = FileDType::f32) {
@@ -180,6 +183,17 @@ std::vector<LoaderCase> io_loaders() {
        "x.json",
        {json, "{}"},
        [](const std::string& p) { io::parse_sorted_json(io::read_file(p, 1 << 20), p); }},
+      {"hub_reference",
+       "models--a--b/refs/main",
+       {"0123abcd\n"},
+       [](const std::string& p) {
+         io::snapshot_of_folder(fs::path(p).parent_path().parent_path().string(), "");
+       },
+       {},
+       [](const std::string& folder) {
+         fs::create_directories(folder + "/models--a--b/snapshots/0123abcd");
+         fs::create_directories(folder + "/models--a--b/refs");
+       }},
       png,
       png_text,
       jpeg,

@@ -93,6 +93,31 @@ LoaderCase students() {
   return c;
 }
 
+// All parts in one file, found and opened as a model.
+LoaderCase whole_file() {
+  std::vector<io::TensorData> all;
+  for (const auto& [part, prefix] : {std::pair{"transformer", "model.diffusion_model."},
+                                     {"vae", "first_stage_model."},
+                                     {"text_encoder", "text_encoders.clip_l.transformer."},
+                                     {"text_encoder_2", "text_encoders.t5xxl.transformer."}}) {
+    const auto source = io::open_tensors(checkpoint() + "/" + part);
+    for (const auto& [name, info] : source->tensors())
+      all.push_back({prefix + name, info.dtype, info.shape, source->read_bytes(name)});
+  }
+  LoaderCase c{"whole_file", "all.safetensors", {file_of(all, {})}};
+  c.load = [](const std::string& path) {
+    ModelOptions options;
+    options.text_tokens = 6;
+    options.files = {{"tokenizer", checkpoint() + "/tokenizer"},
+                     {"tokenizer_2", checkpoint() + "/tokenizer_2"}};
+    Pipeline::load(device(), path, options)->encode({"a cat"});
+  };
+  c.repair = repair_safetensors;
+  c.mismatch = "give it as";
+  c.rounds = 120;
+  return c;
+}
+
 LoaderCase controller() {
   ControllerConfig config;
   config.layers = static_cast<int64_t>(kModel.replaceable().size());
@@ -136,6 +161,7 @@ std::vector<LoaderCase> model_loaders() {
       part("clip_encoder_weights", "text_encoder/model.safetensors", encode),
       part("t5_encoder_weights", "text_encoder_2/model.safetensors", encode),
       vae_folder,
+      whole_file(),
       students(),
       controller(),
   };

@@ -30,23 +30,25 @@ void randomise(Model& model, uint64_t seed) {
 }
 
 struct Folder {
-  std::string path = testing::TempDir() + "vkflux_tiny_pipeline_" + std::to_string(getpid());
-  Folder();
+  std::string path;
+  explicit Folder(bool plain);
   ~Folder() {
     std::error_code ignored;
     std::filesystem::remove_all(path, ignored);
   }
 };
 
-Folder::Folder() {
+Folder::Folder(bool plain)
+    : path(testing::TempDir() + (plain ? "vkflux_plain_pipeline_" : "vkflux_tiny_pipeline_") +
+           std::to_string(getpid())) {
   const auto clip_tokenizer = load_clip_tokenizer(kTokenizers + "clip");
   const auto t5_tokenizer = load_t5_tokenizer(kTokenizers + "t5");
   ClipTextConfig clip;
   clip.vocab = clip_tokenizer->vocab_size();
   clip.positions = 10;
-  clip.width = 16;
+  clip.width = plain ? 64 : 16;
   clip.layers = 1;
-  clip.heads = 2;
+  clip.heads = plain ? 1 : 2;
   clip.mlp = 16;
   clip.eos = clip_tokenizer->eos_id();
   T5Config t5;
@@ -60,10 +62,10 @@ Folder::Folder() {
   vae.latent_channels = 4;
   vae.encoder_widths = vae.decoder_widths = {8, 16};
   vae.blocks = 1;
-  vae.groups = 4;
+  vae.groups = plain ? 8 : 4;
   Flux1Config flux;
   flux.in_channels = flux.out_channels = 16;
-  flux.vec_in_dim = 16;
+  flux.vec_in_dim = clip.width;
   flux.context_in_dim = 12;
   flux.hidden = 16;
   flux.mlp_hidden = 24;
@@ -94,7 +96,12 @@ Folder::Folder() {
 }  // namespace
 
 const std::string& tiny_pipeline() {
-  static const Folder folder;
+  static const Folder folder(false);
+  return folder.path;
+}
+
+const std::string& plain_pipeline() {
+  static const Folder folder(true);
   return folder.path;
 }
 

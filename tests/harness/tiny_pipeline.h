@@ -10,6 +10,8 @@ namespace vkflux::test {
 
 /// Made once for the process and gone with it.
 const std::string& tiny_pipeline();
+/// Another one, whose configs all follow from names and shapes.
+const std::string& plain_pipeline();
 
 /// Layers as FLUX.1 names them.
 BackboneLayout student_layout(int64_t heads, int64_t head_dim, int double_blocks, int single_blocks);

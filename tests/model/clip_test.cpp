@@ -80,17 +80,20 @@ TEST(ClipText, ReadsItsConfig) {
   ClipTextConfig c;
   c.heads = 8;
   c.eps = 1e-6f;
-  c.activation = op::Activation::gelu_erf;
+  c.activation = *Activation::named("gelu");
   ClipTextConfig d;
   apply_clip_json(d, clip_json(c));
   EXPECT_EQ(d.heads, 8);
-  EXPECT_EQ(d.activation, op::Activation::gelu_erf);
+  EXPECT_EQ(d.activation.name(), "gelu");
   EXPECT_FLOAT_EQ(d.eps, 1e-6f);
   EXPECT_EQ(d.eos, 49407);
   apply_clip_json(d, {{"eos_token_id", 2}});
   EXPECT_EQ(d.eos, 49407);
   EXPECT_EQ(clip_json(c)["dtype"], "float32");  // or f16 files would be computed in f16
-  EXPECT_THROW(apply_clip_json(d, {{"hidden_act", "swish"}}), Error);
+  EXPECT_THROW(apply_clip_json(d, {{"hidden_act", "swash"}}), Error);
+  EXPECT_THROW(apply_clip_json(d, {{"hidden_size", 4}}), Error);
+  apply_clip_json(d, {{"text_config", {{"hidden_act", "mish"}}}, {"hidden_act", "gelu"}});
+  EXPECT_EQ(d.activation.name(), "mish");
   EXPECT_THROW(apply_clip_json(d, {{"num_attention_heads", 7}}), Error);
 }
 

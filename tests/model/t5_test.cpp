@@ -54,7 +54,12 @@ TEST(T5Encoder, ReadsItsConfig) {
   EXPECT_EQ(d.max_distance, 64);
   EXPECT_THROW(apply_t5_json(d, {{"feed_forward_proj", "relu"}}), Error);
   EXPECT_THROW(apply_t5_json(d, {{"relative_attention_max_distance", 2}}), Error);
-  EXPECT_THROW(apply_t5_json(d, {{"dense_act_fn", "relu"}}), Error);
+  EXPECT_THROW(apply_t5_json(d, {{"dense_act_fn", "glue"}}), Error);
+  EXPECT_THROW(apply_t5_json(d, {{"is_gated_act", false}}), Error);
+  EXPECT_THROW(apply_t5_json(d, {{"d_model", 8}}), Error);
+  T5Config e;
+  apply_t5_json(e, {{"dense_act_fn", "relu"}});  // which wins over the whole name
+  EXPECT_EQ(e.activation.name(), "relu");
   EXPECT_THROW(apply_t5_json(d, {{"is_decoder", true}}), Error);
   EXPECT_EQ(t5_json(c)["dtype"], "float32");  // or f16 files would be computed in f16
   EXPECT_THROW(infer_t5_config({}), Error);

@@ -79,7 +79,8 @@ TEST(Autoencoder, CountsThePublishedModel) {
   EXPECT_FLOAT_EQ(config.scaling_factor, 0.3611f);
   apply_autoencoder_json(config, {{"act_fn", "swish"}});
   for (const auto& [key, value] : std::vector<std::pair<const char*, io::Json>>{
-           {"act_fn", "mish"},
+           {"act_fn", "glue"},
+           {"use_quant_conv", true},
            {"mid_block_add_attention", false},
            {"down_block_types", {"DownEncoderBlock2D", "AttnDownEncoderBlock2D"}},
            {"up_block_types", {"AttnUpDecoderBlock2D"}}})

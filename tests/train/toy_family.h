@@ -221,8 +221,8 @@ class TrainableToy final : public TrainableModel {
 
 inline const Family kToy{
     "toy", "Toy", [](std::string_view name) { return name == "ToyPipeline"; },
-    [](Device& device, const std::string& folder, const ModelOptions&) -> std::unique_ptr<Model> {
-      return std::make_unique<ToyModel>(device, folder);
+    [](Device& device, const ModelFiles& files, const ModelOptions&) -> std::unique_ptr<Model> {
+      return std::make_unique<ToyModel>(device, files.folder);
     },
     [](const ModelSizes&) -> std::unique_ptr<TrainableModel> { return std::make_unique<TrainableToy>(); }};
 

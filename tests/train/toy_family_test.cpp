@@ -372,7 +372,9 @@ TEST(ToyFamily, IsTrained) {
 
   // What was trained is a model: sampled, and trained on.
   whole->save(folder.file("model"), "", {});
-  Pipeline opened(device(), kToy.open(device(), folder.file("model"), {}));
+  ModelFiles files;
+  files.folder = folder.file("model");
+  Pipeline opened(device(), kToy.open(device(), files, {}));
   const std::vector<float> picture = latents(opened, request("apple"));
   EXPECT_TRUE(all_finite(picture));
   EXPECT_NE(picture, latents(*pipeline(), request("apple")));

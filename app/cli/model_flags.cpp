@@ -1,0 +1,97 @@
+#include "app/cli/model_flags.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "app/cli/numbers.h"
+#include "model/io/file.h"
+
+namespace vkflux::cli {
+namespace {
+
+constexpr int64_t kMostTextTokens = 4096;
+
+std::string flag_of(const std::string& part) {
+  for (const Family& family : families()) {
+    for (const PartKind& kind : family.parts)
+      if (kind.name == part) return std::string(kind.flag);
+  }
+  return "--" + part;
+}
+
+}  // namespace
+
+void add_model_options(CLI::App& c, std::string& model, ModelFlags& flags, bool required) {
+  CLI::Option* option = c.add_option("--model", model,
+                                     "a folder in diffusers' layout, a .safetensors or .gguf file (of the "
+                                     "transformer, with the others named by "
+                                     "flags or found in ComfyUI's folders beside it, or of all parts), or "
+                                     "ORGANISATION/NAME in the Hugging Face "
+                                     "cache");
+  if (required) option->required();
+  std::vector<std::string> known;
+  const auto add = [&](const std::string& flag, const std::string& name, const std::string& help) {
+    if (std::find(known.begin(), known.end(), flag) != known.end()) return;
+    known.push_back(flag);
+    c.add_option_function<std::string>(
+         flag, [&flags, name](const std::string& path) { flags.files[name] = path; }, help)
+        ->type_name("FILE");
+  };
+  for (const Family& family : families()) {
+    for (const PartKind& kind : family.parts)
+      add(std::string(kind.flag), std::string(kind.name),
+          fmt::format("the {} from this file or folder in place of the model's own", kind.kind.name));
+    for (const std::string_view name : family.tokenizer_names)
+      add("--" + std::string(name), std::string(name),
+          "a tokenizer's folder or file in place of the model's own");
+  }
+  c.add_option("--variant", flags.variant,
+               "take the files of this variant from the model's folder: fp16 for model.fp16.safetensors");
+}
+
+void add_text_length_option(CLI::App& c, ModelFlags& flags) {
+  c.add_option("--text-length", flags.text_length,
+               "tokens of the prompt for the longest text encoder; default: the model's (512, and 256 for "
+               "schnell)")
+      ->transform(whole(1, kMostTextTokens));
+}
+
+void declare_model(FileUse& use, const std::string& model, const ModelFlags& flags) {
+  use.reads_model("--model", model);
+  for (const auto& [part, file] : flags.files) use.reads(flag_of(part), file);
+  try {
+    ModelOptions options;
+    options.files = flags.files;
+    options.variant = flags.variant;
+    for (const std::string& path : find_model(model, options).files.paths()) use.reads("--model", path);
+  } catch (const Error&) {  // opening it tells
+  }
+}
+
+void describe_model(RunInputs& inputs, const std::string& model, const ModelFlags& flags) {
+  ModelOptions options;
+  options.files = flags.files;
+  options.variant = flags.variant;
+  const ModelFiles files = find_model(model, options).files;
+  std::vector<std::string> paths;
+  if (!files.folder.empty()) paths.push_back(files.folder);
+  const auto add = [&](const std::string& path) {
+    if (path.empty() || (!files.folder.empty() && path.starts_with(files.folder + "/"))) return;
+    // An index names the files that count.
+    const std::string whole =
+        path.ends_with(".index.json") ? std::filesystem::path(path).parent_path().string() : path;
+    if (std::find(paths.begin(), paths.end(), whole) == paths.end()) paths.push_back(whole);
+  };
+  for (const auto& [name, part] : files.parts) {
+    add(part.path);
+    add(part.config);
+  }
+  for (const auto& [name, path] : files.tokenizers) add(path);
+  add(files.scheduler);
+  inputs.set_files("model", paths);
+  if (!flags.variant.empty()) inputs.set("variant", flags.variant);
+}
+
+}  // namespace vkflux::cli
