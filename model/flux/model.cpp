@@ -9,6 +9,7 @@
 #include "model/flux/tokenizers.h"
 #include "model/load.h"
 #include "model/residency.h"
+#include "model/sampler/scheduler_config.h"
 #include "model/text/tokenizer.h"
 #include "model/vae/codec.h"
 #include "vk/error.h"
@@ -50,13 +51,40 @@ class Flux1Model final : public Model {
     return codec;
   }
   Condition encode(const std::vector<std::string>& prompts) override {
-    TokenIds clip_ids, t5_ids;
-    for (const std::string& prompt : prompts) {
-      clip_ids.push_back(clip_tokenizer_->encode(prompt, clip_length()));
-      t5_ids.push_back(t5_tokenizer_->encode(prompt, t5_length()));
-    }
+    const auto [clip_ids, t5_ids] = ids(prompts);
     const Tensor y = part(kText, clip_, clip_config_)->forward(clip_ids).pooled;
     return {{"txt", part(kText2, t5_, t5_config_)->forward(t5_ids)}, {"y", y}};
+  }
+  std::string not_finite_in_encode(const std::vector<std::string>& prompts) override {
+    const auto [clip_ids, t5_ids] = ids(prompts);
+    std::string where = first_not_finite([&, &tokens = clip_ids](Trace* trace) {
+      return part(kText, clip_, clip_config_)->forward(tokens, trace).pooled;
+    });
+    if (!where.empty()) return std::string(kParts[kText]) + ": " + where;
+    where = first_not_finite([&, &tokens = t5_ids](Trace* trace) {
+      return part(kText2, t5_, t5_config_)->forward(tokens, trace);
+    });
+    return where.empty() ? where : std::string(kParts[kText2]) + ": " + where;
+  }
+  bool use_f32(ModelStage stage) override {
+    bool changed = false;
+    const auto widen = [&](Part p) {
+      changed = changed || weights(p) != DType::f32;
+      exact_[p] = true;
+    };
+    if (stage == ModelStage::text) {
+      widen(kText);
+      widen(kText2);
+      if (!changed) return false;
+      clip_.reset();
+      t5_.reset();
+    } else {
+      widen(kTransformer);
+      if (!changed) return false;
+      transformer_.reset();
+    }
+    plan_residency();
+    return true;
   }
   std::vector<TextCut> cuts(const std::vector<std::string>& prompts) const override {
     std::vector<TextCut> out;
@@ -82,6 +110,15 @@ class Flux1Model final : public Model {
   io::Json config_of(const char* part) const {
     if (options_.files.count(part) && !io::is_folder(place(part))) return io::Json::object();
     return io::read_json(place(part) + "/config.json");
+  }
+  /// Of CLIP and of T5.
+  std::pair<TokenIds, TokenIds> ids(const std::vector<std::string>& prompts) const {
+    std::pair<TokenIds, TokenIds> out;
+    for (const std::string& prompt : prompts) {
+      out.first.push_back(clip_tokenizer_->encode(prompt, clip_length()));
+      out.second.push_back(t5_tokenizer_->encode(prompt, t5_length()));
+    }
+    return out;
   }
   int clip_length() const { return static_cast<int>(clip_config_.positions); }
   int t5_length() const { return static_cast<int>(info_.defaults.txt_tokens); }
@@ -117,7 +154,7 @@ class Flux1Model final : public Model {
     if (which == kVae) return {};
     return which == kText ? clip_storage() : which == kText2 ? t5_storage() : flux1_storage();
   }
-  DType weights(Part which) const { return which == kVae ? DType::f32 : options_.weights; }
+  DType weights(Part which) const { return which == kVae || exact_[which] ? DType::f32 : options_.weights; }
   void plan_residency() {
     std::vector<ModelPart> parts;
     for (const Part p : {kText, kText2, kTransformer, kVae}) {
@@ -139,7 +176,8 @@ class Flux1Model final : public Model {
   Device& device_;
   std::string dir_;
   ModelOptions options_;
-  std::vector<bool> stays_;  // by Part
+  std::vector<bool> stays_;      // by Part
+  std::array<bool, 4> exact_{};  // by Part: with f32 weights, whatever was asked for
   ModelInfo info_;
   Flux1Config flux_;
   AutoencoderConfig vae_;
@@ -197,7 +235,9 @@ void Flux1Model::read_configs() {
   with_tensors("text_encoder_2", io::t5_names(),
                [&](const io::NamedTensors& t) { t5_config_ = infer_t5_config(shapes_of(t)); });
   apply_t5_json(t5_config_, config_of("text_encoder_2"));
-  info_.schedule = Schedule::from_json(io::read_json(dir_ + "/scheduler/scheduler_config.json"));
+  const auto scheduler = SchedulerConfig::from_json(io::read_json(dir_ + "/scheduler/scheduler_config.json"));
+  info_.schedule = scheduler.schedule;
+  info_.solver = scheduler.solver;
 }
 
 void Flux1Model::read_tokenizers() {
