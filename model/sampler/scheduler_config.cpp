@@ -75,7 +75,7 @@ class Fields {
   void warn_of_others(const std::string& type) const {
     for (const auto& [key, value] : json_.items()) {
       if (!key.starts_with('_') && !known_.count(key))
-        spdlog::warn("{}: {} has no field \"{}\": it was passed over", kOrigin, type, key);
+        spdlog::warn("{}: {} has no field \"{}\": it was passed over", kOrigin, type, io::shown(key));
     }
   }
 
@@ -245,7 +245,7 @@ SchedulerConfig SchedulerConfig::from_json(const io::Json& json) {
         fmt::format("{}: scheduler {}; known are FlowMatchEulerDiscreteScheduler, "
                     "FlowMatchHeunDiscreteScheduler, FlowMatchLCMScheduler, DPMSolverMultistepScheduler "
                     "and UniPCMultistepScheduler",
-                    kOrigin, type));
+                    kOrigin, io::shown(type)));
   }
   f.warn_of_others(type);
   std::string fault;

@@ -22,8 +22,8 @@ using test::vkflux;
 
 class SamplingCli : public test::Cli {
  protected:
-  std::string sample(const std::string& more) const {
-    return "sample --model \"" + test::tiny_pipeline() + "\" --seed 3 " + more;
+  std::string sample(const std::string& more, int seed = 3) const {
+    return "sample --model \"" + test::tiny_pipeline() + "\" --seed " + std::to_string(seed) + " " + more;
   }
   std::vector<uint8_t> pixels(const std::string& name) const { return io::read_png(path(name)).rgba; }
 };
@@ -70,8 +70,9 @@ TEST_F(SamplingCli, LatentsGoOutAndIn) {
   EXPECT_EQ(file.metadata().at("step"), "4");
   ASSERT_EQ(vkflux(sample("--from-latents " + latents + " --out " + path("b"))).code, kOk);
   EXPECT_EQ(pixels("b/02-cat.png"), pixels("a/02-cat.png"));
-  ASSERT_EQ(vkflux(sample("--prompt cat --sampler unipc --schedule simple --steps 4 --seed 9 --from-noise " +
-                          latents + " --out " + path("c")))
+  ASSERT_EQ(vkflux(sample("--prompt cat --sampler unipc --schedule simple --steps 4 --from-noise " + latents +
+                              " --out " + path("c"),
+                          9))
                 .code,
             kOk);
   EXPECT_EQ(pixels("c/01-cat.png"), pixels("a/01-cat.png"));

@@ -118,12 +118,12 @@ LoaderCase controller() {
 
 LoaderCase latents() {
   const std::vector<float> values(128, 0.5f);
-  LoaderCase c{
-      "latents",
-      "latents.safetensors",
-      {file_of({io::tensor_data("latents", {1, 4, 4, 8}, values), io::tensor_data("sigmas", {2}, {1, 0})},
-               {{"width", "16"}, {"height", "8"}, {"prompts", "[\"a cat\"]"}}),
-       file_of({io::tensor_data("x", {1, 8, 16}, values)}, {{"width", "16"}, {"height", "8"}})}};
+  LoaderCase c{"latents",
+               "latents.safetensors",
+               {file_of({io::tensor_data("latents", {1, 4, 4, 8}, values),
+                         io::tensor_data("sigmas", {2}, std::vector<float>{1, 0})},
+                        {{"width", "16"}, {"height", "8"}, {"prompts", "[\"a cat\"]"}}),
+                file_of({io::tensor_data("x", {1, 8, 16}, values)}, {{"width", "16"}, {"height", "8"}})}};
   c.load = [](const std::string& path) { read_latents(device(), path, LatentKind::latents, {4, 2}, 2); };
   c.repair = repair_safetensors;
   return c;
