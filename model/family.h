@@ -53,6 +53,8 @@ struct ModelOptions {
   int64_t text_tokens = 0;  // of the prompt's longest encoding; 0: the model's default
 };
 
+enum class ModelStage { text, transformer };
+
 /// A checkpoint of some family: its configs, tokenizers and file headers are read, the weights of a part
 /// follow when it is first asked for.
 class Model {
@@ -64,6 +66,11 @@ class Model {
   virtual std::shared_ptr<LatentCodec> codec() = 0;
   /// Runs the text encoders: one picture for each prompt.
   virtual Condition encode(const std::vector<std::string>& prompts) = 0;
+  /// Encodes again and names the first value on the way that isn't finite; empty: all are, or nobody knows.
+  virtual std::string not_finite_in_encode(const std::vector<std::string>&) { return {}; }
+  /// From now on this stage's parts come with f32 weights; those that were handed out stay as they are.
+  /// False: they do already.
+  virtual bool use_f32(ModelStage) { return false; }
   /// What encode() would not read of these prompts; reads no weights. Empty for a model without tokenizers.
   virtual std::vector<TextCut> cuts(const std::vector<std::string>&) const { return {}; }
 

@@ -1,6 +1,7 @@
 #include "model/generate_job.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <chrono>
@@ -8,7 +9,8 @@
 
 #include "autograd/ops.h"
 #include "model/io/rgba_image.h"
-#include "model/sampler/euler.h"
+#include "model/sampler/mix.h"
+#include "model/sampler/step_noise.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -63,11 +65,6 @@ std::vector<RgbImage> to_rgb8(const Tensor& x) {
     for (size_t i = 0; i < plane; ++i) {
       for (size_t c = 0; c < 3; ++c) {
         const float v = host[(b * 3 + c) * plane + i];
-        if (!std::isfinite(v)) {
-          throw Error(ErrorCode::verification_failed,
-                      "the decoded picture isn't finite although its latent is: the autoencoder's weights "
-                      "are damaged");
-        }
         out[b].rgb[i * 3 + c] = static_cast<uint8_t>(std::lround((std::clamp(v, -1.0f, 1.0f) + 1) * 127.5f));
       }
     }
@@ -123,6 +120,11 @@ GenerateJob::GenerateJob(Device& device, Model& model, GenerateRequest request)
         ErrorCode::invalid_argument,
         fmt::format("a batch of {} of {} prompts: a batch is of one prompt", request_.batch, images_));
   }
+  if (request_.negative.size() > 1 && request_.negative.size() != request_.prompts.size()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} negative prompts for {}: give one for all, or one for each",
+                            request_.negative.size(), images_));
+  }
   if (images_ == 1) images_ = request_.batch;
   if (images_ < 1 || images_ > kMaxImages) {
     throw Error(ErrorCode::invalid_argument,
@@ -135,14 +137,19 @@ GenerateJob::GenerateJob(Device& device, Model& model, GenerateRequest request)
   result_.guidance = o.guidance;
   result_.seed = request_.seed;
   result_.notes = setup_.notes;
-  if (!request_.negative.empty() && result_.cfg == 1) {
+  const auto said = [](const std::string& text) { return !text.empty(); };
+  if (std::any_of(request_.negative.begin(), request_.negative.end(), said) && result_.cfg == 1) {
     result_.notes.emplace_back("the negative prompt needs cfg other than 1: it was ignored");
   }
   result_.steps = static_cast<int64_t>(o.levels.size()) - 1;
+  result_.levels = o.levels;
+  result_.sampler = name(o.solver);
+  check_latents("the starting noise", request_.start_noise);
+  check_latents("the latents", request_.latents);
   if (request_.init) {
     const RgbImage& init = *request_.init;
     check_init(init);
-    setup_.options.start = image_to_image_start(result_.steps, request_.strength);
+    first_step_ = setup_.options.start = image_to_image_start(result_.steps, request_.strength);
     if (init.width * o.height != init.height * o.width) {
       result_.notes.push_back(
           fmt::format("the init image of {}x{} isn't squeezed: its middle in the shape of "
@@ -155,6 +162,16 @@ GenerateJob::GenerateJob(Device& device, Model& model, GenerateRequest request)
   progress_.steps = result_.steps;
 }
 
+void GenerateJob::check_latents(const char* what, const Tensor& x) const {
+  if (!x.defined()) return;
+  Shape wanted{images_};
+  for (const int64_t d : setup_.latent) wanted.push_back(d);
+  if (x.shape() == wanted) return;
+  throw Error(ErrorCode::invalid_argument,
+              fmt::format("{} {}: {} pictures of {}x{} need {}", what, x.shape().str(), images_,
+                          setup_.options.width, setup_.options.height, wanted.str()));
+}
+
 void GenerateJob::check_cancelled() const {
   if (cancelled_) throw Error(ErrorCode::cancelled, "the picture was cancelled");
 }
@@ -165,7 +182,7 @@ bool GenerateJob::step() {
     case JobPhase::encode: {
       const Stopwatch watch(progress_.encode_s);
       begin();
-      progress_.phase = JobPhase::denoise;
+      progress_.phase = request_.latents.defined() ? JobPhase::decode : JobPhase::denoise;
       break;
     }
     case JobPhase::denoise: {
@@ -193,26 +210,84 @@ const GenerateResult& GenerateJob::run() {
   return result_;
 }
 
+// A value beyond f16 is cut to 65504 where a kernel rounds to it, so it is looked for too: it is as wrong as
+// one that isn't finite.
+Condition GenerateJob::encode(const std::vector<std::string>& prompts) {
+  const auto fault = [&](const Condition& c) {
+    std::string out;
+    c.visit([&](const std::string& name, const Tensor& x) {
+      if (out.empty() && !is_finite(x)) out = name;
+    });
+    if (out.empty()) return out;
+    const std::string where = model_.not_finite_in_encode(prompts);
+    return fmt::format("the text encoders gave values that aren't finite ({}{})", out,
+                       where.empty() ? "" : ", first in " + where);
+  };
+  const auto note = [&](std::string text) {
+    spdlog::warn("{}", text);
+    result_.notes.push_back(std::move(text));
+  };
+  device_.saturated().take();
+  const Condition first = model_.encode(prompts);
+  const std::string bad = fault(first);
+  const uint64_t cut = bad.empty() ? device_.saturated().take() : 0;
+  if (bad.empty() && cut == 0) return first;
+  const std::string what =
+      bad.empty() ? fmt::format("{} values in the text encoders were beyond f16 and were cut", cut) : bad;
+  if (!model_.use_f32(ModelStage::text)) {
+    if (bad.empty()) return first;
+    throw Error(ErrorCode::verification_failed, what + ": the weights are f32 already, so they are damaged");
+  }
+  Condition again;
+  try {
+    again = model_.encode(prompts);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::out_of_device_memory || !bad.empty()) throw;
+    note(what + "; there isn't the memory to encode again with f32 weights (bf16 has their range)");
+    return first;
+  }
+  note(what + "; encoded again with f32 weights");
+  if (const std::string still = fault(again); !still.empty())
+    throw Error(ErrorCode::verification_failed, still + " with f32 weights too: they are damaged");
+  return again;
+}
+
+void GenerateJob::begin_run(const Tensor& x) {
+  backbone_ = model_.backbone();
+  run_ = std::make_unique<SamplingRun>(*backbone_, positive_, negative_, x, setup_.options);
+}
+
 void GenerateJob::begin() {
+  if (request_.latents.defined()) {
+    progress_.step = result_.steps;
+    return;
+  }
   // Both sides of the guidance in one pass through the encoders.
   std::vector<std::string> prompts = request_.prompts;
   const auto asked = static_cast<int64_t>(prompts.size());
-  if (result_.cfg != 1) prompts.push_back(request_.negative);
-  const Condition all = model_.encode(prompts);
-  std::optional<Condition> negative;
-  if (result_.cfg != 1) negative = all.narrow(asked, 1).repeat(images_);
+  if (result_.cfg != 1 && request_.negative.empty()) prompts.emplace_back();
+  if (result_.cfg != 1) prompts.insert(prompts.end(), request_.negative.begin(), request_.negative.end());
+  const Condition all = encode(prompts);
+  positive_ = all.narrow(0, asked).repeat(images_);
+  if (result_.cfg != 1)
+    negative_ = all.narrow(asked, static_cast<int64_t>(prompts.size()) - asked).repeat(images_);
   plan_routes();
-  const SamplingOptions& o = setup_.options;
-  Tensor x = initial_noise(device_, seeds_from(request_.seed, images_), setup_.latent, request_.noise);
+  SamplingOptions& o = setup_.options;
+  const LatentGeometry& geometry = model_.info().layout.geometry;
+  o.noise = [draw = step_noise(device_, seeds_from(request_.seed, images_), setup_.latent, request_.noise,
+                               result_.steps),
+             geometry](int64_t step) { return geometry.pack(draw(step)); };
+  Tensor x = request_.start_noise;
+  if (!x.defined())
+    x = initial_noise(device_, seeds_from(request_.seed, images_), setup_.latent, request_.noise);
+  result_.noise = x;
   if (request_.init) {
     const Tensor clean = model_.codec()->encode(upload_image(device_, *request_.init, o.width, o.height));
     x = noised(op::expand(clean, x.shape()), x, o.levels[static_cast<size_t>(o.start)]);
   }
   progress_.step = o.start;
   device_.stream().sync();
-  backbone_ = model_.backbone();
-  run_ = std::make_unique<SamplingRun>(*backbone_, all.narrow(0, asked).repeat(images_), negative,
-                                       model_.info().layout.geometry.pack(x), o);
+  begin_run(geometry.pack(x));
   device_.stream().sync();
 }
 
@@ -238,26 +313,75 @@ int64_t GenerateJob::planned() const {
 
 void GenerateJob::denoise() {
   Stream& stream = device_.stream();
-  if (result_.reports.empty()) first_ = stream.time_of(stream.next_value());
+  if (!first_) first_ = stream.time_of(stream.next_value());
   const double flops = stream.counters().flops;
-  run_->step(plans_.empty() ? RoutePlan()
-                            : plans_[static_cast<size_t>(run_->step_index() - setup_.options.start)]);
+  const int64_t step = run_->step_index();
+  Unchecked now{step, run_->x(), run_->solver_state(), {}};
+  run_->step(plans_.empty() ? RoutePlan() : plans_[static_cast<size_t>(step - first_step_)]);
   report_step(flops);
+  now.magnitude = stream.begin_download(run_->magnitude().range());
+  unchecked_.push_back(std::move(now));
   const uint64_t previous = submitted_;
   submitted_ = stream.submit();
   ends_.push_back(stream.time_of(submitted_));
+  // At most one step ahead of the device, so that progress and cancel mean something.
+  bool good = true;
   if (request_.time_steps) {
     stream.wait(submitted_);
     end_of_step();
+    good = settle();
   } else if (previous) {
-    stream.wait(previous);  // at most one step ahead of the device, so progress and cancel mean something
+    stream.wait(previous);
     end_of_step();
+    good = settle();
+  }
+  if (good && run_->finished() && !request_.time_steps) {
+    stream.wait(submitted_);
+    end_of_step();
+    good = settle();
   }
   progress_.step = run_->step_index();
-  if (!run_->finished()) return;
+  if (!good || !run_->finished()) return;
   run_->check_finite();
-  if (!request_.time_steps) end_of_step();
   progress_.phase = JobPhase::decode;
+}
+
+// Whether the oldest step that is unchecked gave finite values; where not, it is made again, and those after
+// it.
+bool GenerateJob::settle() {
+  const Unchecked oldest = std::move(unchecked_.front());
+  unchecked_.pop_front();
+  float magnitude = 0;
+  device_.stream().finish(oldest.magnitude, std::as_writable_bytes(std::span(&magnitude, 1)));
+  if (std::isfinite(magnitude)) return true;
+  recover(oldest);
+  return false;
+}
+
+void GenerateJob::recover(const Unchecked& bad) {
+  device_.stream().sync();
+  const std::string where = run_->first_not_finite(bad.x, bad.step);
+  const std::string what =
+      fmt::format("the latent isn't finite after step {} of {} ({})", bad.step + 1, result_.steps,
+                  where.empty() ? "though everything is with full attention" : "first in " + where);
+  if (!model_.use_f32(ModelStage::transformer)) {
+    throw Error(ErrorCode::verification_failed,
+                what + ": the weights are damaged, or the numbers asked for (guidance, cfg) too large");
+  }
+  result_.notes.push_back(what + "; from this step on again, with f32 weights");
+  spdlog::warn("{}", result_.notes.back());
+  run_.reset();
+  backbone_.reset();
+  unchecked_.clear();
+  ends_.clear();
+  result_.reports.resize(static_cast<size_t>(bad.step - first_step_));
+  timed_ = result_.reports.size();
+  first_ = nullptr;
+  submitted_ = 0;
+  setup_.options.start = bad.step;
+  setup_.options.resumed = bad.state;
+  begin_run(bad.x);
+  device_.stream().sync();
 }
 
 void GenerateJob::report_step(double flops_before) {
@@ -272,7 +396,7 @@ void GenerateJob::report_step(double flops_before) {
   }
   if (!decisions_.empty()) {
     r.routed = true;
-    r.threshold = decisions_[static_cast<size_t>(r.index - setup_.options.start)].threshold;
+    r.threshold = decisions_[static_cast<size_t>(r.index - first_step_)].threshold;
   }
   const std::vector<int> layers = model_.info().layout.replaceable();
   for (size_t l = 0; l < layers.size(); ++l) {
@@ -285,21 +409,38 @@ void GenerateJob::report_step(double flops_before) {
 }
 
 void GenerateJob::end_of_step() {
-  if (timed_ == 0) step_end_ms_ = first_->begin_ms;
+  if (begin_ != first_) {
+    begin_ = first_;
+    step_end_ms_ = first_->begin_ms;
+  }
   const double end = ends_.front()->end_ms;
   result_.reports[timed_++].ms = end - step_end_ms_;
   step_end_ms_ = end;
   ends_.pop_front();
 }
 
+Tensor GenerateJob::latents() const {
+  if (result_.latents.defined()) return result_.latents;
+  if (!run_) return {};
+  return model_.info().layout.geometry.unpack(run_->x(), setup_.latent[1], setup_.latent[2]);
+}
+
 void GenerateJob::decode() {
-  result_.latents = model_.info().layout.geometry.unpack(run_->x(), setup_.latent[1], setup_.latent[2]);
+  result_.latents = request_.latents.defined() ? request_.latents : latents();
   run_.reset();
   backbone_.reset();
   const auto codec = model_.codec();
   for (int64_t b = 0; b < images_; ++b) {  // one by one: the decoder's activations are large
     check_cancelled();
-    const Tensor x = codec->decode(op::narrow(result_.latents, 0, b, 1));
+    const Tensor latent = op::narrow(result_.latents, 0, b, 1);
+    const Tensor x = codec->decode(latent);
+    if (!is_finite(x)) {
+      const std::string where = codec->not_finite_in_decode(latent);
+      throw Error(ErrorCode::verification_failed,
+                  fmt::format("the decoded picture isn't finite although its latent is{}: the autoencoder's "
+                              "weights, which are f32 already, are damaged",
+                              where.empty() ? "" : " (first in " + where + ")"));
+    }
     for (RgbImage& image : to_rgb8(x)) result_.images.push_back(std::move(image));
   }
   device_.kernels().save();

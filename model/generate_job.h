@@ -28,10 +28,10 @@ io::Image8 to_image8(const RgbImage& image);
 RgbImage on_white(const io::Image8& image);
 
 struct GenerateRequest : SamplingRequest {
-  std::vector<std::string> prompts;  // one picture each
-  std::string negative;              // the other side of cfg
-  int64_t batch = 1;                 // pictures of a prompt, when there is one prompt
-  uint64_t seed = 0;                 // of the first picture; the next has seed + 1
+  std::vector<std::string> prompts;   // one picture each
+  std::vector<std::string> negative;  // the other side of cfg: none, one for all, or one for each prompt
+  int64_t batch = 1;                  // pictures of a prompt, when there is one prompt
+  uint64_t seed = 0;                  // of the first picture; the next has seed + 1
   NoiseMode noise = NoiseMode::counter;
   std::optional<RgbImage> init;  // image to image: its middle in the target's shape, resampled to its size
   double strength = 0.6;         // of image to image
@@ -41,6 +41,10 @@ struct GenerateRequest : SamplingRequest {
   std::optional<uint64_t> route_seed;  // of the router's draws; default: `seed`
   /// Wait for the device after every step, so that StepReport::ms is that step's time and nothing else's.
   bool time_steps = false;
+  /// [B, channels, h, w], one for each picture: begins with these values in place of the seeds'.
+  Tensor start_noise;
+  /// The same, without noise: nothing but decodes them.
+  Tensor latents;
   bool replay = true;           // see SamplingOptions
   AttentionTap* tap = nullptr;  // watches the run's attention; not owned
 };
@@ -76,10 +80,13 @@ struct JobProgress {
 struct GenerateResult {
   std::vector<RgbImage> images;
   Tensor latents;  // [B, channels, h, w], as the transformer sees them
+  Tensor noise;    // what the run began with, the same shape
+  std::vector<double> levels;
+  std::string sampler;
   int64_t width = 0, height = 0, steps = 0;
   float guidance = 0, cfg = 1;  // used; guidance 0: the model has none
   uint64_t seed = 0;
-  std::vector<std::string> notes;   // what the request asked for and the model can't do
+  std::vector<std::string> notes;   // what the request asked for and the model can't do, and what was mended
   std::vector<StepReport> reports;  // of the steps done so far; ms of the last one follows with the next step
   JobProgress timings;
 };
@@ -95,6 +102,8 @@ class GenerateJob {
   /// All steps.
   const GenerateResult& run();
   void cancel() { cancelled_ = true; }
+  /// The latents as they are now, [B, channels, h, w]; undefined before the first step.
+  Tensor latents() const;
   /// Called after every step.
   void on_progress(std::function<void(const JobProgress&)> fn) { callback_ = std::move(fn); }
   const JobProgress& progress() const { return progress_; }
@@ -104,7 +113,19 @@ class GenerateJob {
   int64_t planned() const;
 
  private:
+  /// A step whose result isn't known to be finite yet, and what it began with.
+  struct Unchecked {
+    int64_t step;
+    Tensor x;
+    Solver::State state;
+    Download magnitude;
+  };
   void begin();  // encode phase
+  Condition encode(const std::vector<std::string>& prompts);
+  void begin_run(const Tensor& x);
+  bool settle();
+  void recover(const Unchecked& bad);
+  void check_latents(const char* what, const Tensor& x) const;
   void plan_routes();
   void report_step(double flops_before);
   void end_of_step();
@@ -119,10 +140,14 @@ class GenerateJob {
   int64_t images_ = 1;
   std::shared_ptr<Backbone> backbone_;
   std::unique_ptr<SamplingRun> run_;
+  Condition positive_;
+  std::optional<Condition> negative_;
+  int64_t first_step_ = 0;
+  std::deque<Unchecked> unchecked_;
   std::vector<RouteDecision> decisions_;  // of every step that runs; empty: not routed
   std::vector<RoutePlan> plans_;          // what they mean
   uint64_t submitted_ = 0;
-  std::shared_ptr<const BatchTime> first_;             // the first work of denoising
+  std::shared_ptr<const BatchTime> first_, begin_;  // the first work of denoising; as step_end_ms_ knows it
   std::deque<std::shared_ptr<const BatchTime>> ends_;  // the last work of the steps whose ms isn't known
   size_t timed_ = 0;                                   // reports whose ms is known
   double step_end_ms_ = 0;                             // of the last of them

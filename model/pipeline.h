@@ -50,6 +50,10 @@ class Pipeline final : public Model {
   std::shared_ptr<LatentCodec> codec() override;
   /// Loads the text encoders, runs them, lets them go unless parts are kept. -> [prompts, ...]
   Condition encode(const std::vector<std::string>& prompts) override { return model_->encode(prompts); }
+  std::string not_finite_in_encode(const std::vector<std::string>& prompts) override {
+    return model_->not_finite_in_encode(prompts);
+  }
+  bool use_f32(ModelStage stage) override { return model_->use_f32(stage); }
   std::vector<TextCut> cuts(const std::vector<std::string>& prompts) const override {
     return model_->cuts(prompts);
   }

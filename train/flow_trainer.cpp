@@ -8,7 +8,7 @@
 
 #include "autograd/ops.h"
 #include "autograd/tape.h"
-#include "model/sampler/noise.h"
+#include "model/sampler/step_noise.h"
 #include "vk/error.h"
 #include "vk/interrupt.h"
 
@@ -141,11 +141,13 @@ Tensor FlowTrainer::loss(int64_t step, int64_t micro, std::map<std::string, Tens
 
 Tensor sample_latents(Backbone& backbone, const ModelInfo& model, const Condition& positive,
                       const Condition& empty, const SamplingRequest& request, uint64_t seed) {
-  const SamplingSetup setup = sampling_setup(model, request);
+  SamplingSetup setup = sampling_setup(model, request);
   Device& device = positive.parts().front().second.device();
   // Drawn token by token, so that the figures of earlier evaluations compare.
   const Shape tokens{setup.options.rows * setup.options.columns, model.layout.geometry.token_channels()};
   const Tensor noise = initial_noise(device, seeds_from(seed, positive.batch()), tokens, NoiseMode::counter);
+  setup.options.noise = step_noise(device, seeds_from(seed, positive.batch()), tokens, NoiseMode::counter,
+                                   static_cast<int64_t>(setup.options.levels.size()) - 1);
   SamplingRun run(backbone, positive, empty, noise, setup.options);
   while (!run.finished()) {
     check_interrupted("drawing");

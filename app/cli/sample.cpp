@@ -29,6 +29,19 @@ void check(const SampleArgs& args) {
     throw Error(ErrorCode::invalid_argument, "--trace is for one run: leave out --sweep and --seeds");
   if (many && args.batch != 1)
     throw Error(ErrorCode::invalid_argument, "--batch doesn't go with --sweep and --seeds: list the seeds");
+  const SamplingArgs& s = args.sampling;
+  if (many && !(s.save_latents + s.from_latents + s.from_noise).empty())
+    throw Error(
+        ErrorCode::invalid_argument,
+        "--save-latents, --from-latents and --from-noise are for one run: leave out --sweep and --seeds");
+  for (const std::string& sweep : args.sweeps) {
+    if (!s.sigmas.empty() && sweep.starts_with("steps="))
+      throw Error(ErrorCode::invalid_argument, "--sigmas says the number of steps: leave out --sweep steps");
+  }
+  if (!s.from_latents.empty() &&
+      (args.compare || !args.trace.empty() || !args.init.empty() || !s.save_latents.empty()))
+    throw Error(ErrorCode::invalid_argument,
+                "--from-latents only decodes: leave out --compare, --trace, --init and --save-latents");
 }
 
 void write_pages(const SampleSession& session, const Common& common, const SampleArgs& args,
@@ -71,6 +84,9 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
   shot.request = base_request(args);
   shot.request.prompts = args.texts;
   shot.request.time_steps = args.compare;
+  read_files(args.sampling, *session.pipeline, shot.request);
+  shot.model = args.model;
+  shot.unfinished = unfinished_file(args);
   const bool routed = session.routing != nullptr;
   if (routed) {
     shot.quality_speed = session.routing->default_quality_speed();
@@ -78,7 +94,10 @@ int run_batch(SampleSession& session, const Common& common, const SampleArgs& ar
   }
   std::vector<Drawn> full;
   if (args.compare) full = draw(session, shot, false, "full attention");
+  shot.save_latents = args.sampling.save_latents;
   const std::vector<Drawn> drawn = draw(session, shot, routed, routed ? "routed" : "sampling");
+  shot.save_latents.clear();
+  if (!args.sampling.save_latents.empty() && !common.json) print_out("{}\n", args.sampling.save_latents);
   const GenerateResult& r = drawn[0].run;
   if (routed) {
     for (const StepReport& report : r.reports)
@@ -138,6 +157,7 @@ void check_files(const SampleArgs& args) {
         files.writes("--compare", name);
     }
     files.writes("--grid", args.grid);
+    files.writes("--save-latents", args.sampling.save_latents);
   } else {
     declare_sweep(args, files);
   }
@@ -149,8 +169,10 @@ void check_files(const SampleArgs& args) {
 
 int run(const Common& common, SampleArgs args) {
   check(args);
-  args.texts = all_prompts(args.prompts, args.prompts_file);
-  check_text("--negative", args.negative);
+  const bool told = !args.prompts.empty() || !args.prompts_file.empty();
+  args.texts = told || args.sampling.from_latents.empty() ? all_prompts(args.prompts, args.prompts_file)
+                                                          : prompts_of_latents(args.sampling.from_latents);
+  for (const std::string& text : args.negative) check_text("--negative", text);
   args.loras.take_tags(args.texts);
   check_files(args);
   args.loras.hash();
@@ -163,7 +185,10 @@ void add_picture_options(CLI::App& c, SampleArgs& o) {
   c.add_option("--prompt", o.prompts, "text; repeat it for several pictures");
   c.add_option("--prompts", o.prompts_file,
                "a .json file with an array of texts, or a file with one prompt a line (# starts a comment)");
-  c.add_option("--negative", o.negative, "what true guidance (--cfg) steers away from; empty by default");
+  c.add_option(
+       "--negative", o.negative,
+       "what true guidance (--cfg) steers away from; empty by default. Repeat it for one for each --prompt")
+      ->allow_extra_args(false);
   c.add_option("--seed", o.seed, "of the first picture; the next ones count up")
       ->capture_default_str()
       ->transform(any_seed());
@@ -239,6 +264,7 @@ void add_sample(CLI::App& app) {
   add_model_options(*c, o->model, o->parts);
   add_text_length_option(*c, o->parts);
   add_picture_options(*c, *o);
+  add_sampling_options(*c, o->sampling);
   add_routing_options(*c, o->routing);
   c->add_flag(
       "--compare", o->compare,

@@ -11,6 +11,7 @@
 #include "app/attention_trace.h"
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
+#include "app/cli/sample_sampling.h"
 #include "app/gallery.h"
 #include "app/loras.h"
 #include "app/memory_options.h"
@@ -25,11 +26,10 @@
 namespace vkflux::cli {
 
 struct SampleArgs {
-  std::string model, prompts_file, negative, size, out = "out.png", html, grid, noise = "counter", init,
-                                                   weights = "file", seeds, sweep_mode = "combinations",
-                                                   trace;
+  std::string model, prompts_file, size, out = "out.png", html, grid, noise = "counter", init,
+                                         weights = "file", seeds, sweep_mode = "combinations", trace;
   ModelFlags parts;
-  std::vector<std::string> prompts, sweeps;
+  std::vector<std::string> prompts, sweeps, negative;
   std::vector<std::string> texts = {};  // of --prompt and --prompts, which may be a pipe: read once
   uint64_t seed = 0;
   int64_t steps = 0, batch = 1;
@@ -40,6 +40,7 @@ struct SampleArgs {
   RoutingArgs routing;
   LoraArgs loras;
   MemoryArgs memory;
+  SamplingArgs sampling;
 };
 
 /// Adds --ttr, --controller, --quality-speed, --policy, --policy-temperature and --layers.
@@ -50,6 +51,8 @@ struct Shot {
   GenerateRequest request;
   double quality_speed = 0, temperature = 1;  // of routed runs
   std::vector<std::string> labels;            // what makes it differ from its neighbours
+  std::string save_latents, model;            // where its latents go before decoding; "": nowhere
+  std::string unfinished;                     // where they go when it is interrupted
 };
 
 /// One picture with everything that is known about it.
@@ -98,6 +101,10 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args);
 /// Writes it as PNG with its settings; the file's bytes come back.
 std::string save_picture(const std::string& path, const Drawn& d, const SampleArgs& args);
 GalleryInfo gallery_info(const SampleSession& session, const Drawn& d, const SampleArgs& args);
+/// A device or a pipe, /dev/stdout say.
+bool is_stream(const std::string& path);
+/// Where an interrupted run leaves its latents; "": nowhere.
+std::string unfinished_file(const SampleArgs& args);
 /// Whether --out names one picture, not a folder. Error invalid_argument for another kind of picture.
 bool is_png_name(const std::string& path);
 /// Where picture i of n goes: into the folder --out, or beside the file --out with a number.

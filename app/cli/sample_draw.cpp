@@ -25,6 +25,17 @@ void say_plan(SampleSession& session, const Shot& shot, const GenerateJob& job) 
       shot.quality_speed, job.planned(), steps * ready, steps, ready);
 }
 
+// What an interrupted run has made so far; that it can't be written changes nothing about the interruption.
+void keep_unfinished(const Shot& shot, const GenerateJob& job, const GenerateRequest& request) {
+  try {
+    save_latents(shot.unfinished, job, request, shot.model);
+    spdlog::warn("{}: the latents after step {} of {}; --from-latents decodes them", shot.unfinished,
+                 job.progress().step, job.progress().steps);
+  } catch (const Error& e) {
+    spdlog::error("the latents are lost: {}", e.what());
+  }
+}
+
 }  // namespace
 
 void add_routing_options(CLI::App& c, RoutingArgs& a) {
@@ -68,7 +79,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   pipeline = Pipeline::load(*device, args.model, options);
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
   std::vector<std::string> read = args.texts;
-  if (!args.negative.empty()) read.push_back(args.negative);
+  read.insert(read.end(), args.negative.begin(), args.negative.end());
   say_cuts("prompts", read, pipeline->cuts(read));
 }
 
@@ -79,6 +90,7 @@ void declare_inputs(const SampleArgs& args, FileUse& files) {
   files.reads("--init", args.init);
   files.reads("--ttr", args.routing.ttr);
   files.reads("--controller", args.routing.controller);
+  declare_inputs(args.sampling, files);
 }
 
 GenerateRequest base_request(const SampleArgs& args) {
@@ -92,6 +104,7 @@ GenerateRequest base_request(const SampleArgs& args) {
   request.seed = args.seed;
   request.replay = !args.no_replay;
   request.noise = parse_noise_mode(args.noise);
+  apply(args.sampling, request);
   if (!args.init.empty()) {
     request.init = read_init_picture(args.init);
     request.strength = args.strength;
@@ -107,12 +120,23 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
   const auto job = session.pipeline->generate(request);
   for (const std::string& note : job->result().notes) say_once(note);
   std::unique_ptr<Progress> progress;
+  bool saved = false;
+  int64_t first = 0;  // step of the run
   while (job->step()) {
     const JobProgress& p = job->progress();
+    if (!progress) first = p.step;
     if (routed && !progress) say_plan(session, shot, *job);
     if (!progress && p.steps > 0) progress = std::make_unique<Progress>(what, p.steps);
     if (progress) progress->update(p.step, name(p.phase));
-    if (interrupted()) job->cancel();
+    if (p.phase == JobPhase::decode && !shot.save_latents.empty() && !saved) {
+      save_latents(shot.save_latents, *job, request, shot.model);
+      saved = true;
+    }
+    if (!interrupted()) continue;
+    if (!saved && !shot.unfinished.empty() && job->latents().defined() && p.step > first) {
+      keep_unfinished(shot, *job, request);
+    }
+    job->cancel();
   }
   progress.reset();
   GenerateResult result = job->result();
@@ -125,7 +149,7 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
   for (size_t i = 0; i < images.size(); ++i) {
     Drawn d;
     d.prompt = request.prompts[request.prompts.size() == 1 ? 0 : i];
-    d.negative = request.negative;
+    if (!request.negative.empty()) d.negative = request.negative[request.negative.size() == 1 ? 0 : i];
     d.seed = result.seed + i;
     d.image = images[i];
     d.latent.assign(latents.begin() + static_cast<ptrdiff_t>(i * each),

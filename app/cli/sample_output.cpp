@@ -26,10 +26,12 @@ std::string listed(const std::string& text) {
 /// The line that other programs read from a PNG.
 std::string parameters_text(const Drawn& d, const SampleArgs& args) {
   std::string out = fmt::format(
-      "{}\n{}Steps: {}, Sampler: Euler, CFG scale: {}, Distilled CFG Scale: {}, Seed: {}, Size: {}x{}, "
+      "{}\n{}Steps: {}, Sampler: {},{} CFG scale: {}, Distilled CFG Scale: {}, Seed: {}, Size: {}x{}, "
       "Model: {}",
-      d.prompt, d.negative.empty() ? "" : "Negative prompt: " + d.negative + "\n", d.run.steps, d.run.cfg,
-      d.run.guidance, d.seed, d.run.width, d.run.height, listed(io::last_name(args.model)));
+      d.prompt, d.negative.empty() ? "" : "Negative prompt: " + d.negative + "\n", d.run.steps,
+      sampler_row(d.run.sampler).label,
+      args.sampling.schedule.empty() ? "" : fmt::format(" Schedule type: {},", args.sampling.schedule),
+      d.run.cfg, d.run.guidance, d.seed, d.run.width, d.run.height, listed(io::last_name(args.model)));
   if (!args.loras.uses.empty()) {
     std::vector<std::string> loras;
     for (const auto& l : args.loras.json())
@@ -43,16 +45,15 @@ std::string parameters_text(const Drawn& d, const SampleArgs& args) {
   return out;
 }
 
-/// A device or a pipe, /dev/stdout say.
-bool is_stream(const std::string& path) {
-  return !path.empty() && io::destination(path).kind == io::Destination::Kind::stream;
-}
-
 std::string decibels(double psnr) {
   return std::isfinite(psnr) ? fmt::format("{:.2f} dB", psnr) : "equal";
 }
 
 }  // namespace
+
+bool is_stream(const std::string& path) {
+  return !path.empty() && io::destination(path).kind == io::Destination::Kind::stream;
+}
 
 bool is_png_name(const std::string& path) {
   std::string extension = fs::path(path).extension().string();
@@ -62,6 +63,16 @@ bool is_png_name(const std::string& path) {
       throw Error(ErrorCode::invalid_argument, fmt::format("--out {}: pictures are written as .png", path));
   }
   return extension == ".png";
+}
+
+std::string unfinished_file(const SampleArgs& args) {
+  const SamplingArgs& s = args.sampling;
+  if (!s.save_latents.empty()) return s.save_latents;
+  if (!s.from_latents.empty() || is_stream(args.out)) return {};
+  const std::string path = is_png_name(args.out) ? with_suffix(args.out, "-unfinished.safetensors")
+                                                 : (fs::path(args.out) / "unfinished.safetensors").string();
+  std::error_code none;
+  return !s.from_noise.empty() && fs::equivalent(path, s.from_noise, none) ? std::string() : path;
 }
 
 std::string picture_path(const SampleArgs& args, size_t i, size_t n, const std::string& prompt) {
@@ -89,12 +100,25 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
                            {"width", d.run.width},
                            {"height", d.run.height},
                            {"noise", args.noise},
+                           {"sampler", d.run.sampler},
                            {"model", io::last_name(args.model)},
                            {"weights", args.weights}};
   for (const auto& [part, file] : args.parts.files) j[part] = io::last_name(file);
   if (!args.parts.variant.empty()) j["variant"] = args.parts.variant;
   if (args.parts.text_length > 0) j["text_length"] = args.parts.text_length;
   if (!args.loras.uses.empty()) j["loras"] = args.loras.json();
+  const SamplingArgs& s = args.sampling;
+  for (const auto& [key, text] : {std::pair{"schedule", &s.schedule}, std::pair{"sigmas", &s.sigmas}}) {
+    if (!text->empty()) j[key] = *text;
+  }
+  for (const auto& [key, value] : {std::pair{"shift", &s.shift}, std::pair{"base_shift", &s.base_shift},
+                                   std::pair{"max_shift", &s.max_shift}}) {
+    if (*value) j[key] = **value;
+  }
+  for (const auto& [key, file] :
+       {std::pair{"from_latents", &s.from_latents}, std::pair{"from_noise", &s.from_noise}}) {
+    if (!file->empty()) j[key] = io::last_name(*file);
+  }
   if (!args.init.empty()) {
     j["init"] = io::last_name(args.init);
     j["strength"] = d.strength;

@@ -238,7 +238,9 @@ int run_sweep(SampleSession& session, const Common& common, const SampleArgs& ar
   Page page(plan);
   std::optional<Drawn> last;
   for (size_t i = 0; i < n; ++i) {
-    const Shot shot = make_shot(session, base, plan, plan.points[i]);
+    Shot shot = make_shot(session, base, plan, plan.points[i]);
+    shot.unfinished = unfinished_file(args);
+    shot.model = args.model;
     const std::string what = fmt::format("picture {}/{}", i + 1, n);
     const Drawn* reference = nullptr;
     if (args.compare) {

@@ -13,6 +13,7 @@
 #include "model/flux/weights.h"
 #include "model/lora/lora.h"
 #include "model/prompt_cache.h"
+#include "model/sampler/scheduler_config.h"
 #include "model/text/tokenizer.h"
 #include "model/weight_stream.h"
 #include "vk/error.h"
@@ -57,22 +58,34 @@ class Flux1Model final : public Model {
   uint64_t held_bytes() const override { return weights_->held_bytes(); }
   std::shared_ptr<void> set_aside() override { return weights_->set_aside(); }
   Condition encode(const std::vector<std::string>& prompts) override {
-    TokenIds clip_ids, t5_ids;
-    for (const std::string& prompt : prompts) {
-      clip_ids.push_back(clip_tokenizer_->encode(prompt, clip_length()));
-      t5_ids.push_back(t5_tokenizer_->encode(prompt, t5_length()));
-    }
+    const auto [clip_ids, t5_ids] = ids(prompts);
     // A plan is for any prompt: it counts the encoders.
     const bool cached = options_.prompt_cache && !device_.rehearsing();
-    const auto fresh = [&]() -> Condition {
-      const Tensor y = weights_->clip()->forward(clip_ids).pooled;
-      return {{"txt", weights_->t5()->forward(t5_ids)}, {"y", y}};
+    const auto fresh = [&, &clip = clip_ids, &t5 = t5_ids]() -> Condition {
+      const Tensor y = weights_->clip()->forward(clip).pooled;
+      return {{"txt", weights_->t5()->forward(t5)}, {"y", y}};
     };
     if (!cached) return fresh();
     const auto n = static_cast<int64_t>(prompts.size());
     return prompt_cache_.get(device_, encoding_key(clip_ids, t5_ids),
                              {{"txt", {n, t5_length(), t5_config_.width}}, {"y", {n, clip_config_.width}}},
                              fresh);
+  }
+  std::string not_finite_in_encode(const std::vector<std::string>& prompts) override {
+    const auto [clip_ids, t5_ids] = ids(prompts);
+    std::string where = first_not_finite(
+        [&, &tokens = clip_ids](Trace* trace) { return weights_->clip()->forward(tokens, trace).pooled; });
+    if (!where.empty()) return fmt::format("{}: {}", name(FluxPart::clip), where);
+    where = first_not_finite(
+        [&, &tokens = t5_ids](Trace* trace) { return weights_->t5()->forward(tokens, trace); });
+    return where.empty() ? where : fmt::format("{}: {}", name(FluxPart::t5), where);
+  }
+  bool use_f32(ModelStage stage) override {
+    if (stage == ModelStage::text) {
+      const bool clip = weights_->use_f32(FluxPart::clip);
+      return weights_->use_f32(FluxPart::t5) || clip;
+    }
+    return weights_->use_f32(FluxPart::transformer);
   }
   std::vector<TextCut> cuts(const std::vector<std::string>& prompts) const override {
     std::vector<TextCut> out;
@@ -93,6 +106,15 @@ class Flux1Model final : public Model {
   io::Json config_of(const char* part) const {
     const std::string& path = files_.parts.at(part).config;
     return path.empty() ? io::Json::object() : io::read_json(path);
+  }
+  /// Of CLIP and of T5.
+  std::pair<TokenIds, TokenIds> ids(const std::vector<std::string>& prompts) const {
+    std::pair<TokenIds, TokenIds> out;
+    for (const std::string& prompt : prompts) {
+      out.first.push_back(clip_tokenizer_->encode(prompt, clip_length()));
+      out.second.push_back(t5_tokenizer_->encode(prompt, t5_length()));
+    }
+    return out;
   }
   /// Everything that the encoded prompts depend on.
   std::string encoding_key(const TokenIds& clip_ids, const TokenIds& t5_ids);
@@ -182,9 +204,13 @@ void Flux1Model::read_configs() {
   with_tensors("text_encoder_2", io::t5_names(),
                [&](const io::NamedTensors& t) { t5_config_ = infer_t5_config(shapes_of(t)); });
   apply_t5_json(t5_config_, config_of("text_encoder_2"));
-  info_.schedule = !files_.scheduler.empty() ? Schedule::from_json(io::read_json(files_.scheduler))
-                   : flux_.guidance          ? Schedule::flux1_dev()
-                                             : Schedule::flux1_schnell();
+  SchedulerConfig scheduler;
+  if (!files_.scheduler.empty())
+    scheduler = SchedulerConfig::from_json(io::read_json(files_.scheduler));
+  else
+    scheduler.schedule = flux_.guidance ? Schedule::flux1_dev() : Schedule::flux1_schnell();
+  info_.schedule = scheduler.schedule;
+  info_.solver = scheduler.solver;
 }
 
 void Flux1Model::read_tokenizers() {

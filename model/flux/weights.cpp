@@ -53,15 +53,17 @@ FluxWeights::FluxWeights(Device& device, FluxConfigs configs, Open open, Options
     const PartUse use = p == FluxPart::transformer ? PartUse::per_step
                         : p == FluxPart::vae       ? PartUse::per_picture
                                                    : PartUse::per_prompt;
-    const auto file = open_(p, names(p));
-    uint64_t bytes = device_bytes(*file, weights(p), storage(p));
-    if (options_.loras) bytes += options_.loras->device_bytes(name(p), weights(p));
-    parts_.push_back({name(p), bytes, use, {}});
+    parts_.push_back({name(p), bytes_of(p), use, {}});
   }
   parts_[static_cast<size_t>(FluxPart::t5)].layers = layers_of(T5Encoder(configs_.t5));
   parts_[static_cast<size_t>(FluxPart::transformer)].layers = layers_of(Flux1(configs_.transformer));
   const std::vector<bool> stays = parts_that_stay(parts_, usable_bytes(device_), options_.keep_parts);
   for (size_t i = 0; i < parts_.size(); ++i) residency_.parts[parts_[i].name].stays = stays[i];
+}
+
+uint64_t FluxWeights::bytes_of(FluxPart which) {
+  const uint64_t bytes = device_bytes(*open_(which, names(which)), weights(which), storage(which));
+  return bytes + (options_.loras ? options_.loras->device_bytes(name(which), weights(which)) : 0);
 }
 
 io::NameTable FluxWeights::names(FluxPart which) const {
@@ -140,14 +142,26 @@ std::shared_ptr<LatentCodec> FluxWeights::codec() {
                configs_.vae.factor(), residency_.tiling);
 }
 
+void FluxWeights::let_go(FluxPart which) {
+  held_.bytes[static_cast<size_t>(which)] = 0;
+  if (which == FluxPart::clip) held_.clip.reset();
+  if (which == FluxPart::t5) held_.t5.reset();
+  if (which == FluxPart::transformer) held_.transformer.reset();
+  if (which == FluxPart::vae) held_.vae.reset();
+}
+
+bool FluxWeights::use_f32(FluxPart which) {
+  if (weights(which) == DType::f32) return false;
+  exact_.insert(which);
+  let_go(which);
+  parts_[static_cast<size_t>(which)].bytes = bytes_of(which);
+  return true;
+}
+
 void FluxWeights::set_residency(const Residency& residency) {
   for (const FluxPart p : kAll) {
     if (residency_.parts[name(p)] == residency.parts.at(name(p))) continue;
-    held_.bytes[static_cast<size_t>(p)] = 0;
-    if (p == FluxPart::clip) held_.clip.reset();
-    if (p == FluxPart::t5) held_.t5.reset();
-    if (p == FluxPart::transformer) held_.transformer.reset();
-    if (p == FluxPart::vae) held_.vae.reset();
+    let_go(p);
   }
   residency_ = residency;
 }

@@ -47,6 +47,9 @@ class FluxWeights {
   std::shared_ptr<ClipText> clip();
   std::shared_ptr<T5Encoder> t5();
 
+  /// From now on a part has f32 weights, whatever was asked for; false: it has them already.
+  bool use_f32(FluxPart part);
+
   // As of a Model.
   const std::vector<ModelPart>& parts() const { return parts_; }
   const Residency& residency() const { return residency_; }
@@ -67,8 +70,10 @@ class FluxWeights {
   io::NameTable names(FluxPart which) const;
   const StorageRules& storage(FluxPart which) const;
   WantedType weights(FluxPart which) const {
-    return which == FluxPart::vae ? WantedType(DType::f32) : options_.weights;
+    return which == FluxPart::vae || exact_.count(which) ? WantedType(DType::f32) : options_.weights;
   }
+  void let_go(FluxPart which);
+  uint64_t bytes_of(FluxPart which);
   template <class Module>
   void attach_loras(FluxPart which, Module& module, const io::NamedTensors& file);
 
@@ -79,7 +84,8 @@ class FluxWeights {
   std::vector<ModelPart> parts_;
   Residency residency_;
   Held held_;
-  std::set<FluxPart> told_;  // the parts whose LoRAs were told of
+  std::set<FluxPart> exact_;  // the parts that use_f32() was called for
+  std::set<FluxPart> told_;   // the parts whose LoRAs were told of
 };
 
 }  // namespace vkflux

@@ -20,6 +20,22 @@ int64_t whole_tokens(const char* what, int64_t asked, int64_t fallback, int64_t 
   return side;
 }
 
+/// The model's, with what was asked for in place of its own.
+Schedule wanted_schedule(const ModelInfo& m, const SamplingRequest& r) {
+  Schedule s = m.schedule;
+  if (!r.sampler.empty() && !sampler_row(r.sampler).own_grid) s.grid = TimeGrid::steps;
+  if (!r.schedule.empty()) s.spacing = parse_spacing(r.schedule);
+  const bool grows = r.base_shift || r.max_shift;
+  if (r.shift && grows)
+    throw Error(ErrorCode::invalid_argument, "give a fixed shift, or a base and a maximal one, not both");
+  if (r.shift || grows) s.dynamic = grows;
+  s.shift = r.shift.value_or(s.shift);
+  s.base_mu = r.base_shift.value_or(s.base_mu);
+  s.max_mu = r.max_shift.value_or(s.max_mu);
+  s.check();
+  return s;
+}
+
 }  // namespace
 
 SamplingSetup sampling_setup(const ModelInfo& m, const SamplingRequest& r) {
@@ -43,8 +59,17 @@ SamplingSetup sampling_setup(const ModelInfo& m, const SamplingRequest& r) {
     throw Error(ErrorCode::invalid_argument, "guidance and cfg must be finite");
   if (r.guidance && !m.layout.guidance)
     out.notes.emplace_back("this model has no guidance input: guidance was ignored (cfg works)");
-  o.levels = r.levels.empty() ? m.schedule.levels(r.steps ? r.steps : d.steps, o.rows * o.columns) : r.levels;
-  check_levels(o.levels);
+  const Schedule schedule = wanted_schedule(m, r);
+  o.solver = r.sampler.empty() ? m.solver : sampler_row(r.sampler).options;
+  if (r.levels.empty()) {
+    o.levels = schedule.levels(r.steps ? r.steps : d.steps, o.rows * o.columns);
+    o.times = schedule.times(o.levels);
+  } else {
+    check_levels(r.levels);
+    o.levels = r.levels;
+    o.times = schedule.exact_times(o.levels);
+  }
+  Solver(o.solver, o.levels);  // that every step has weights
   return out;
 }
 

@@ -25,6 +25,7 @@ struct ModelInfo {
   int64_t pixels_per_cell = 8;  // side of the square that a cell of the latent stands for
   Schedule schedule;
   SamplingDefaults defaults;
+  SolverOptions solver = {};
 
   /// Pixels per token side: width and height are multiples of it.
   int64_t pixels_per_token() const { return pixels_per_cell * layout.geometry.patch; }
@@ -35,6 +36,9 @@ struct SamplingRequest {
   int64_t steps = 0;                   // 0: the default
   std::optional<float> guidance, cfg;  // absent: the default
   std::vector<double> levels;          // noise levels by hand, instead of steps and the model's schedule
+  std::string sampler, schedule;       // names of solver.h and spacing.h; empty: the model's
+  std::optional<double> shift;         // of the levels: a fixed one,
+  std::optional<double> base_shift, max_shift;  // or the ends of one that grows with the size
 };
 
 /// The settings of a run of one size.
@@ -44,7 +48,7 @@ struct SamplingSetup {
   std::vector<std::string> notes;  // what was asked for and the model can't do
 };
 /// Error invalid_argument for what can't be: sides below a token or over 16384, guidance that isn't finite,
-/// levels that don't fall.
+/// unknown samplers and schedules, levels that don't fall.
 SamplingSetup sampling_setup(const ModelInfo& model, const SamplingRequest& request);
 
 }  // namespace vkflux

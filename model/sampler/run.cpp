@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "autograd/ops.h"
-#include "model/sampler/euler.h"
+#include "model/sampler/mix.h"
 #include "model/sampler/schedule.h"
 #include "vk/environment.h"
 #include "vk/error.h"
@@ -29,15 +29,19 @@ SamplingRun::SamplingRun(Backbone& model, const Condition& positive, const std::
     : model_(model),
       x_(std::move(x)),
       options_(std::move(options)),
+      solver_(options_.solver, options_.levels, options_.resumed ? options_.resumed->begun : options_.start),
       attention_(x_.device(), model.attention(), options_.taps),
       step_(options_.start) {
-  check_levels(options_.levels);
   if (options_.start < 0 || options_.start >= steps()) {
     throw Error(ErrorCode::invalid_argument, fmt::format("start at step {} of {}", options_.start, steps()));
   }
   if (options_.cfg != 1 && !negative) {
     throw Error(ErrorCode::invalid_argument, "guidance by a second pass (cfg) needs a negative condition");
   }
+  if (solver_.stochastic() && !options_.noise)
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("the sampler {} needs fresh noise in its steps", name(options_.solver)));
+  if (options_.resumed) solver_.restore(*options_.resumed);
   positive_ = inputs(positive);
   if (negative && options_.cfg != 1) {
     negative_ = inputs(*negative);
@@ -80,44 +84,66 @@ void SamplingRun::make_step_table() {
   }
   const int64_t level_at = unit * static_cast<int64_t>(numbers_.size());
   const int64_t row = level_at + (batch + unit - 1) / unit * unit;
-  std::vector<float> host(static_cast<size_t>(steps() * row));
-  for (int64_t i = 0; i < steps(); ++i) {
+  const int64_t rows = steps() + 1;
+  std::vector<float> host(static_cast<size_t>(rows * row));
+  for (int64_t i = 0; i < rows; ++i) {
     const StepInfo step = info(i);
     float* to = host.data() + i * row;
     for (size_t k = 0; k < numbers_.size(); ++k) {
       const std::vector<float> values = attention_.step_numbers(numbers_[k].kind, step);
       std::copy(values.begin(), values.end(), to + static_cast<int64_t>(k) * unit);
     }
-    std::fill_n(to + level_at, batch, step.sigma);
+    const auto at = static_cast<size_t>(i);
+    std::fill_n(to + level_at, batch,
+                options_.times.empty() ? step.sigma : static_cast<float>(options_.times.at(at)));
   }
-  step_table_ = Tensor::from(x_.device(), std::span<const float>(host), {steps(), row});
+  step_table_ = Tensor::from(x_.device(), std::span<const float>(host), {rows, row});
 }
 
-Tensor SamplingRun::predict(PassInputs& in) {
+void SamplingRun::feed(PassInputs& in, const Tensor& x, int64_t step) {
   const int64_t batch = x_.dim(0);
-  const Tensor row = step_table_.slice(0, step_, 1);
-  in.x = x_;
-  in.step = info(step_);
+  const Tensor row = step_table_.slice(0, step, 1);
+  in.x = x;
+  in.step = info(step);
   int64_t at = 0;
   for (const Numbers& n : numbers_) {
     in.step.numbers[static_cast<size_t>(n.kind)] = row.slice(1, at, n.count);
     at += kTableUnit;
   }
   in.t = row.slice(1, at, batch).view({batch});
+}
+
+Tensor SamplingRun::predict(PassInputs& in, const Tensor& x, int64_t step) {
+  feed(in, x, step);
   in.attention = &attention_;
   return replay_ ? replay_->forward(in) : model_.forward(in);
+}
+
+Tensor SamplingRun::guided(const Tensor& x, int64_t step) {
+  const Tensor positive = predict(positive_, x, step);
+  return options_.cfg == 1 ? positive : guide(positive, predict(negative_, x, step), options_.cfg);
 }
 
 void SamplingRun::step(const RoutePlan& plan) {
   if (finished()) throw Error(ErrorCode::invalid_argument, "the denoising run is over");
   const ProfileScope scope(x_.device().profiler(), "step", step_);
   output_ = attention_.step(plan, [&] {
-    const Tensor positive = predict(positive_);
-    return options_.cfg == 1 ? positive : guide(positive, predict(negative_), options_.cfg);
+    return solver_.direction(step_, x_, [&](const Tensor& x, int64_t i) { return guided(x, i); });
   });
-  x_ = euler_step(x_, output_, level(), options_.levels[static_cast<size_t>(step_) + 1]);
+  x_ = solver_.advance(step_, x_, output_, options_.noise);
   sums_.push_back(op::mean_all(op::unary(x_, op::Unary::abs)));
   ++step_;
+}
+
+std::string SamplingRun::first_not_finite(const Tensor& x, int64_t step) {
+  std::string where;
+  for (PassInputs* in : {&positive_, &negative_}) {
+    if (!where.empty() || (in == &negative_ && options_.cfg == 1)) continue;
+    feed(*in, x, step);
+    in->attention = nullptr;
+    where = vkflux::first_not_finite([&](Trace* trace) { return model_.forward(*in, trace); });
+  }
+  return where;
 }
 
 void SamplingRun::check_finite() const {

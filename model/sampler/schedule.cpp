@@ -5,25 +5,15 @@
 #include <algorithm>
 #include <cmath>
 
-#include "model/io/config_fields.h"
 #include "vk/error.h"
 
 namespace vkflux {
 namespace {
 
 constexpr int64_t kMaxSteps = 10000;
-const char kOrigin[] = "scheduler_config.json";
-
-// With ErrorCode::format where the values came from a file.
-void check_as(ErrorCode code, const Schedule& s) {
-  for (const double v : {s.shift, s.base_mu, s.max_mu, s.base_tokens, s.max_tokens}) {
-    if (!std::isfinite(v)) throw Error(code, "schedule: every number must be finite");
-  }
-  if (!(s.shift > 0)) throw Error(code, fmt::format("schedule: shift {} must be positive", s.shift));
-  if (s.base_tokens == s.max_tokens) {
-    throw Error(code, "schedule: base and max token counts must differ");
-  }
-}
+constexpr double kTimesPerSecond = 1000;  // of the transformer's time embedding
+// Lengths of ComfyUI's tables of levels: of models that shift with the size, and of the others.
+constexpr int64_t kShiftedTable = 10000, kPlainTable = 1000;
 
 }  // namespace
 
@@ -32,7 +22,18 @@ double time_shift(double mu, double sigma, double t) {
 }
 
 void Schedule::check() const {
-  check_as(ErrorCode::invalid_argument, *this);
+  const auto refuse = [](const std::string& what) {
+    throw Error(ErrorCode::invalid_argument, "schedule: " + what);
+  };
+  for (const double v : {shift, base_mu, max_mu, base_tokens, max_tokens, terminal, spacing_first,
+                         spacing_last, final_level}) {
+    if (!std::isfinite(v)) refuse("every number must be finite");
+  }
+  if (!(shift > 0)) refuse(fmt::format("shift {} must be positive", shift));
+  if (base_tokens == max_tokens) refuse("base and max token counts must differ");
+  if (terminal < 0 || terminal >= 1) refuse(fmt::format("shift_terminal {}: expected 0 to 1", terminal));
+  if (spacing_first < 0 || spacing_last < 0) refuse("sigma_max and sigma_min must be positive");
+  if (train_steps < 1) refuse(fmt::format("num_train_timesteps {}: expected 1 or more", train_steps));
 }
 
 double Schedule::mu(int64_t image_tokens) const {
@@ -40,54 +41,97 @@ double Schedule::mu(int64_t image_tokens) const {
   return slope * static_cast<double>(image_tokens) + (base_mu - slope * base_tokens);
 }
 
+double Schedule::shifted(double t, int64_t image_tokens) const {
+  const double m = dynamic ? mu(image_tokens) : std::log(shift);
+  if (!dynamic || !linear_shift) return time_shift(m, 1, t);
+  return t > 0 ? m / (m + (1 / t - 1)) : 0;
+}
+
+std::vector<double> Schedule::own_levels(int64_t steps, int64_t image_tokens) const {
+  const auto n = static_cast<double>(steps), trained = static_cast<double>(train_steps);
+  std::vector<double> out;
+  if (grid == TimeGrid::solvers) {
+    // In the order of operations of the original: what is made whole later mustn't differ by a rounding.
+    const double s = dynamic ? std::exp(mu(image_tokens)) : shift, stride = (1 / trained - 1) / n;
+    for (int64_t k = steps; k > 0; --k) {
+      const double alpha = k == steps ? 1 / trained : static_cast<double>(k) * stride + 1, u = 1 - alpha;
+      out.push_back(s * u / (1 + (s - 1) * u));
+    }
+    return out;
+  }
+  const double end = 1 / trained, least = dynamic ? end : shift * end / (1 + (shift - 1) * end);
+  for (int64_t k = 0; k < steps; ++k) {
+    double u = 1 - static_cast<double>(k) / n;
+    if (grid == TimeGrid::table) u = steps > 1 ? 1 + static_cast<double>(k) / (n - 1) * (least - 1) : 1;
+    out.push_back(shifted(u, image_tokens));
+  }
+  if (terminal > 0) {
+    const double scale = (1 - out.back()) / (1 - terminal);
+    for (double& x : out) x = 1 - (1 - x) / scale;
+  }
+  return out;
+}
+
 std::vector<double> Schedule::levels(int64_t steps, int64_t image_tokens) const {
   if (steps < 1 || steps > kMaxSteps) {
     throw Error(ErrorCode::invalid_argument, fmt::format("{} steps: expected 1 to {}", steps, kMaxSteps));
   }
   check();
-  const double m = dynamic ? mu(image_tokens) : std::log(shift);
   std::vector<double> out;
-  for (int64_t k = 0; k < steps; ++k) {
-    const double u = 1 - static_cast<double>(k) / static_cast<double>(steps);
-    out.push_back(time_shift(m, 1, u));
+  if (spacing == Spacing::model || between_ends(spacing)) {
+    out = own_levels(steps, image_tokens);
+    if (between_ends(spacing)) {
+      out = spread(spacing, spacing_first > 0 ? spacing_first : out.front(),
+                   spacing_last > 0 ? spacing_last : out.back(), steps);
+    }
+    if (inverted) {
+      for (double& x : out) x = 1 - x;
+    }
+    out.push_back(final_repeats ? out.back() : inverted ? 1 : final_level);
+  } else {
+    out = picked(spacing,
+                 {[&](double t) { return shifted(t, image_tokens); }, dynamic ? kShiftedTable : kPlainTable},
+                 steps);
   }
-  out.push_back(0);
+  for (const double x : out) {
+    if (std::isfinite(x)) continue;
+    throw Error(ErrorCode::format,
+                fmt::format("the schedule has no finite levels for {} step{} (shift_terminal {:g}, mu {:g}): "
+                            "take more steps, or another --schedule",
+                            steps, steps == 1 ? "" : "s", terminal, mu(image_tokens)));
+  }
   return out;
 }
 
-Schedule Schedule::from_json(const io::Json& json) {
-  const auto type = io::get_or<std::string>(json, "_class_name", "FlowMatchEulerDiscreteScheduler", kOrigin);
-  if (type != "FlowMatchEulerDiscreteScheduler") {
-    throw Error(ErrorCode::unsupported,
-                fmt::format("{}: scheduler {}, known is FlowMatchEulerDiscreteScheduler", kOrigin, type));
-  }
-  for (const char* flag : {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas",
-                           "stochastic_sampling"})
-    io::refuse_other(json, flag, {false}, kOrigin);
-  io::refuse_other(json, "num_train_timesteps", {1000}, kOrigin);
-  io::refuse_other(json, "time_shift_type", {"exponential"}, kOrigin);
-  io::refuse_other(json, "shift_terminal", {0, false}, kOrigin);
-  Schedule s;
-  s.dynamic = io::get_or<bool>(json, "use_dynamic_shifting", false, kOrigin);
-  s.shift = io::get_or<double>(json, "shift", 1.0, kOrigin);
-  s.base_mu = io::get_or<double>(json, "base_shift", s.base_mu, kOrigin);
-  s.max_mu = io::get_or<double>(json, "max_shift", s.max_mu, kOrigin);
-  s.base_tokens = io::get_or<double>(json, "base_image_seq_len", s.base_tokens, kOrigin);
-  s.max_tokens = io::get_or<double>(json, "max_image_seq_len", s.max_tokens, kOrigin);
-  const ErrorContext context(kOrigin);
-  check_as(ErrorCode::format, s);
-  return s;
+std::vector<double> Schedule::times(const std::vector<double>& levels) const {
+  if (grid != TimeGrid::solvers || spacing != Spacing::model) return exact_times(levels);
+  std::vector<double> out;
+  for (const double level : levels)
+    out.push_back(std::trunc(level * static_cast<double>(train_steps)) / kTimesPerSecond);
+  return out;
+}
+
+std::vector<double> Schedule::exact_times(const std::vector<double>& levels) const {
+  if (train_steps == static_cast<int64_t>(kTimesPerSecond)) return {};
+  std::vector<double> out;
+  for (const double level : levels) out.push_back(level * static_cast<double>(train_steps) / kTimesPerSecond);
+  return out;
 }
 
 io::Json Schedule::to_json() const {
-  return {{"_class_name", "FlowMatchEulerDiscreteScheduler"},
-          {"num_train_timesteps", 1000},
-          {"use_dynamic_shifting", dynamic},
-          {"shift", shift},
-          {"base_shift", base_mu},
-          {"max_shift", max_mu},
-          {"base_image_seq_len", static_cast<int64_t>(base_tokens)},
-          {"max_image_seq_len", static_cast<int64_t>(max_tokens)}};
+  io::Json out{{"_class_name", "FlowMatchEulerDiscreteScheduler"},
+               {"num_train_timesteps", train_steps},
+               {"use_dynamic_shifting", dynamic},
+               {"shift", shift},
+               {"base_shift", base_mu},
+               {"max_shift", max_mu},
+               {"base_image_seq_len", static_cast<int64_t>(base_tokens)},
+               {"max_image_seq_len", static_cast<int64_t>(max_tokens)}};
+  if (linear_shift) out["time_shift_type"] = "linear";
+  if (terminal > 0) out["shift_terminal"] = terminal;
+  if (inverted) out["invert_sigmas"] = true;
+  if (between_ends(spacing)) out[fmt::format("use_{}_sigmas", name(spacing))] = true;
+  return out;
 }
 
 void check_levels(const std::vector<double>& levels) {

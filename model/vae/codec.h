@@ -14,6 +14,9 @@ class AutoencoderCodec final : public LatentCodec {
   explicit AutoencoderCodec(std::shared_ptr<const AutoencoderKL> model) : model_(std::move(model)) {}
   Tensor encode(const Tensor& x) const override { return model_->to_latent(model_->encode(x).mean); }
   Tensor decode(const Tensor& latent) const override { return model_->decode(model_->from_latent(latent)); }
+  std::string not_finite_in_decode(const Tensor& latent) const override {
+    return first_not_finite([&](Trace* trace) { return model_->decode(model_->from_latent(latent), trace); });
+  }
 
  private:
   std::shared_ptr<const AutoencoderKL> model_;

@@ -9,6 +9,7 @@
 #include "model/io/json.h"
 #include "model/io/png.h"
 #include "tests/app/cli_fixture.h"
+#include "tests/harness/base64.h"
 
 namespace vkflux::test {
 namespace {
@@ -58,22 +59,6 @@ TEST_F(Cli, TokenizeShowsWhatIsCut) {
   EXPECT_NE(vkflux("tokenize --model " + path("absent") + " --prompt x").code, 0);
 }
 
-std::vector<uint8_t> decoded(const std::string& base64) {
-  std::vector<uint8_t> out;
-  uint32_t bits = 0;
-  int held = 0;
-  for (const char c : base64) {
-    static const std::string kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const size_t digit = kDigits.find(c);
-    if (digit == std::string::npos) break;
-    bits = bits << 6 | static_cast<uint32_t>(digit);
-    if ((held += 6) < 8) continue;
-    held -= 8;
-    out.push_back(static_cast<uint8_t>(bits >> held));
-  }
-  return out;
-}
-
 TEST_F(Cli, PicturesAreDiffusers) {
   const nlohmann::json all = vectors();
   for (const auto& row : all.at("pictures")) {
@@ -83,7 +68,7 @@ TEST_F(Cli, PicturesAreDiffusers) {
                             " --out " + path("picture.png"));
     ASSERT_EQ(r.code, 0);
     const io::Image8 ours = io::read_png(path("picture.png"));
-    const std::vector<uint8_t> theirs = decoded(row.at("rgb"));
+    const std::vector<uint8_t> theirs = from_base64(row.at("rgb"));
     ASSERT_EQ(ours.width, row.at("width"));
     ASSERT_EQ(theirs.size(), static_cast<size_t>(ours.width) * static_cast<size_t>(ours.height) * 3);
     int most = 0;

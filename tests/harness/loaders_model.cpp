@@ -5,6 +5,8 @@
 #include "model/io/file.h"
 #include "model/pipeline.h"
 #include "model/routing/controller.h"
+#include "model/sampler/latents_file.h"
+#include "model/sampler/scheduler_config.h"
 #include "model/vae/load.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/loaders.h"
@@ -139,6 +141,41 @@ LoaderCase controller() {
   return c;
 }
 
+LoaderCase latents() {
+  const std::vector<float> values(128, 0.5f);
+  LoaderCase c{"latents",
+               "latents.safetensors",
+               {file_of({io::tensor_data("latents", {1, 4, 4, 8}, values),
+                         io::tensor_data("sigmas", {2}, std::vector<float>{1, 0})},
+                        {{"width", "16"}, {"height", "8"}, {"prompts", "[\"a cat\"]"}}),
+                file_of({io::tensor_data("x", {1, 8, 16}, values)}, {{"width", "16"}, {"height", "8"}})}};
+  c.load = [](const std::string& path) { read_latents(device(), path, LatentKind::latents, {4, 2}, 2); };
+  c.repair = repair_safetensors;
+  return c;
+}
+
+LoaderCase schedulers() {
+  LoaderCase c{
+      "schedulers",
+      "scheduler_config.json",
+      {R"({"_class_name":"DPMSolverMultistepScheduler","use_flow_sigmas":true,"solver_order":3,)"
+       R"("prediction_type":"flow_prediction","final_sigmas_type":"sigma_min","beta_start":0.0001,)"
+       R"("beta_schedule":"scaled_linear","trained_betas":null,"flow_shift":3.0})",
+       R"({"_class_name":"UniPCMultistepScheduler","use_flow_sigmas":true,"solver_order":3,)"
+       R"("prediction_type":"flow_prediction","disable_corrector":[0,2],"use_dynamic_shifting":true})",
+       R"({"use_karras_sigmas":true,"shift_terminal":0.1,"time_shift_type":"linear","sigma_min":0.01,)"
+       R"("use_dynamic_shifting":true,"base_shift":0.5,"max_shift":1.15,"num_train_timesteps":1000})",
+       R"({"_class_name":"FlowMatchLCMScheduler","scale_factors":[],"upscale_mode":null})"}};
+  c.load = [](const std::string& path) {
+    const auto config = SchedulerConfig::from_json(io::read_json(path));
+    const std::vector<double> levels = config.schedule.levels(4, 16);
+    config.schedule.times(levels);
+    Solver(config.solver, levels);
+  };
+  c.mismatch = "has no step";
+  return c;
+}
+
 }  // namespace
 
 std::vector<LoaderCase> model_loaders() {
@@ -164,6 +201,8 @@ std::vector<LoaderCase> model_loaders() {
       whole_file(),
       students(),
       controller(),
+      latents(),
+      schedulers(),
   };
 }
 

@@ -112,7 +112,7 @@ TEST(Pipeline, PromptSeedAndNegativeDecideThePicture) {
   EXPECT_EQ(latents(request({"a photo of a cat"})), base);
   EXPECT_NE(latents(request({"a photo of a dog"})), base);
   GenerateRequest r = request({"a photo of a cat"});
-  r.negative = "dog";
+  r.negative = {"dog"};
   EXPECT_NE(latents(r), base);
   r = request({"a photo of a cat"});
   r.seed = 1;

@@ -5,10 +5,11 @@
 #include "autograd/ops.h"
 #include "model/flux/transformer.h"
 #include "model/io/json.h"
-#include "model/sampler/euler.h"
+#include "model/sampler/mix.h"
 #include "model/sampler/noise.h"
 #include "model/sampler/run.h"
-#include "model/sampler/schedule.h"
+#include "model/sampler/scheduler_config.h"
+#include "tests/harness/expect_error.h"
 #include "tests/harness/gpu.h"
 #include "vk/error.h"
 
@@ -34,46 +35,94 @@ TEST(Schedule, MatchesTheReference) {
   EXPECT_NEAR(Schedule().mu(16384), 3.23, 1e-12);
 }
 
+Schedule schedule_of(const io::Json& json) {
+  return SchedulerConfig::from_json(json).schedule;
+}
+
 TEST(Schedule, ReadsDiffusersConfig) {
-  Schedule s = Schedule::from_json(
+  Schedule s = schedule_of(
       {{"_class_name", "FlowMatchEulerDiscreteScheduler"}, {"shift", 3.0}, {"use_dynamic_shifting", false}});
   expect_levels(s.levels(2, 77), {1, 0.75, 0});
-  Schedule t = Schedule::from_json({{"use_dynamic_shifting", true}, {"base_shift", 0.3}, {"max_shift", 0.9}});
+  Schedule t = schedule_of({{"use_dynamic_shifting", true}, {"base_shift", 0.3}, {"max_shift", 0.9}});
   EXPECT_NEAR(t.mu(777), 0.38140625, 1e-12);
-  expect_levels(Schedule::from_json(t.to_json()).levels(5, 777), t.levels(5, 777));
-  EXPECT_THROW(Schedule::from_json({{"_class_name", "DDIMScheduler"}}), Error);
-  EXPECT_THROW(Schedule::from_json({{"shift", 0}}), Error);
-  EXPECT_THROW(Schedule::from_json({{"shift", NAN}}), Error);
-  EXPECT_THROW(Schedule::from_json({{"shift", "three"}}), Error);
+  t.terminal = 0.1;
+  t.linear_shift = true;
+  t.spacing = Spacing::beta;
+  expect_levels(schedule_of(t.to_json()).levels(5, 777), t.levels(5, 777));
   EXPECT_THROW(s.levels(0, 16), Error);
   EXPECT_THROW(s.levels(1 << 20, 16), Error);
   EXPECT_EQ(s.levels(10000, 16).size(), 10001u) << "the most there may be";
   EXPECT_THROW(s.levels(10001, 16), Error);
   EXPECT_EQ(s.levels(1, 16), (std::vector<double>{1, 0}));
   // Without the field there is no dynamic shifting.
-  expect_levels(Schedule::from_json({{"shift", 3.0}}).levels(2, 77), {1, 0.75, 0});
+  expect_levels(schedule_of({{"shift", 3.0}}).levels(2, 77), {1, 0.75, 0});
+  // Numbers are taken for true and false as Python does, and null for nothing.
+  EXPECT_TRUE(schedule_of({{"use_dynamic_shifting", 1}}).dynamic);
+  EXPECT_FALSE(schedule_of({{"use_dynamic_shifting", nullptr}, {"use_karras_sigmas", 0}}).dynamic);
+  EXPECT_EQ(schedule_of({{"shift_terminal", false}, {"num_train_timesteps", 500.0}}).train_steps, 500);
+  schedule_of({{"unknown", 1}, {"_diffusers_version", "0.35.1"}});
 }
 
-TEST(Schedule, RefusesByNameWhatItHasNot) {
-  const std::vector<std::pair<const char*, io::Json>> others{
-      {"time_shift_type", "linear"}, {"shift_terminal", 0.1},      {"stochastic_sampling", true},
-      {"invert_sigmas", true},       {"num_train_timesteps", 100}, {"use_karras_sigmas", true},
-      {"invert_sigmas", "yes"},      {"shift_terminal", NAN}};
-  for (const auto& [key, value] : others) {
+// What is refused names the field, and what was there.
+TEST(Schedule, RefusesByName) {
+  const io::Json solver{{"use_flow_sigmas", true}, {"prediction_type", "flow_prediction"}};
+  const auto with = [&](const char* type, const char* key, const io::Json& value) {
+    io::Json out = solver;
+    out["_class_name"] = type;
+    out[key] = value;
+    return out;
+  };
+  const char *dpm = "DPMSolverMultistepScheduler", *unipc = "UniPCMultistepScheduler",
+             *lcm = "FlowMatchLCMScheduler", *flow = "FlowMatchEulerDiscreteScheduler";
+  const std::vector<std::tuple<const char*, const char*, io::Json>> others{
+      {flow, "shift", 0},
+      {flow, "shift", NAN},
+      {flow, "shift", "three"},
+      {flow, "shift", true},
+      {flow, "use_dynamic_shifting", "yes"},
+      {flow, "time_shift_type", "cubic"},
+      {flow, "shift_terminal", NAN},
+      {flow, "shift_terminal", 1},
+      {flow, "shift_terminal", -0.1},
+      {flow, "num_train_timesteps", 0},
+      {flow, "num_train_timesteps", 10.5},
+      {flow, "base_shift", INFINITY},
+      {lcm, "scale_factors", {0.5, 0.75}},
+      {dpm, "use_flow_sigmas", false},
+      {dpm, "prediction_type", "epsilon"},
+      {dpm, "prediction_type", nullptr},
+      {dpm, "algorithm_type", "dpmsolver"},
+      {dpm, "solver_type", "rk4"},
+      {dpm, "solver_order", 0},
+      {dpm, "final_sigmas_type", "one"},
+      {dpm, "thresholding", true},
+      {dpm, "use_karras_sigmas", true},
+      {dpm, "use_lu_lambdas", true},
+      {dpm, "time_shift_type", "linear"},
+      {unipc, "predict_x0", false},
+      {unipc, "solver_p", "x"},
+      {unipc, "solver_order", 9},
+      {unipc, "disable_corrector", {0.5}},
+      {unipc, "use_beta_sigmas", true}};
+  for (const auto& [type, key, value] : others) {
     try {
-      Schedule::from_json({{key, value}});
-      ADD_FAILURE() << key;
+      SchedulerConfig::from_json(with(type, key, value));
+      ADD_FAILURE() << type << " " << key << " " << io::json_text(value);
     } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ErrorCode::unsupported);
       EXPECT_NE(std::string(e.what()).find(key), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find("scheduler_config.json"), std::string::npos) << e.what();
     }
   }
-  Schedule::from_json({{"time_shift_type", "exponential"},
-                       {"shift_terminal", nullptr},
-                       {"stochastic_sampling", false},
-                       {"invert_sigmas", nullptr},
-                       {"num_train_timesteps", 1000.0},
-                       {"unknown", 1}});
+  test::expect_error(ErrorCode::unsupported, {"DDIMScheduler", "UniPCMultistepScheduler"}, [] {
+    schedule_of({{"_class_name", "DDIMScheduler"}});
+  });
+  test::expect_error(ErrorCode::format, {"use_karras_sigmas", "use_beta_sigmas"}, [] {
+    schedule_of({{"use_karras_sigmas", true}, {"use_beta_sigmas", true}});
+  });
+  test::expect_error(ErrorCode::format, {"object"}, [] { schedule_of({1, 2}); });
+  test::expect_error(ErrorCode::format, {"1 step", "shift_terminal"}, [] {
+    schedule_of({{"shift_terminal", 0.1}}).levels(1, 16);
+  });
 }
 
 TEST(Schedule, ChecksLevelsGivenByHand) {
@@ -125,9 +174,8 @@ TEST(Noise, ImagesOfABatchHaveOwnSeeds) {
   EXPECT_THROW(mersenne_normal(0, 15), Error);
 }
 
-TEST(Euler, StepsGuidesAndMixes) {
+TEST(Mix, GuidesAndMixes) {
   const Tensor x = Tensor::full(device(), {2, 3}, 2), v = Tensor::full(device(), {2, 3}, 4);
-  EXPECT_FLOAT_EQ(euler_step(x, v, 1, 0.75).to_host()[5], 1);
   EXPECT_FLOAT_EQ(guide(v, x, 3).to_host()[0], 8);
   EXPECT_FLOAT_EQ(noised(x, v, 0.25).to_host()[3], 2.5f);
 }

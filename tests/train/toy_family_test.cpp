@@ -77,7 +77,7 @@ TEST(ToyFamily, IsSampled) {
   guided.cfg = 2;
   const std::vector<float> plain = latents(*p, guided);
   EXPECT_NE(plain, want);
-  guided.negative = "pear";
+  guided.negative = {"pear"};
   EXPECT_NE(latents(*p, guided), plain);
   from.init = RgbImage{16, 12, std::vector<uint8_t>(16 * 12 * 3, 200)};
   from.strength = 0.5;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "autograd/ops.h"
+#include "model/sampler/step_noise.h"
 #include "train/data/dataset.h"
 #include "vk/error.h"
 #include "vk/interrupt.h"
@@ -58,7 +59,11 @@ SamplingTask::Result SamplingTask::sample(int64_t group, const std::vector<Route
   if (setup_.options.cfg != 1 && empty_) negative = empty_->repeat(options_.images);
   Device& device = prompts_.parts().front().second.device();
   const Tensor noise = initial_noise(device, seeds, setup_.latent, options_.noise);
-  SamplingRun run(backbone_, prompts_.pick(ids), negative, geometry_.pack(noise), setup_.options);
+  SamplingOptions o = setup_.options;
+  o.noise =
+      [draw = step_noise(device, seeds, setup_.latent, options_.noise, static_cast<int64_t>(inputs_.size())),
+       this](int64_t step) { return geometry_.pack(draw(step)); };
+  SamplingRun run(backbone_, prompts_.pick(ids), negative, geometry_.pack(noise), o);
   refusals_.clear();
   for (size_t step = 0; !run.finished(); ++step) {
     check_interrupted("playing a plan");

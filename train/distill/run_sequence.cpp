@@ -8,7 +8,7 @@
 
 #include "autograd/ops.h"
 #include "model/io/decimal.h"
-#include "model/sampler/noise.h"
+#include "model/sampler/step_noise.h"
 #include "train/rng.h"
 #include "vk/error.h"
 
@@ -19,6 +19,9 @@ constexpr uint32_t kSizeStream = 0x535a;
 constexpr size_t kBlock = 16;                  // prompts that are encoded together
 constexpr uint64_t kKeepBytes = 512ull << 20;  // of encoded prompts
 constexpr const char* kLatent = "sampler.x";
+// What samplers of several steps keep: estimates of the clean latent, the newest first, and the latent before
+// the last step.
+constexpr const char *kClean = "sampler.clean.", *kBefore = "sampler.before";
 
 }  // namespace
 
@@ -86,10 +89,14 @@ Condition RunSequence::condition(size_t index) {
   return it->second.narrow(static_cast<int64_t>(index - first), 1).contiguous();
 }
 
-void RunSequence::begin(int64_t run, int64_t step, const Tensor& x) {
+void RunSequence::begin(int64_t run, int64_t step, const Tensor& x, std::optional<Solver::State> resumed) {
   SamplingOptions o = setup(run).options;
   o.start = step;
+  o.resumed = std::move(resumed);
   if (tap_) o.taps = {tap_};
+  o.noise = [draw = step_noise(pipeline_.device(), seeds_from(plan_.seed + static_cast<uint64_t>(run), 1),
+                               setup(run).latent, NoiseMode::counter, plan_.steps),
+             geometry = pipeline_.info().layout.geometry](int64_t at) { return geometry.pack(draw(at)); };
   sampling_ = std::make_unique<SamplingRun>(
       *backbone_, condition(static_cast<size_t>(run) % plan_.prompts.size()), negative_, x, o);
   run_ = run;
@@ -126,7 +133,13 @@ io::Json RunSequence::save(std::vector<io::TensorData>& tensors) const {
   if (sampling_) {
     state["step"] = sampling_->step_index();
     const Tensor& x = sampling_->x();
-    tensors.push_back(io::tensor_data(kLatent, {x.shape().begin(), x.shape().end()}, x.to_host()));
+    const auto keep = [&](const std::string& name, const Tensor& t) {
+      tensors.push_back(io::tensor_data(name, {t.shape().begin(), t.shape().end()}, t.to_host()));
+    };
+    keep(kLatent, x);
+    const Solver::State& kept = sampling_->solver_state();
+    for (size_t i = 0; i < kept.cleans.size(); ++i) keep(fmt::format("{}{}", kClean, i), kept.cleans[i]);
+    if (kept.before.defined()) keep(kBefore, kept.before);
   }
   return state;
 }
@@ -141,21 +154,33 @@ void RunSequence::load(const io::SafetensorsFile& file, const io::Json& state) {
   const auto plan = io::get<io::Json>(state, "plan", "sampler");
   const bool same = plan == describe();
   Tensor x;
+  std::optional<Solver::State> kept;
   if (same && step > 0) {
     if (step >= plan_.steps) throw Error(ErrorCode::format, fmt::format("sampler: step {}", step));
     const Shape shape = noise(run).shape();
-    const std::vector<float> values = file.read_f32(kLatent);
-    if (!(Shape(file.info(kLatent).shape) == shape)) {
-      throw Error(ErrorCode::format, fmt::format("{} is {}, {} is expected", kLatent,
-                                                 Shape(file.info(kLatent).shape).str(), shape.str()));
+    const auto read = [&](const std::string& name) {
+      const std::vector<float> values = file.read_f32(name);
+      if (!(Shape(file.info(name).shape) == shape)) {
+        throw Error(ErrorCode::format, fmt::format("{} is {}, {} is expected", name,
+                                                   Shape(file.info(name).shape).str(), shape.str()));
+      }
+      return Tensor::from(pipeline_.device(), std::span<const float>(values), shape);
+    };
+    x = read(kLatent);
+    const SamplingOptions o = setup(run).options;
+    const size_t memory = Solver(o.solver, o.levels).memory();
+    if (memory > 0) {
+      kept.emplace();
+      const size_t n = std::min(memory, static_cast<size_t>(step));
+      for (size_t i = 0; i < n; ++i) kept->cleans.push_back(read(fmt::format("{}{}", kClean, i)));
+      if (o.solver.sampler == Sampler::unipc) kept->before = read(kBefore);
     }
-    x = Tensor::from(pipeline_.device(), std::span<const float>(values), shape);
   }
   if (!same) spdlog::warn("prompts, sizes or sampling settings have changed: sampling starts with a new run");
   sampling_.reset();
   run_ = same || step == 0 ? run : run + 1;
   steps_done_ = done;
-  if (x.defined()) begin(run, step, x);
+  if (x.defined()) begin(run, step, x, std::move(kept));
 }
 
 }  // namespace vkflux

@@ -53,7 +53,7 @@ class RunSequence {
 
  private:
   io::Json describe() const;
-  void begin(int64_t run, int64_t step, const Tensor& x);
+  void begin(int64_t run, int64_t step, const Tensor& x, std::optional<Solver::State> resumed = {});
   SamplingRequest request(int64_t width, int64_t height) const;
   SamplingSetup setup(int64_t run) const;
   Tensor noise(int64_t run) const;

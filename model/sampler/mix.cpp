@@ -1,12 +1,8 @@
-#include "model/sampler/euler.h"
+#include "model/sampler/mix.h"
 
 #include "autograd/ops.h"
 
 namespace vkflux {
-
-Tensor euler_step(const Tensor& x, const Tensor& velocity, double from, double to) {
-  return op::add(x, op::affine(velocity, static_cast<float>(to - from)));
-}
 
 Tensor guide(const Tensor& positive, const Tensor& negative, float scale) {
   return op::add(op::affine(negative, 1 - scale), op::affine(positive, scale));
