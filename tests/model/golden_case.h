@@ -43,6 +43,7 @@ class GoldenCase {
 
   /// The reference's config.
   io::Json config() const { return io::parse_json(checkpoint_.metadata().at("config"), "config"); }
+  const std::string& metadata(const std::string& key) const { return checkpoint_.metadata().at(key); }
   bool has(const std::string& name) const { return checkpoint_.has(name); }
   /// How many tensors have names that start with prefix.
   size_t count(const std::string& prefix) const {

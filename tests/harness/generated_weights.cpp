@@ -1,0 +1,80 @@
+#include "tests/harness/generated_weights.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+namespace vkflux::test {
+namespace {
+
+uint64_t fnv1a(std::string_view text) {
+  uint64_t h = 0xcbf29ce484222325ull;
+  for (const char c : text) h = (h ^ static_cast<uint8_t>(c)) * 0x100000001b3ull;
+  return h;
+}
+
+uint64_t splitmix(uint64_t key, uint64_t i) {
+  uint64_t x = key + (i + 1) * 0x9e3779b97f4a7c15ull;
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+  return x ^ x >> 31;
+}
+
+// What a tensor's values have in common.
+struct Rule {
+  uint64_t key;
+  float scale, offset;
+
+  Rule(uint64_t seed, const std::string& part, const io::TensorInfo& t)
+      : key(seed + fnv1a(part + "/" + t.name)) {
+    const bool matrix = t.shape.size() > 1;
+    const double inputs = matrix ? static_cast<double>(t.numel() / t.shape[0]) : 1;
+    scale = matrix ? static_cast<float>(std::exp2(std::floor(0.5 - std::log2(147.2 * std::sqrt(inputs)))))
+                   : 0x1p-12f;
+    offset = matrix || t.name.ends_with("bias") ? 0.0f : 1.0f;
+  }
+  float at(uint64_t i) const {
+    return static_cast<float>(2 * static_cast<int>(splitmix(key, i) >> 56) - 255) * scale + offset;
+  }
+};
+
+}  // namespace
+
+GeneratedWeights::GeneratedWeights(uint64_t seed, const std::string& part, const io::Json& shapes)
+    : TensorSource(part), seed_(seed) {
+  for (const auto& [name, shape] : shapes.items()) {
+    io::TensorInfo t;
+    t.name = name;
+    t.shape = shape.get<std::vector<int64_t>>();
+    t.dtype = t.shape.size() > 1 ? io::FileDType::bf16 : io::FileDType::f32;
+    t.end = static_cast<uint64_t>(t.numel()) * io::size_of(t.dtype);
+    tensors_.emplace(name, t);
+  }
+}
+
+uint64_t GeneratedWeights::sum_of_bits() const {
+  uint64_t sum = 0;
+  for (const auto& [name, t] : tensors_) {
+    const Rule rule(seed_, path_, t);
+    const auto n = static_cast<uint64_t>(t.numel());
+    for (uint64_t i = 0; i < n; ++i) sum += std::bit_cast<uint32_t>(rule.at(i));
+  }
+  return sum;
+}
+
+void GeneratedWeights::read_range(const io::TensorInfo& t, uint64_t offset, std::span<std::byte> out) const {
+  const Rule rule(seed_, path_, t);
+  const size_t size = io::size_of(t.dtype);
+  for (size_t i = 0; i * size < out.size(); ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(rule.at(offset / size + i));
+    if (size == 4) {
+      std::memcpy(&out[4 * i], &bits, 4);
+    } else {
+      const auto upper = static_cast<uint16_t>(bits >> 16);  // eight bits of a mantissa: nothing is lost
+      std::memcpy(&out[2 * i], &upper, 2);
+    }
+  }
+}
+
+}  // namespace vkflux::test
