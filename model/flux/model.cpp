@@ -185,7 +185,8 @@ void Flux1Model::read_index() {
 }
 
 void Flux1Model::read_configs() {
-  for (const char* part : kParts) {
+  for (const FluxPart p : kFluxParts) {
+    const char* part = name(p);
     for (const std::string& field : unknown_fields(part, config_of(part))) {
       if (options_.remark)
         options_.remark(

@@ -13,8 +13,6 @@
 namespace vkflux {
 namespace {
 
-constexpr std::array kAll{FluxPart::clip, FluxPart::t5, FluxPart::transformer, FluxPart::vae};
-
 // The parts of a module that can stream, in the order of their use.
 std::vector<std::string> layers_of(const Flux1& model) {
   std::vector<std::string> out;
@@ -49,7 +47,7 @@ const char* name(FluxPart part) {
 
 FluxWeights::FluxWeights(Device& device, FluxConfigs configs, Open open, Options options)
     : device_(device), configs_(std::move(configs)), open_(std::move(open)), options_(std::move(options)) {
-  for (const FluxPart p : kAll) {
+  for (const FluxPart p : kFluxParts) {
     const PartUse use = p == FluxPart::transformer ? PartUse::per_step
                         : p == FluxPart::vae       ? PartUse::per_picture
                                                    : PartUse::per_prompt;
@@ -159,7 +157,7 @@ bool FluxWeights::use_f32(FluxPart which) {
 }
 
 void FluxWeights::set_residency(const Residency& residency) {
-  for (const FluxPart p : kAll) {
+  for (const FluxPart p : kFluxParts) {
     if (residency_.parts[name(p)] == residency.parts.at(name(p))) continue;
     let_go(p);
   }

@@ -21,6 +21,7 @@ namespace vkflux {
 
 /// By the names of the folders in diffusers' layout: text_encoder, text_encoder_2, transformer, vae.
 enum class FluxPart : size_t { clip, t5, transformer, vae };
+inline constexpr std::array kFluxParts{FluxPart::clip, FluxPart::t5, FluxPart::transformer, FluxPart::vae};
 const char* name(FluxPart part);
 
 struct FluxConfigs {
