@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "app/cli/data.h"
+#include "app/cli/memory.h"
 #include "app/cli/numbers.h"
 #include "app/sweep/prompt_list.h"
 #include "app/weights.h"
@@ -101,6 +102,7 @@ void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
     if (weight != 0) option->capture_default_str();
   }
   add_weights_option(c, a.weights);
+  add_vram_option(c, a.memory);
 }
 
 void declare_inputs(const ControllerSessionArgs& args, FileUse& files) {
@@ -112,12 +114,17 @@ void declare_inputs(const ControllerSessionArgs& args, FileUse& files) {
 ControllerSession::ControllerSession(const cli::Common& common, const ControllerSessionArgs& args)
     : quality(quality_of(args)), prompts(all_prompts({}, args.prompts)), args(args) {
   check_text("--negative", args.negative);
-  device = cli::open_device(common);
+  device = cli::open_device(common, vram_of(args.memory));
   pipeline = Pipeline::load(*device, args.model, model_options(args.weights));
   cli::say_cuts("prompts", prompts, pipeline->cuts(prompts));
   const SamplingTaskOptions settings = task_options(args);
   const SamplingSetup setup = sampling_setup(pipeline->info(), settings.sampling);
   for (const std::string& note : setup.notes) spdlog::warn("{}", note);
+  GenerateRequest picture;
+  static_cast<SamplingRequest&>(picture) = settings.sampling;
+  picture.prompts = {""};
+  picture.batch = args.images;
+  cli::hold_to_plan(*pipeline, picture);
   const Condition conditions = encode(*pipeline, prompts);
   std::optional<Condition> empty;
   if (setup.options.cfg != 1) empty = pipeline->encode({args.negative});

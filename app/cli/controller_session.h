@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "app/cli/cli.h"
+#include "app/memory_options.h"
 #include "app/outputs.h"
 #include "model/attention/hkr/students.h"
 #include "model/pipeline.h"
@@ -22,12 +23,13 @@ struct ControllerSessionArgs {
   int64_t steps = 0, images = 4, seeds = 4;
   double cfg = -1, guidance = -1;  // negative: the model's
   uint64_t picture_seed = 0;
+  MemoryArgs memory;
 
   ControllerSessionArgs();
 };
 
 /// Adds --model, --ttr, --prompts, --size, --steps, --cfg, --guidance, --images, --seeds, --picture-seed,
-/// --noise, --reward-on, the reward weights and --weights.
+/// --noise, --reward-on, the reward weights, --weights and --vram.
 void add_controller_options(CLI::App& command, ControllerSessionArgs& args);
 
 void declare_inputs(const ControllerSessionArgs& args, FileUse& files);

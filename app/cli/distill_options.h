@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "app/cli/profile.h"
+#include "app/memory_options.h"
 #include "train/distill/distiller.h"
 
 namespace vkflux::cli {
@@ -16,6 +17,7 @@ struct DistillArgs {
                                                                  schedule = "round-robin";
   std::vector<std::string> prompts, sizes;
   ProfileArgs profile;
+  MemoryArgs memory;
   int64_t updates = -1, sampling_steps = 0, replay_max_mb = 768, save_every = 200, stop_after = 0,
           holdout_runs = 8, memory_budget_mb = 0;
   float cfg = -1, guidance = -1;
