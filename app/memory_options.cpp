@@ -53,8 +53,8 @@ uint64_t memory_size(const std::string& text, const std::string& what) {
   return static_cast<uint64_t>(std::llround(gib * kGib));
 }
 
-void add_vram_option(CLI::App& command, MemoryArgs& args) {
-  command
+CLI::Option* add_vram_option(CLI::App& command, MemoryArgs& args) {
+  return command
       .add_option(
           "--vram", args.vram,
           "device memory that may be used, in GiB (8), or with a unit (900MiB): weights that don't fit pass "

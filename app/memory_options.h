@@ -19,7 +19,7 @@ struct MemoryArgs {
 /// "8", "7.5G" and "7.5GiB" are GiB, "900M" and "900MiB" MiB. Error invalid_argument.
 uint64_t memory_size(const std::string& text, const std::string& what);
 /// Adds --vram.
-void add_vram_option(CLI::App& command, MemoryArgs& args);
+CLI::Option* add_vram_option(CLI::App& command, MemoryArgs& args);
 /// Adds --vae-tiling, --vae-tile, --vae-overlap and --no-prompt-cache, too.
 void add_memory_options(CLI::App& command, MemoryArgs& args);
 /// Bytes of --vram; 0: not given.

@@ -51,10 +51,11 @@ std::shared_ptr<LatentCodec> Pipeline::codec() {
   return model_->codec();
 }
 
-const MemoryPlan& Pipeline::plan(const GenerateRequest& request) {
+const MemoryPlan& Pipeline::plan(const GenerateRequest& request, uint64_t reserve) {
   const uint64_t usable = usable_bytes(device_);
   if (planned_ && same_memory(*planned_, request) && plan_.budget <= usable) return plan_;
   planned_ = request;
+  reserve_ = reserve;
   planned_->router = nullptr;
   planned_->tap = nullptr;
   make_plan(usable);
@@ -68,7 +69,7 @@ MemoryPlan Pipeline::planned_for(const GenerateRequest& request) {
 MemoryPlan Pipeline::search(const GenerateRequest& request, uint64_t budget) {
   PlanWish wish;
   wish.budget = budget;
-  wish.others = device_.pool().usage().used - model_->held_bytes();
+  wish.others = device_.pool().usage().used - model_->held_bytes() + reserve_;
   wish.tiling = options_.tiling;
   wish.tile = options_.tile;
   return vkflux::make_plan(device_, *this, request, wish);

@@ -37,7 +37,7 @@ class Pipeline final : public Model {
   /// Holds the model from now on so that the request fits the device's memory (model/plan/plan.h). The same
   /// plan serves requests of the same sizes, until other programs take memory. Error out_of_device_memory
   /// when nothing fits a budget that was given.
-  const MemoryPlan& plan(const GenerateRequest& request);
+  const MemoryPlan& plan(const GenerateRequest& request, uint64_t reserve = 0);
   /// The same without holding to it, or a word about what doesn't fit.
   MemoryPlan planned_for(const GenerateRequest& request);
   /// Of the last request; without phases when the model isn't planned.
@@ -74,6 +74,7 @@ class Pipeline final : public Model {
   std::unique_ptr<Students> students_;
   std::optional<GenerateRequest> planned_;  // what the plan is for
   MemoryPlan plan_;
+  uint64_t reserve_ = 0;
 };
 
 }  // namespace vkflux

@@ -47,14 +47,14 @@ WeightStream::WeightStream(Device& device, std::shared_ptr<const io::NamedTensor
   const bool direct =
       std::any_of(streamed_.begin(), streamed_.end(), [](const Streamed& s) { return s.direct; });
   // What the device packs at every use can't be done beside its other work.
-  ahead_ = !direct && slots_.size() > 1 && (host_reads_memory(device_) || device_.transfer_queue());
+  ahead_ = !direct && slots_.size() > 1;
   if (!ahead_) return;
-  if (!host_reads_memory(device_)) {
+  if (options.upload || !host_reads_memory(device_)) {
     uint64_t most = 0;
     for (const Streamed& s : streamed_) most = std::max(most, s.bytes);
     for (int i = 0; i < 2; ++i) staging_.push_back(device_.pool().allocate_host(most));
     staged_.assign(staging_.size(), 0);
-    if (!device_.rehearsing()) uploader_ = Uploader::create(device_);
+    if (!device_.rehearsing()) uploader_ = std::make_unique<Uploader>(device_);
   }
   if (!device_.rehearsing()) thread_ = std::thread([this] { work(); });
 }

@@ -36,6 +36,8 @@ class WeightStream {
     size_t slots = 2;
     /// Host memory for what the device has to pack first: it is packed once instead of at every use.
     uint64_t host_cache = 0;
+    /// By the uploader, also where the host reaches the slots itself.
+    bool upload = false;
   };
   /// parts[i]: null for one whose weights are on the device. Gives the parameters their tensors.
   WeightStream(Device& device, std::shared_ptr<const io::NamedTensors> file, WantedType matrices,

@@ -123,6 +123,7 @@ struct Device::Instance {
   VkInstance handle = VK_NULL_HANDLE;
   InstanceFunctions vk;
   bool owned = true, validating = false;
+  std::mutex queue;  // submissions come from the stream's thread and from an uploader's
 
   ~Instance() {
     if (owned && handle) vk.vkDestroyInstance(handle, nullptr);
@@ -351,9 +352,12 @@ Device::~Device() {
 }
 
 std::shared_ptr<void> Device::lock_queue() {
-  if (!lock_) return nullptr;
-  lock_();
-  return {static_cast<void*>(this), [unlock = unlock_](void*) { unlock(); }};
+  instance_->queue.lock();
+  if (lock_) lock_();
+  return {static_cast<void*>(this), [instance = instance_.get(), unlock = unlock_](void*) {
+            if (unlock) unlock();
+            instance->queue.unlock();
+          }};
 }
 
 }  // namespace vkflux

@@ -7,12 +7,8 @@
 
 namespace vkflux {
 
-std::unique_ptr<Uploader> Uploader::create(Device& device) {
-  if (!device.transfer_queue()) return nullptr;
-  return std::unique_ptr<Uploader>(new Uploader(device));
-}
-
-Uploader::Uploader(Device& device) : device_(device) {
+Uploader::Uploader(Device& device)
+    : device_(device), queue_(device.transfer_queue() ? device.transfer_queue() : device.queue()) {
   const DeviceFunctions& vk = device_.vk();
   VkSemaphoreTypeCreateInfo type{};
   type.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO;
@@ -25,7 +21,7 @@ Uploader::Uploader(Device& device) : device_(device) {
     VkCommandPoolCreateInfo pool{};
     pool.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO;
     pool.flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT;
-    pool.queueFamilyIndex = device_.transfer_family();
+    pool.queueFamilyIndex = device_.transfer_queue() ? device_.transfer_family() : device_.queue_family();
     check(vk.vkCreateCommandPool(device_.handle(), &pool, nullptr, &c.pool), "vkCreateCommandPool");
     VkCommandBufferAllocateInfo alloc{};
     alloc.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO;
@@ -89,7 +85,10 @@ uint64_t Uploader::copy(const std::vector<Copy>& copies, uint64_t after) {
   info.pCommandBuffers = &c.buffer;
   info.signalSemaphoreCount = 1;
   info.pSignalSemaphores = &timeline_;
-  check(vk.vkQueueSubmit(device_.transfer_queue(), 1, &info, VK_NULL_HANDLE), "vkQueueSubmit");
+  {
+    const auto lock = device_.transfer_queue() ? nullptr : device_.lock_queue();
+    check(vk.vkQueueSubmit(queue_, 1, &info, VK_NULL_HANDLE), "vkQueueSubmit");
+  }
   c.value = value;
   ++next_value_;
   return value;

@@ -1,5 +1,5 @@
 // Copies to the device that go on beside the stream's work: on a queue that only transfers where the device
-// has one.
+// has one, else on the stream's own.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,7 @@ namespace vkflux {
 /// copy() and wait() belong to one thread, which may be another than the stream's.
 class Uploader {
  public:
-  /// Null where the device has no such queue.
-  static std::unique_ptr<Uploader> create(Device& device);
+  explicit Uploader(Device& device);
   ~Uploader();
   Uploader(const Uploader&) = delete;
   Uploader& operator=(const Uploader&) = delete;
@@ -30,7 +29,6 @@ class Uploader {
   VkSemaphore timeline() const { return timeline_; }
 
  private:
-  explicit Uploader(Device& device);
   struct Commands {
     VkCommandPool pool = VK_NULL_HANDLE;
     VkCommandBuffer buffer = VK_NULL_HANDLE;
@@ -38,6 +36,7 @@ class Uploader {
   };
 
   Device& device_;
+  VkQueue queue_;
   VkSemaphore timeline_ = VK_NULL_HANDLE;
   uint64_t next_value_ = 1;
   Commands commands_[2];

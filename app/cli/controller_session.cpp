@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "app/cli/data.h"
+#include "app/cli/memory.h"
 #include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
 #include "app/sweep/prompt_list.h"
@@ -103,6 +104,7 @@ void add_controller_options(CLI::App& c, ControllerSessionArgs& a) {
   }
   add_weights_option(c, a.weights);
   add_lora_option(c, a.loras);
+  add_vram_option(c, a.memory);
 }
 
 void declare_inputs(const ControllerSessionArgs& args, FileUse& files) {
@@ -115,7 +117,7 @@ void declare_inputs(const ControllerSessionArgs& args, FileUse& files) {
 ControllerSession::ControllerSession(const cli::Common& common, const ControllerSessionArgs& args)
     : quality(quality_of(args)), prompts(all_prompts({}, args.prompts)), args(args) {
   check_text("--negative", args.negative);
-  device = cli::open_device(common);
+  device = cli::open_device(common, vram_of(args.memory));
   ModelOptions options = model_options(args.weights, args.parts);
   options.loras = args.loras.uses;
   pipeline = Pipeline::load(*device, args.model, options);
@@ -123,6 +125,11 @@ ControllerSession::ControllerSession(const cli::Common& common, const Controller
   const SamplingTaskOptions settings = task_options(args);
   const SamplingSetup setup = sampling_setup(pipeline->info(), settings.sampling);
   for (const std::string& note : setup.notes) spdlog::warn("{}", note);
+  GenerateRequest picture;
+  static_cast<SamplingRequest&>(picture) = settings.sampling;
+  picture.prompts = {""};
+  picture.batch = args.images;
+  cli::hold_to_plan(*pipeline, picture);
   const Condition conditions = encode(*pipeline, prompts);
   std::optional<Condition> empty;
   if (setup.options.cfg != 1) empty = pipeline->encode({args.negative});

@@ -9,6 +9,7 @@
 
 #include "app/cli/cli.h"
 #include "app/loras.h"
+#include "app/memory_options.h"
 #include "app/outputs.h"
 #include "app/weights.h"
 #include "model/attention/hkr/students.h"
@@ -26,12 +27,13 @@ struct ControllerSessionArgs {
   double cfg = -1, guidance = -1;  // negative: the model's
   uint64_t picture_seed = 0;
   LoraArgs loras;
+  MemoryArgs memory;
 
   ControllerSessionArgs();
 };
 
 /// Adds --model, --ttr, --prompts, --size, --steps, --cfg, --guidance, --images, --seeds, --picture-seed,
-/// --noise, --reward-on, the reward weights and --weights.
+/// --noise, --reward-on, the reward weights, --weights and --vram.
 void add_controller_options(CLI::App& command, ControllerSessionArgs& args);
 
 void declare_inputs(const ControllerSessionArgs& args, FileUse& files);

@@ -10,6 +10,7 @@
 #include "app/cli/cli.h"
 #include "app/cli/data.h"
 #include "app/cli/distill_options.h"
+#include "app/cli/memory.h"
 #include "app/cli/model_flags.h"
 #include "app/distill_report.h"
 #include "app/outputs.h"
@@ -42,6 +43,63 @@ SamplingPlan sampling_plan(const DistillArgs& o) {
   return plan;
 }
 
+/// What the students take on the device.
+struct TrainingMemory {
+  MemoryCall call;        // the largest
+  uint64_t students = 0;  // parameters, gradients and moments of all of them
+  uint64_t bytes() const { return students + static_cast<uint64_t>(estimate_memory(call)); }
+};
+
+TrainingMemory training_memory(const DistillArgs& o, const ModelInfo& model, int64_t image_tokens) {
+  DistillSettings s = o.distill.settings;
+  s.sanitise();
+  const AttentionLayer attention = replaceable_shape(model.layout);
+  int64_t layers = 0;
+  for (size_t i = 0; i < model.layout.replaceable().size(); ++i)
+    layers += s.selects_layer(static_cast<int64_t>(i));
+  const int64_t text_tokens = model.defaults.txt_tokens, tokens = image_tokens + text_tokens;
+  TrainingMemory out;
+  MemoryCall& call = out.call;
+  call.heads = attention.heads;
+  call.queries = std::min(tokens, s.sizes.query_cap);
+  call.keys = tokens;
+  call.head_dim = attention.head_dim;
+  call.feature_dim = s.feature_dim;
+  call.query_chunk = s.sizes.query_chunk;
+  call.key_chunk = s.sizes.key_chunk;
+  call.landmark_max = s.sizes.landmark_max;
+  call.conditioning_tokens = text_tokens;
+  call.training = true;
+  HkrConfig shape;
+  shape.head_dim = attention.head_dim;
+  shape.feature_dim = s.feature_dim;
+  shape.hidden = o.distill.feature_hidden;
+  shape.layers = o.distill.feature_layers;
+  shape.check();
+  HkrLayer layer(shape);
+  constexpr int64_t kArenas = 4;  // parameters, gradients, two moments
+  out.students = static_cast<uint64_t>(layers * kArenas * count(parameters(layer))) * sizeof(float);
+  return out;
+}
+
+/// The most that a picture of the plan takes.
+GenerateRequest largest_request(const SamplingPlan& plan) {
+  GenerateRequest r;
+  r.prompts = {""};
+  for (const auto& [width, height] : plan.sizes) {
+    if (width * height > r.width * r.height) r.width = width, r.height = height;
+  }
+  r.steps = plan.steps;
+  r.cfg = plan.cfg;
+  r.replay = false;  // taps get eager passes
+  return r;
+}
+
+int64_t image_tokens(const ModelInfo& model, const GenerateRequest& request) {
+  const SamplingSetup setup = sampling_setup(model, request);
+  return setup.options.rows * setup.options.columns;
+}
+
 /// Fills in what follows from the model, and says what the run will need before any of it is allocated.
 void prepare(DistillArgs& o, const ModelInfo& model, const RunSequence& runs, Device& device) {
   DistillSettings& s = o.distill.settings;
@@ -63,33 +121,14 @@ void prepare(DistillArgs& o, const ModelInfo& model, const RunSequence& runs, De
     spdlog::warn("{} updates can't make {} layers ready: each needs {} (--readiness-min-updates)", s.steps,
                  layers, s.readiness.min_updates);
   }
-  const int64_t text_tokens = model.defaults.txt_tokens, tokens = runs.most_tokens() + text_tokens;
-  MemoryCall call;
-  call.heads = attention.heads;
-  call.queries = std::min(tokens, s.sizes.query_cap);
-  call.keys = tokens;
-  call.head_dim = attention.head_dim;
-  call.feature_dim = s.feature_dim;
-  call.query_chunk = s.sizes.query_chunk;
-  call.key_chunk = s.sizes.key_chunk;
-  call.landmark_max = s.sizes.landmark_max;
-  call.conditioning_tokens = text_tokens;
-  call.training = true;
-  HkrConfig shape;
-  shape.head_dim = attention.head_dim;
-  shape.feature_dim = s.feature_dim;
-  shape.hidden = o.distill.feature_hidden;
-  shape.layers = o.distill.feature_layers;
-  shape.check();
-  HkrLayer layer(shape);
+  const TrainingMemory memory = training_memory(o, model, runs.most_tokens());
+  const MemoryCall& call = memory.call;
   constexpr double kMega = 1 << 20;
-  constexpr int64_t kArenas = 4;  // parameters, gradients, two moments
-  const double students =
-      static_cast<double>(layers * kArenas * count(parameters(layer))) * sizeof(float) / kMega;
   spdlog::info(
       "memory: students and their optimisers {:.0f} MB on the device, a training call at {} tokens up to "
       "{:.0f} MB, replay up to {} MB on the host",
-      students, tokens, static_cast<double>(estimate_memory(call)) / kMega,
+      static_cast<double>(memory.students) / kMega, call.keys,
+      static_cast<double>(estimate_memory(call)) / kMega,
       s.replay_max_bytes ? std::to_string(o.replay_max_mb) : "unlimited");
   const int64_t image = runs.most_tokens();
   if (landmark_budget(image, s.hkr_options().landmarks) >= image) {
@@ -273,7 +312,7 @@ int run(const Common& common, DistillArgs o) {
   check_files(o);
   const RunFolder folder{o.out};
   const RunLock lock(folder);
-  const auto device = open_device(common);
+  const auto device = open_device(common, vram_of(o.memory));
   const ProfileSession profile(*device, o.profile);
   if (o.memory_budget_mb > 0) device->pool().set_budget(static_cast<uint64_t>(o.memory_budget_mb) << 20);
   ModelOptions options = model_options(o.weights, o.parts);
@@ -282,6 +321,9 @@ int run(const Common& common, DistillArgs o) {
   const SamplingPlan plan = sampling_plan(o);
   say_cuts("prompts", plan.prompts, pipeline->cuts(plan.prompts));
   const std::vector<std::string> held_out = held_out_prompts(o, *pipeline, plan);
+  const GenerateRequest largest = largest_request(plan);
+  hold_to_plan(*pipeline, largest,
+               training_memory(o, pipeline->info(), image_tokens(pipeline->info(), largest)).bytes());
   RunSequence runs(*pipeline, plan);
   for (const auto& [width, height] : plan.sizes) {
     SamplingRequest request;

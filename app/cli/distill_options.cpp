@@ -34,8 +34,10 @@ void add_sampling_options(CLI::App* c, DistillArgs& o) {
       ->transform(any_seed());
   add_weights_option(*c, o.weights);
   add_lora_option(*c, o.loras);
+  CLI::Option* vram = add_vram_option(*c, o.memory);
   c->add_option("--memory-budget", o.memory_budget_mb, "MB of device memory at most; 0 = all there is")
-      ->transform(whole(0, kMostMegabytes));
+      ->transform(whole(0, kMostMegabytes))
+      ->excludes(vram);
 }
 
 void add_student_options(CLI::App* c, DistillArgs& o) {

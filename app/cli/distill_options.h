@@ -8,6 +8,7 @@
 
 #include "app/cli/profile.h"
 #include "app/loras.h"
+#include "app/memory_options.h"
 #include "app/weights.h"
 #include "train/distill/distiller.h"
 
@@ -20,6 +21,7 @@ struct DistillArgs {
   ProfileArgs profile;
   LoraArgs loras;  // of the teacher
   ModelFlags parts;
+  MemoryArgs memory;
   int64_t updates = -1, sampling_steps = 0, replay_max_mb = 768, save_every = 200, stop_after = 0,
           holdout_runs = 8, memory_budget_mb = 0;
   float cfg = -1, guidance = -1;

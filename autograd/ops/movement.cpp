@@ -12,11 +12,16 @@ namespace {
 
 constexpr uint32_t kLocal = 256;
 
+bool binds(const Tensor& x) {
+  return static_cast<int64_t>(x.bytes()) <= max_binding_bytes(x.device().caps());
+}
+
 // dst: contiguous and whole, of src's shape; both 4-byte.
 void gather_copy(const Tensor& dst, const Tensor& src) {
   Device& device = src.device();
   int64_t lead = 0;
   const Tensor x = src.covering(&lead);
+  if (!binds(x)) return copy_strided(dst, src);
   const StridedLoop loop = strided_loop(src.shape(), {src.strides()});
   const Inner mode = inner_mode(loop, 0, lead);
   const bool whole = whole_vectors(loop, {mode});
@@ -41,6 +46,15 @@ void gather_copy(const Tensor& dst, const Tensor& src) {
 void copy_strided(const Tensor& dst, const Tensor& src) {
   int64_t lead = 0, dst_lead = 0;
   const Tensor x = src.covering(&lead), y = dst.covering(&dst_lead);
+  if (!binds(x) || !binds(y)) {
+    int dim = 0;
+    while (dim + 1 < src.rank() && src.dim(dim) == 1) ++dim;
+    const int64_t n = src.dim(dim), half = n / 2;
+    if (n > 1) {
+      copy_strided(dst.slice(dim, 0, half), src.slice(dim, 0, half));
+      return copy_strided(dst.slice(dim, half, n - half), src.slice(dim, half, n - half));
+    }
+  }
   const StridedLoop loop = strided_loop(src.shape(), {src.strides(), dst.strides()});
   const bool rows = loop.shape[0] % 4 == 0 && inner_mode(loop, 0, lead) == Inner::vector &&
                     inner_mode(loop, 1, dst_lead) == Inner::vector;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <numeric>
 #include <utility>
@@ -13,20 +14,38 @@
 namespace vkflux {
 namespace {
 
-// The parts of a module that can stream, in the order of their use.
-std::vector<std::string> layers_of(const Flux1& model) {
+// What acquire() is called for, by the prefixes of the parameters' names.
+std::vector<std::string> steps_of(const Flux1& model) {
   std::vector<std::string> out;
   for (const PassPart& p : model.parts()) out.push_back(p.name);
   return out;
 }
-std::vector<std::string> layers_of(const T5Encoder& model) {
+std::vector<std::string> steps_of(const T5Encoder& model) {
   std::vector<std::string> out;
   for (int64_t i = 0; i < model.config().layers; ++i) out.push_back("encoder.block." + std::to_string(i));
   return out;
 }
 template <class Module>
-std::vector<std::string> layers_of(const Module&) {
+std::vector<std::string> steps_of(const Module&) {
   return {};
+}
+
+// Those of them that have weights.
+std::vector<std::string> layers_of(const Flux1& model) {
+  std::vector<std::string> out;
+  for (const AttentionLayer& l : model.layout().layers) out.push_back(l.name);
+  return out;
+}
+
+// By step, from what is said by layer.
+std::vector<bool> by_step(const std::vector<std::string>& steps, const std::vector<std::string>& layers,
+                          const std::vector<bool>& streams) {
+  std::vector<bool> out(steps.size());
+  for (size_t i = 0; i < std::min(layers.size(), streams.size()); ++i) {
+    const auto at = std::find(steps.begin(), steps.end(), layers[i]);
+    if (at != steps.end()) out[static_cast<size_t>(at - steps.begin())] = streams[i];
+  }
+  return out;
 }
 
 uint64_t weight_bytes(Device& device) {
@@ -53,7 +72,7 @@ FluxWeights::FluxWeights(Device& device, FluxConfigs configs, Open open, Options
                                                    : PartUse::per_prompt;
     parts_.push_back({name(p), bytes_of(p), use, {}});
   }
-  parts_[static_cast<size_t>(FluxPart::t5)].layers = layers_of(T5Encoder(configs_.t5));
+  parts_[static_cast<size_t>(FluxPart::t5)].layers = steps_of(T5Encoder(configs_.t5));
   parts_[static_cast<size_t>(FluxPart::transformer)].layers = layers_of(Flux1(configs_.transformer));
   const std::vector<bool> stays = parts_that_stay(parts_, usable_bytes(device_), options_.keep_parts);
   for (size_t i = 0; i < parts_.size(); ++i) residency_.parts[parts_[i].name].stays = stays[i];
@@ -97,8 +116,11 @@ std::shared_ptr<Module> FluxWeights::part(FluxPart which, std::shared_ptr<Module
   const std::vector<Param> params = parameters(*module);
   const uint64_t before = weight_bytes(device_);
   const PartResidency& residency = residency_.parts[name(which)];
-  set_stream(*module, load_streamed(params, layers_of(*module), residency.streams, file, device_,
-                                    weights(which), storage(which)));
+  const std::vector<std::string> steps = steps_of(*module);
+  set_stream(*module,
+             load_streamed(params, steps,
+                           by_step(steps, parts_[static_cast<size_t>(which)].layers, residency.streams), file,
+                           device_, weights(which), storage(which)));
   for (const std::string& remark : {misfits(storage(which), params, weights(which)), file->mixed()}) {
     if (options_.remark && !remark.empty() && !device_.rehearsing())
       options_.remark(file->path() + ": " + remark);

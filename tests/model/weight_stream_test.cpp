@@ -62,7 +62,7 @@ class WeightStreamTest : public ::testing::Test {
   WeightStreamTest() : students_(test::random_students(flux1_layout(small()), true)) {}
   /// streams: which of the parts; with this many slots.
   std::shared_ptr<Flux1> open(DType type, const std::vector<bool>& streams, size_t slots = 2,
-                              uint64_t host_cache = 1 << 30) {
+                              uint64_t host_cache = 1 << 30, bool upload = false) {
     auto model = std::make_shared<Flux1>(small());
     const auto file = open_named(path_, io::flux1_names());
     const auto params = parameters(*model);
@@ -81,7 +81,7 @@ class WeightStreamTest : public ::testing::Test {
     }
     load_checked(here, *file, device(), type, flux1_storage());
     stream_ = std::make_shared<WeightStream>(device(), file, type, flux1_storage(), std::move(parts),
-                                             WeightStream::Options{slots, host_cache});
+                                             WeightStream::Options{slots, host_cache, upload});
     model->stream_weights(stream_);
     install(students_, model->attention());
     return model;
@@ -132,6 +132,12 @@ TEST_F(WeightStreamTest, SlotsReplayAndGuidanceChangeNothing) {
   }
   EXPECT_EQ(sample(*open(DType::bf16, {false, true, false, false, true, false}), true, false, 2), whole);
   EXPECT_EQ(sample(*open(DType::bf16, {true}), true, false, 2), whole);
+}
+
+TEST_F(WeightStreamTest, TheUploaderBringsTheSameBits) {
+  const std::vector<float> whole = sample(*open(DType::q8_0, {}), true, true, 2);
+  for (const size_t slots : {2, 3})
+    EXPECT_EQ(sample(*open(DType::q8_0, kAll, slots, 1 << 30, true), true, true, 2), whole) << slots;
 }
 
 TEST_F(WeightStreamTest, SlotsThatHoldEverythingAreFilledOnce) {
