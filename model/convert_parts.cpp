@@ -37,7 +37,9 @@ ModelPartFile t5(const T5Config& c) {
           t5_init(c),       {t5_lora_component(c)}};
 }
 ModelPartFile vae(const AutoencoderConfig& c) {
-  return {"vae", params_of<AutoencoderKL>(c), io::vae_names(c.levels()), {}, {}, "vae", autoencoder_init()};
+  return {
+      "vae", params_of<AutoencoderKL>(c), io::vae_names(c.levels()), {{"encoder.", "decoder."}, {}, {}}, {},
+      "vae", autoencoder_init()};
 }
 
 bool any_name(const io::TensorSource& file, std::string_view part) {

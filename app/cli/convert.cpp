@@ -89,10 +89,13 @@ int run(const Common& common, const Options& o) {
   const bool diffusers = file && !options.gguf && in_diffusers_names(*file);
   options.layout = !o.layout.empty() ? o.layout : diffusers ? "diffusers" : "bfl";
   std::optional<Progress> progress;
+  int64_t shown = -1;  // megabytes
   options.progress = [&](uint64_t done, uint64_t total) {
     constexpr uint64_t kMega = 1'000'000;
+    const auto now = static_cast<int64_t>(done / kMega);
+    if (progress && now == shown) return;
     if (!progress) progress.emplace("converting, MB", static_cast<int64_t>(total / kMega));
-    progress->update(static_cast<int64_t>(done / kMega));
+    progress->update(shown = now);
   };
   const Converted c = convert(part, *source, out, options);
   progress.reset();
