@@ -6,9 +6,9 @@
 
 #include "app/cli/cli.h"
 #include "model/component.h"
+#include "model/describe_lora.h"
 #include "model/io/file.h"
 #include "model/io/json.h"
-#include "model/lora/file.h"
 
 namespace vkflux::cli {
 namespace {
