@@ -10,8 +10,8 @@
 #include "app/outputs.h"
 #include "app/weights.h"
 #include "model/convert.h"
+#include "model/convert_lora.h"
 #include "model/io/json.h"
-#include "model/lora/merged.h"
 
 namespace vkflux::cli {
 namespace {

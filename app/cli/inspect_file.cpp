@@ -11,13 +11,13 @@
 
 #include "app/cli/cli.h"
 #include "model/component.h"
+#include "model/describe_lora.h"
 #include "model/family.h"
 #include "model/io/file.h"
 #include "model/io/gguf.h"
 #include "model/io/hugging_face.h"
 #include "model/io/json.h"
 #include "model/io/sha256.h"
-#include "model/lora/file.h"
 
 namespace vkflux::cli {
 namespace {
@@ -51,7 +51,8 @@ void refuse_integers(const io::TensorSource& file) {
   for (const auto& [name, t] : file.tensors()) {
     const bool number = io::is_float(t.dtype);
     const bool beside = name.ends_with("position_ids") || name.ends_with("num_batches_tracked") ||
-                        name.find("spiece_model") != std::string::npos;
+                        name.find("spiece_model") != std::string::npos || name.ends_with(".comfy_quant") ||
+                        name.ends_with("scaled_fp8");
     if (number || beside) continue;
     if (count++ == 0) first = fmt::format("{} is {}", name, io::name(t.dtype));
   }

@@ -79,8 +79,4 @@ class File {
 /// The tensors of a LoRA: a file, or the folder of one as PEFT and diffusers write it.
 std::unique_ptr<io::TensorSource> open_lora(const std::string& path);
 
-/// What a file is, for people: dialect, methods, ranks, alphas, what it changes; nothing when it holds no
-/// adapters.
-std::optional<io::Json> describe_lora(const io::TensorSource& file);
-
 }  // namespace vkflux::lora

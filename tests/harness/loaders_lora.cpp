@@ -1,4 +1,5 @@
 // LoRA files, matched to a small model and merged into weights of zeros.
+#include "model/describe_lora.h"
 #include "model/flux/lora.h"
 #include "model/io/file.h"
 #include "model/lora/lora.h"

@@ -5,7 +5,7 @@
 
 #include "autograd/blocks.h"
 #include "model/io/gguf.h"
-#include "model/lora/merged.h"
+#include "model/convert_lora.h"
 #include "tests/harness/expect_error.h"
 #include "tests/harness/temp_folder.h"
 #include "vk/interrupt.h"

@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 
+#include "model/describe_lora.h"
 #include "model/flux/lora.h"
 #include "model/flux/rope.h"
 #include "model/lora/lora.h"

@@ -1,4 +1,5 @@
-// LoRA files for people, whatever model they are for.
+#include "model/describe_lora.h"
+
 #include <algorithm>
 #include <set>
 

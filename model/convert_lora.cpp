@@ -1,4 +1,4 @@
-#include "model/lora/merged.h"
+#include "model/convert_lora.h"
 
 #include <algorithm>
 #include <mutex>
