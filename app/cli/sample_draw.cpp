@@ -63,6 +63,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   device = open_device(common);
   profile = std::make_unique<ProfileSession>(*device, args.profile);
   pipeline = Pipeline::load(*device, args.model, model_options(args.weights, args.files));
+  previewer = std::make_unique<Previewer>(*pipeline, args.preview);
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
   std::vector<std::string> read = args.texts;
   if (!args.negative.empty()) read.push_back(args.negative);
@@ -73,7 +74,9 @@ void declare_inputs(const SampleArgs& args, FileUse& files) {
   files.reads_model("--model", args.model);
   for (const auto& [part, file] : args.files) files.reads(part_flag(part), file);
   files.reads("--prompts", args.prompts_file);
-  files.reads("--init", args.init);
+  files.reads("--from-image", args.from_image);
+  declare_pictures(args.pictures, files);
+  declare_preview(args.preview, files);
   files.reads("--ttr", args.routing.ttr);
   files.reads("--controller", args.routing.controller);
 }
@@ -89,10 +92,7 @@ GenerateRequest base_request(const SampleArgs& args) {
   request.seed = args.seed;
   request.replay = !args.no_replay;
   request.noise = parse_noise_mode(args.noise);
-  if (!args.init.empty()) {
-    request.init = read_init_picture(args.init);
-    request.strength = args.strength;
-  }
+  read_pictures(args.pictures, request);
   return request;
 }
 
@@ -101,6 +101,7 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
   GenerateRequest request = shot.request;
   if (routed) request.router = session.routing->router(shot.quality_speed, shot.temperature);
   request.tap = tap;
+  session.previewer->prepare(request);
   const auto job = session.pipeline->generate(request);
   for (const std::string& note : job->result().notes) say_once(note);
   std::unique_ptr<Progress> progress;
@@ -132,7 +133,7 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
     d.routed = routed;
     d.quality_speed = shot.quality_speed;
     d.temperature = shot.temperature;
-    d.strength = request.init ? request.strength : 1;
+    d.strength = request.init ? result.strength : 1;
     d.labels = shot.labels;
     out.push_back(std::move(d));
   }

@@ -6,11 +6,13 @@
 #include <cmath>
 #include <filesystem>
 
+#include "app/cli/data.h"
 #include "app/cli/sample.h"
 #include "app/contact_sheet.h"
 #include "model/io/decimal.h"
 #include "model/io/file.h"
 #include "model/io/json.h"
+#include "model/io/picture_file.h"
 #include "model/io/png.h"
 
 namespace vkflux::cli {
@@ -30,9 +32,9 @@ std::string parameters_text(const Drawn& d, const SampleArgs& args) {
       "Model: {}",
       d.prompt, d.negative.empty() ? "" : "Negative prompt: " + d.negative + "\n", d.run.steps, d.run.cfg,
       d.run.guidance, d.seed, d.run.width, d.run.height, listed(io::last_name(args.model)));
-  if (!args.init.empty()) {
-    out +=
-        fmt::format(", Denoising strength: {}, Init image: {}", d.strength, listed(io::last_name(args.init)));
+  if (!args.pictures.init.empty()) {
+    out += fmt::format(", Denoising strength: {}, Init image: {}", d.strength,
+                       listed(io::last_name(args.pictures.init)));
   }
   return out;
 }
@@ -48,21 +50,25 @@ std::string decibels(double psnr) {
 
 }  // namespace
 
-bool is_png_name(const std::string& path) {
+bool is_picture_name(const std::string& path) {
   std::string extension = fs::path(path).extension().string();
   for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  for (const char* other : {".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}) {
+  for (const char* other : {".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl", ".heic"}) {
     if (extension == other)
-      throw Error(ErrorCode::invalid_argument, fmt::format("--out {}: pictures are written as .png", path));
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("--out {}: pictures are written as .png, .jpg or .webp", path));
   }
-  return extension == ".png";
+  return io::picture_format(path).has_value();
 }
 
 std::string picture_path(const SampleArgs& args, size_t i, size_t n, const std::string& prompt) {
   const fs::path out(args.out);
-  if (n == 1 && (is_png_name(args.out) || is_stream(args.out))) return args.out;
-  if (is_png_name(args.out))
-    return (out.parent_path() / fmt::format("{}-{:02}.png", out.stem().string(), i + 1)).string();
+  if (n == 1 && (is_picture_name(args.out) || is_stream(args.out))) return args.out;
+  if (is_picture_name(args.out)) {
+    return (out.parent_path() /
+            fmt::format("{}-{:02}{}", out.stem().string(), i + 1, out.extension().string()))
+        .string();
+  }
   std::string name;
   for (char c : prompt) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
   return (out / fmt::format("{:02}-{}.png", i + 1, name.substr(0, 60))).string();
@@ -86,10 +92,7 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
                            {"model", io::last_name(args.model)},
                            {"weights", args.weights}};
   for (const auto& [part, file] : args.files) j[part] = io::last_name(file);
-  if (!args.init.empty()) {
-    j["init"] = io::last_name(args.init);
-    j["strength"] = d.strength;
-  }
+  add_picture_settings(args.pictures, d.strength, j);
   if (d.routed) {
     j["ttr"] = fs::path(args.routing.ttr).filename().string();
     if (!args.routing.controller.empty()) {
@@ -110,9 +113,14 @@ std::string save_picture(const std::string& path, const Drawn& d, const SampleAr
   std::string parameters = io::valid_utf8(parameters_text(d, args));
   std::replace(parameters.begin(), parameters.end(), '\0', ' ');  // a text of a PNG ends at a zero byte
   const io::PngText text{{"parameters", parameters}, {"vkflux", io::json_text(settings_json(d, args))}};
-  const std::string png = io::encode_png(to_image8(d.image), text);
-  io::atomic_write(path, png);
-  return png;
+  std::vector<std::string> left_out;
+  const std::string file =
+      io::encode_picture(to_image8(d.image), io::picture_format(path).value_or(io::PictureFormat::png),
+                         static_cast<int>(args.quality), text, &left_out);
+  for (const std::string& keyword : left_out)
+    say_once(fmt::format("the text \"{}\" is too long for a JPEG: it was left out; a PNG keeps it", keyword));
+  io::atomic_write(path, file);
+  return file;
 }
 
 Compared compare(const Drawn& drawn, const Drawn& full) {

@@ -16,12 +16,23 @@ namespace vkflux {
 struct SamplingDefaults {
   int64_t steps = 28, width = 1024, height = 1024;
   float guidance = 3.5f, cfg = 1;
+  double strength = 0.6;     // of image to image and inpainting
   int64_t txt_tokens = 512;  // of the text encoders
+};
+
+/// What a transformer reads of pictures besides noise, behind the channels of each token (condition.h).
+enum class ExtraChannels {
+  none,
+  control,  // the latent of a control picture (edges, depth)
+  fill      // the latent of the picture without what is to be repainted, and the mask in full resolution
 };
 
 /// What sampling needs to know of a model besides its weights.
 struct ModelInfo {
   BackboneLayout layout;
+  ExtraChannels extra = ExtraChannels::none;
+  bool references = false;  // it was made to read reference pictures
+  std::string pipeline;     // the class that its files name; empty: none
   int64_t pixels_per_cell = 8;  // side of the square that a cell of the latent stands for
   Schedule schedule;
   SamplingDefaults defaults;

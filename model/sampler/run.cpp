@@ -51,6 +51,10 @@ PassInputs SamplingRun::inputs(const Condition& condition) const {
   PassInputs in;
   in.x = x_;
   in.condition = condition;
+  options_.pictures.visit([&](const std::string& name, const Tensor& x) { in.condition.set(name, x); });
+  in.tokens.references = options_.references;
+  in.tokens.wrap_rows = options_.wrap_rows;
+  in.tokens.wrap_columns = options_.wrap_columns;
   in.tokens.rows = options_.rows;
   in.tokens.columns = options_.columns;
   if (model_.layout().guidance) in.guidance = Tensor::full(x_.device(), {x_.dim(0)}, options_.guidance);
@@ -108,6 +112,13 @@ Tensor SamplingRun::predict(PassInputs& in) {
   return replay_ ? replay_->forward(in) : model_.forward(in);
 }
 
+Tensor SamplingRun::with_kept(const Tensor& x, double level) const {
+  if (!options_.kept) return x;
+  const KeptParts& k = *options_.kept;
+  return op::add(op::mul(op::affine(k.repaint, -1, 1), noised(k.clean, k.noise, level)),
+                 op::mul(k.repaint, x));
+}
+
 void SamplingRun::step(const RoutePlan& plan) {
   if (finished()) throw Error(ErrorCode::invalid_argument, "the denoising run is over");
   const ProfileScope scope(x_.device().profiler(), "step", step_);
@@ -115,7 +126,8 @@ void SamplingRun::step(const RoutePlan& plan) {
     const Tensor positive = predict(positive_);
     return options_.cfg == 1 ? positive : guide(positive, predict(negative_), options_.cfg);
   });
-  x_ = euler_step(x_, output_, level(), options_.levels[static_cast<size_t>(step_) + 1]);
+  const double to = options_.levels[static_cast<size_t>(step_) + 1];
+  x_ = with_kept(euler_step(x_, output_, level(), to), to);
   sums_.push_back(op::mean_all(op::unary(x_, op::Unary::abs)));
   ++step_;
 }

@@ -12,6 +12,13 @@
 
 namespace vkflux {
 
+/// Inpainting: what stays of a picture, put back after every step at the noise level of that step. Packed
+/// tokens, all of one shape.
+struct KeptParts {
+  Tensor clean, noise;
+  Tensor repaint;  // 1 where the model paints, 0 where `clean` stays
+};
+
 struct SamplingOptions {
   std::vector<double> levels;     // falling, from 1 to 0
   int64_t start = 0;              // first step (image to image: the state is at levels[start])
@@ -21,7 +28,11 @@ struct SamplingOptions {
   int64_t width = 0, height = 0;  // of the image in pixels, for attention strategies
   /// [B, tokens, axes] positions; empty: those of a plain image.
   std::vector<float> ids;
-  std::vector<AttentionTap*> taps;  // watch the run's attention; not owned
+  Condition pictures;                     // what pictures tell the backbone, beside both texts
+  std::vector<ReferenceGrid> references;  // of the reference tokens in `pictures`
+  std::optional<KeptParts> kept;
+  bool wrap_rows = false, wrap_columns = false;  // the picture tiles: see TokenLayout
+  std::vector<AttentionTap*> taps;               // watch the run's attention; not owned
   /// Record the passes' commands once and replay them (replay.h): the same bits with less work on the host.
   /// VKFLUX_REPLAY=0 in the environment switches it off, too.
   bool replay = true;
@@ -57,6 +68,7 @@ class SamplingRun {
   StepInfo info(int64_t step) const;
   void make_step_table();
   Tensor predict(PassInputs& in);
+  Tensor with_kept(const Tensor& x, double level) const;
 
   Backbone& model_;
   Tensor x_, output_;
