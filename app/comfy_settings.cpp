@@ -1,6 +1,7 @@
 // ComfyUI's graphs: what the nodes before the sampler say.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -221,8 +222,9 @@ class ComfyReader {
       const Json* next = &graph_.source(Graph::input(*node, "conditioning"));
       if (next->is_null()) next = &graph_.source(Graph::input(*node, positive ? "positive" : "negative"));
       if (next->is_null()) break;
-      if (type != "FluxGuidance")
-        out_.left.push_back(fmt::format("the node {} was passed over", io::shown(type)));
+      const std::string over = fmt::format("the node {} was passed over", io::shown(type));
+      if (type != "FluxGuidance" && std::find(out_.left.begin(), out_.left.end(), over) == out_.left.end())
+        out_.left.push_back(over);
       node = next;
     }
     if (!from.is_null()) out_.left.push_back(fmt::format("no text was found for {}", flag));

@@ -166,7 +166,10 @@ void check_pictures(const ModelInfo& m, const PictureRequest& r, const SamplingO
   if (r.init) check_image("an init image", *r.init);
   if (r.control) check_image("a control picture", *r.control);
   if (r.mask) check_mask(*r.mask);
-  for (const RgbImage& image : r.references) check_image("a reference picture", image);
+  for (const RgbImage& image : r.references) {
+    check_image("a reference picture", image);
+    reference_size(image.width, image.height, m.pixels_per_token(), r.resize_references);
+  }
   const bool fill = m.extra == ExtraChannels::fill;
   if (fill && !(r.init && r.mask)) {
     refuse(fmt::format(

@@ -6,6 +6,7 @@
 #include "model/pipeline.h"
 #include "model/routing/controller.h"
 #include "model/vae/load.h"
+#include "model/vae/tiny.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/loaders.h"
 #include "tests/harness/temp_folder.h"
@@ -114,6 +115,16 @@ LoaderCase controller() {
   return c;
 }
 
+LoaderCase tiny_autoencoder() {
+  const std::string file =
+      std::string(VKFLUX_SOURCE_DIR) + "/tests/data/edit/taesd/diffusion_pytorch_model.safetensors";
+  LoaderCase c{"tiny_autoencoder", "tiny.safetensors", {io::read_file(file)}};
+  c.load = [](const std::string& path) { load_tiny_codec(device(), path, 4, 2); };
+  c.repair = repair_safetensors;
+  c.rounds = 120;
+  return c;
+}
+
 }  // namespace
 
 std::vector<LoaderCase> model_loaders() {
@@ -138,6 +149,7 @@ std::vector<LoaderCase> model_loaders() {
       vae_folder,
       students(),
       controller(),
+      tiny_autoencoder(),
   };
 }
 

@@ -5,15 +5,20 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "autograd/ops.h"
+#include "model/circular_codec.h"
+#include "model/flux/rope.h"
 #include "model/io/file.h"
 #include "model/io/json.h"
 #include "model/io/picture.h"
 #include "model/io/png.h"
 #include "model/io/resample.h"
 #include "model/pipeline.h"
+#include "model/vae/tiny.h"
 #include "tests/harness/expect_error.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/temp_folder.h"
+#include "tests/harness/tiny_pipeline.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -99,6 +104,154 @@ TEST(Edit, DrawsWhatDiffusersDraws) {
     for (size_t i = 0; i < r.images.size(); ++i)
       EXPECT_LE(largest_difference(r.images[i], picture(c.at("images")[i])), 1) << i;
   }
+}
+
+json case_named(const std::string& name) {
+  for (const json& c : cases().at("cases")) {
+    if (c.at("name") == name) return c;
+  }
+  throw std::runtime_error(name);
+}
+
+TEST(Edit, RecordedPassesGiveTheSameBits) {
+  for (const char* name : {"kontext-two", "fill", "inpaint-batch-cfg"}) {
+    json c = case_named(name);
+    const Folder folder(c.at("transformer"), c.at("pipeline"));
+    const auto pipeline = Pipeline::load(device(), folder.path());
+    GenerateRequest r = request_of(c);
+    r.steps = 4;
+    const std::vector<float> replayed = pipeline->generate(r)->run().latents.to_host();
+    r.replay = false;
+    EXPECT_EQ(pipeline->generate(r)->run().latents.to_host(), replayed) << name;
+  }
+}
+
+TEST(Edit, StudentsServeReferencesToo) {
+  const json c = case_named("kontext");
+  const Folder folder("plain", "FluxKontextPipeline");
+  const auto pipeline = Pipeline::load(device(), folder.path());
+  const std::string path = folder.file("students.safetensors");
+  save_students(path, test::random_students(pipeline->info().layout, true), io::FileDType::f32);
+  pipeline->install_students(path);
+  GenerateRequest r = request_of(c);
+  const GenerateResult full = pipeline->generate(r)->run();
+  r.router = std::make_shared<FixedRouter>(std::vector<uint8_t>{1});
+  const GenerateResult routed = pipeline->generate(r)->run();
+  for (const StepReport& step : routed.reports) {
+    EXPECT_EQ(step.student, std::vector<int>{0});
+    EXPECT_TRUE(step.refused.empty());
+    // 8 tokens of text, 24 drawn and as many of the reference: full attention over all of them.
+    EXPECT_EQ(step.full_attention_flops, full.reports[0].full_attention_flops);
+  }
+  r.references.clear();
+  const GenerateResult alone = pipeline->generate(r)->run();
+  const double ratio = full.reports[0].full_attention_flops / alone.reports[0].full_attention_flops;
+  EXPECT_NEAR(ratio, 56.0 * 56 / (32 * 32), 0.05);
+  EXPECT_NE(alone.latents.to_host(), routed.latents.to_host());
+}
+
+TEST(Edit, ModelsSayWhatTheyNeed) {
+  const auto refused = [](const std::string& kind, const std::string& cls,
+                          const std::vector<std::string>& words,
+                          const std::function<void(GenerateRequest&)>& change) {
+    const Folder folder(kind, cls);
+    const auto pipeline = Pipeline::load(device(), folder.path());
+    GenerateRequest r;
+    r.prompts = {"x"};
+    r.width = r.height = 16;
+    change(r);
+    test::expect_error(ErrorCode::invalid_argument, words, [&] { pipeline->generate(r); });
+  };
+  const RgbImage image{4, 4, std::vector<uint8_t>(48, 9)};
+  const io::Picture mask{to_image8(image), {}};
+  refused("fill", "FluxFillPipeline", {"--init", "--mask"}, [](GenerateRequest&) {});
+  refused("fill", "FluxFillPipeline", {"--mask"}, [&](GenerateRequest& r) { r.init = image; });
+  refused("control", "FluxControlPipeline", {"--control"}, [](GenerateRequest&) {});
+  refused("plain", "FluxPipeline", {"--control"}, [&](GenerateRequest& r) { r.control = image; });
+  refused("plain", "FluxPipeline", {"--init"}, [&](GenerateRequest& r) { r.mask = mask; });
+  refused("fill", "FluxFillPipeline", {"Fill"}, [&](GenerateRequest& r) {
+    r.init = image;
+    r.mask = mask;
+    r.references = {image};
+  });
+  refused("plain", "FluxKontextPipeline", {"reference", "4x4"}, [&](GenerateRequest& r) {
+    r.references = {RgbImage{3, 4, std::vector<uint8_t>(36)}};
+  });
+  refused("plain", "FluxPipeline", {"init image"}, [&](GenerateRequest& r) {
+    r.init = RgbImage{4, 4, std::vector<uint8_t>(47)};
+  });
+  const auto opens = [](const std::string& kind, const std::string& cls) {
+    const Folder folder(kind, cls);
+    Pipeline::load(device(), folder.path());
+  };
+  test::expect_error(ErrorCode::format, {"FluxFillPipeline", "16"},
+                     [&] { opens("plain", "FluxFillPipeline"); });
+  test::expect_error(ErrorCode::format, {"FluxControlPipeline"},
+                     [&] { opens("fill", "FluxControlPipeline"); });
+  test::expect_error(ErrorCode::unsupported, {"FluxControlNetPipeline"},
+                     [&] { opens("plain", "FluxControlNetPipeline"); });
+  opens("fill", "FluxPipeline");  // a single Fill transformer in another folder
+}
+
+Tensor rolled(const Tensor& x, int dim, int64_t by) {
+  return op::contiguous(
+      op::concat({op::narrow(x, dim, by, x.dim(dim) - by), op::narrow(x, dim, 0, by)}, dim));
+}
+
+double largest(const Tensor& a, const Tensor& b) {
+  const std::vector<float> x = a.to_host(), y = b.to_host();
+  double most = 0;
+  for (size_t i = 0; i < x.size(); ++i) most = std::max(most, std::abs(static_cast<double>(x[i]) - y[i]));
+  return most;
+}
+
+// What tiles has no border: shifted around, everything stays as it was.
+TEST(Edit, TexturesHaveNoBorder) {
+  const CircularCodec codec(load_tiny_codec(device(), kData + "taesd", 4, 2), true, true);
+  const Tensor z = op::normal(device(), {1, 4, 9, 7}, 3, 0);
+  const Tensor picture = codec.decode(z);
+  ASSERT_EQ(picture.shape(), (Shape{1, 3, 18, 14}));
+  EXPECT_LT(largest(codec.decode(rolled(rolled(z, 2, 4), 3, 5)), rolled(rolled(picture, 2, 8), 3, 10)), 1e-5);
+  const Tensor latent = codec.encode(picture);
+  EXPECT_LT(largest(codec.encode(rolled(picture, 3, 6)), rolled(latent, 3, 3)), 1e-4);
+
+  TokenLayout tokens;
+  tokens.rows = 3;
+  tokens.columns = 5;
+  tokens.wrap_columns = true;
+  const std::vector<float> periods = flux1_periods(tokens);
+  std::vector<float> ids = flux1_ids(tokens), further = ids;
+  ASSERT_EQ(periods.size(), ids.size());
+  for (size_t i = 2; i < ids.size(); i += 3) further[i] += 5;
+  const std::vector<int64_t> axes{4, 6, 6};
+  EXPECT_LT(largest(rope_table(device(), ids, 1, axes, 10000, periods),
+                    rope_table(device(), further, 1, axes, 10000, periods)),
+            1e-5);
+  // Rows don't wrap: they are those of a plain picture.
+  const std::vector<float> plain = rope_table(device(), ids, 1, axes, 10000).to_host();
+  const std::vector<float> wrapped = rope_table(device(), ids, 1, axes, 10000, periods).to_host();
+  for (size_t i = 0; i < plain.size(); ++i) {
+    if (i % 16 < 10) {
+      EXPECT_EQ(plain[i], wrapped[i]) << i;
+    }
+  }
+}
+
+TEST(Edit, PreviewsComeBetweenSteps) {
+  const json c = case_named("img2img");
+  const Folder folder("plain", "FluxPipeline");
+  const auto pipeline = Pipeline::load(device(), folder.path());
+  GenerateRequest r = request_of(c);
+  r.steps = 10;
+  r.strength = 0.7;
+  r.preview_every = 2;
+  std::vector<int64_t> steps;
+  r.preview = [&](int64_t step, const Tensor& clean) {
+    steps.push_back(step);
+    EXPECT_EQ(clean.shape(), (Shape{1, 4, 8, 12}));
+  };
+  pipeline->generate(r)->run();
+  EXPECT_EQ(steps, (std::vector<int64_t>{5, 7, 9}));
 }
 
 std::vector<uint8_t> bytes_of(const std::string& hex) {
