@@ -30,12 +30,12 @@ enum class ExtraChannels {
 /// What sampling needs to know of a model besides its weights.
 struct ModelInfo {
   BackboneLayout layout;
-  ExtraChannels extra = ExtraChannels::none;
-  bool references = false;  // it was made to read reference pictures
-  std::string pipeline;     // the class that its files name; empty: none
   int64_t pixels_per_cell = 8;  // side of the square that a cell of the latent stands for
   Schedule schedule;
   SamplingDefaults defaults;
+  ExtraChannels extra = ExtraChannels::none;
+  bool references = false;    // it was made to read reference pictures
+  std::string pipeline = {};  // the class that its files name; empty: none
 
   /// Pixels per token side: width and height are multiples of it.
   int64_t pixels_per_token() const { return pixels_per_cell * layout.geometry.patch; }
