@@ -42,7 +42,7 @@ struct BackboneLayout {
 
 /// The inputs of a forward pass. Who records, compares or feeds them visits them.
 struct PassInputs {
-  Tensor x;         // [B, tokens, channels]
+  Tensor x;         // [B, tokens, channels]: those of the drawn picture
   Tensor t;         // [B], 1 = noise
   Tensor guidance;  // [B]; for backbones that take it only
   Condition condition;
@@ -93,9 +93,9 @@ class Backbone {
   AttentionBank& attention() { return attention_; }
   const AttentionBank& attention() const { return attention_; }
 
-  /// Fills in what follows from the condition and the grid (tokens.rows, tokens.columns) and is the same in
-  /// all steps: positions and the numbers of tokens. ids: positions by hand, [B, tokens, axes]; empty: those
-  /// of a plain picture.
+  /// Fills in what follows from the condition and the grids (tokens.rows, tokens.columns, tokens.references)
+  /// and is the same in all steps: positions and the numbers of tokens. ids: positions by hand, [B, tokens,
+  /// axes]; empty: those of a plain picture.
   virtual void prepare(PassInputs& in, std::span<const float> ids = {}) const = 0;
 
   /// The parts of a pass, in order: begin(), every part, finish().
@@ -113,6 +113,9 @@ class Backbone {
   Tensor forward(const PassInputs& in, Trace* trace = nullptr);
 
  protected:
+  /// The image tokens as the transformer reads them: x with the condition's extra channels, then its
+  /// reference tokens. Error invalid_argument where they don't fit x or the layout.
+  static Tensor input(const PassInputs& in);
   /// Checks the inputs and embeds them.
   virtual std::unique_ptr<Pass> embed(const PassInputs& in, Trace* trace) = 0;
 

@@ -14,6 +14,12 @@
 
 namespace vkflux {
 
+// What pictures tell a transformer, beside its texts: parts of a condition with these names, the same in all
+// steps. Backbone::input() puts them to the noisy tokens.
+inline constexpr const char* kExtraChannels = "extra_channels";  // [B, tokens, n]: behind each token's own
+inline constexpr const char* kReferenceTokens =
+    "reference_tokens";  // [B, n, channels]: behind the drawn tokens
+
 class Condition {
  public:
   Condition() = default;

@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "autograd/ops.h"
-#include "model/io/rgba_image.h"
+#include "model/circular_codec.h"
 #include "model/sampler/mix.h"
 #include "model/sampler/step_noise.h"
 #include "vk/error.h"
@@ -16,7 +16,7 @@
 namespace vkflux {
 namespace {
 
-constexpr int64_t kMaxSide = 16384, kMaxImages = 4096;
+constexpr int64_t kMaxImages = 4096;
 
 double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -32,67 +32,18 @@ class Stopwatch {
   double start_ = seconds();
 };
 
-void check_init(const RgbImage& image) {
-  if (image.width >= 1 && image.height >= 1 && image.width <= kMaxSide && image.height <= kMaxSide &&
-      image.rgb.size() == static_cast<size_t>(image.width * image.height * 3)) {
-    return;
-  }
-  throw Error(ErrorCode::invalid_argument, fmt::format("an init image of {} x {} with {} bytes", image.width,
-                                                       image.height, image.rgb.size()));
-}
-
-/// [1, 3, height, width] in [-1, 1]; of another shape or size the middle, resampled.
-Tensor upload_image(Device& device, const RgbImage& image, int64_t width, int64_t height) {
-  const auto plane = static_cast<size_t>(width * height);
-  std::vector<float> host(3 * plane);
-  if (image.width == width && image.height == height) {
-    for (size_t i = 0; i < host.size(); ++i)
-      host[i % 3 * plane + i / 3] = static_cast<float>(image.rgb[i]) / 127.5f - 1;
-  } else {
-    const RgbaImage small = fitted(to_image8(image), static_cast<int>(width), static_cast<int>(height));
-    composite_planar(small, {1, 1, 1}, host);
-  }
-  return Tensor::from(device, std::span<const float>(host), {1, 3, height, width});
-}
-
-/// x[B, 3, H, W] in [-1, 1], clamped and rounded.
-std::vector<RgbImage> to_rgb8(const Tensor& x) {
-  const std::vector<float> host = x.to_host();
-  const int64_t height = x.dim(2), width = x.dim(3);
-  const auto plane = static_cast<size_t>(height * width);
-  std::vector<RgbImage> out(static_cast<size_t>(x.dim(0)), {width, height, std::vector<uint8_t>(plane * 3)});
-  for (size_t b = 0; b < out.size(); ++b) {
-    for (size_t i = 0; i < plane; ++i) {
-      for (size_t c = 0; c < 3; ++c) {
-        const float v = host[(b * 3 + c) * plane + i];
-        out[b].rgb[i * 3 + c] = static_cast<uint8_t>(std::lround((std::clamp(v, -1.0f, 1.0f) + 1) * 127.5f));
-      }
-    }
-  }
-  return out;
+/// The request with the size that its max_area asks for.
+const GenerateRequest& in_area(const ModelInfo& m, GenerateRequest& r) {
+  if (r.max_area == 0) return r;
+  const PictureSize size =
+      size_of_area(r.width ? r.width : m.defaults.width, r.height ? r.height : m.defaults.height, r.max_area,
+                   m.pixels_per_token());
+  r.width = size.width;
+  r.height = size.height;
+  return r;
 }
 
 }  // namespace
-
-io::Image8 to_image8(const RgbImage& image) {
-  io::Image8 out{static_cast<int>(image.width), static_cast<int>(image.height), {}};
-  out.rgba.reserve(image.rgb.size() / 3 * 4);
-  for (size_t i = 0; i < image.rgb.size(); i += 3) {
-    out.rgba.insert(out.rgba.end(), {image.rgb[i], image.rgb[i + 1], image.rgb[i + 2], 255});
-  }
-  return out;
-}
-
-RgbImage on_white(const io::Image8& image) {
-  RgbImage out{image.width, image.height, {}};
-  out.rgb.reserve(image.rgba.size() / 4 * 3);
-  for (size_t i = 0; i < image.rgba.size(); i += 4) {
-    const int alpha = image.rgba[i + 3];
-    for (size_t c = 0; c < 3; ++c)
-      out.rgb.push_back(static_cast<uint8_t>((image.rgba[i + c] * alpha + 255 * (255 - alpha) + 127) / 255));
-  }
-  return out;
-}
 
 const char* name(JobPhase phase) {
   switch (phase) {
@@ -112,7 +63,7 @@ GenerateJob::GenerateJob(Device& device, Model& model, GenerateRequest request)
     : device_(device),
       model_(model),
       request_(std::move(request)),
-      setup_(sampling_setup(model.info(), request_)) {
+      setup_(sampling_setup(model.info(), in_area(model.info(), request_))) {
   if (request_.prompts.empty()) throw Error(ErrorCode::invalid_argument, "no prompt was given");
   images_ = static_cast<int64_t>(request_.prompts.size());
   if (images_ > 1 && request_.batch != 1) {
@@ -146,17 +97,12 @@ GenerateJob::GenerateJob(Device& device, Model& model, GenerateRequest request)
   result_.sampler = name(o.solver);
   check_latents("the starting noise", request_.start_noise);
   check_latents("the latents", request_.latents);
-  if (request_.init) {
-    const RgbImage& init = *request_.init;
-    check_init(init);
-    first_step_ = setup_.options.start = image_to_image_start(result_.steps, request_.strength);
-    if (init.width * o.height != init.height * o.width) {
-      result_.notes.push_back(
-          fmt::format("the init image of {}x{} isn't squeezed: its middle in the shape of "
-                      "{}x{} is used",
-                      init.width, init.height, o.width, o.height));
-    }
-  }
+  check_pictures(model.info(), request_, o, result_.notes);
+  result_.strength = request_.strength.value_or(model.info().defaults.strength);
+  if (request_.init)
+    first_step_ = setup_.options.start = image_to_image_start(result_.steps, result_.strength);
+  setup_.options.wrap_rows = request_.circular_y;
+  setup_.options.wrap_columns = request_.circular_x;
   setup_.options.replay = request_.replay;
   if (request_.tap) setup_.options.taps = {request_.tap};
   progress_.steps = result_.steps;
@@ -281,14 +227,31 @@ void GenerateJob::begin() {
   if (!x.defined())
     x = initial_noise(device_, seeds_from(request_.seed, images_), setup_.latent, request_.noise);
   result_.noise = x;
-  if (request_.init) {
-    const Tensor clean = model_.codec()->encode(upload_image(device_, *request_.init, o.width, o.height));
-    x = noised(op::expand(clean, x.shape()), x, o.levels[static_cast<size_t>(o.start)]);
-  }
+  x = with_pictures(x);
   progress_.step = o.start;
   device_.stream().sync();
   begin_run(geometry.pack(x));
   device_.stream().sync();
+}
+
+// Encodes the pictures of the request; the state to begin with comes back, from noise.
+Tensor GenerateJob::with_pictures(const Tensor& noise) {
+  SamplingOptions& o = setup_.options;
+  const auto codec = [&]() -> std::shared_ptr<const LatentCodec> {
+    if (!request_.circular_x && !request_.circular_y) return model_.codec();
+    return std::make_shared<CircularCodec>(model_.codec(), request_.circular_x, request_.circular_y);
+  };
+  const PictureInputs in = encode_pictures(device_, model_.info(), request_, o.width, o.height, codec);
+  o.pictures = in.condition.repeat(images_);
+  o.references = in.references;
+  if (!in.clean.defined()) return noise;
+  const Tensor clean = op::expand(in.clean, noise.shape());
+  if (in.repaint.defined()) {
+    const LatentGeometry& geometry = model_.info().layout.geometry;
+    const Tensor packed = geometry.pack(noise);
+    o.kept = {geometry.pack(clean), packed, op::expand(in.repaint, packed.shape())};
+  }
+  return noised(clean, noise, o.levels[static_cast<size_t>(o.start)]);
 }
 
 void GenerateJob::plan_routes() {
@@ -341,7 +304,8 @@ void GenerateJob::denoise() {
     good = settle();
   }
   progress_.step = run_->step_index();
-  if (!good || !run_->finished()) return;
+  if (!good) return;
+  if (!run_->finished()) return show_preview();
   run_->check_finite();
   progress_.phase = JobPhase::decode;
 }
@@ -382,6 +346,13 @@ void GenerateJob::recover(const Unchecked& bad) {
   setup_.options.resumed = bad.state;
   begin_run(bad.x);
   device_.stream().sync();
+}
+
+void GenerateJob::show_preview() const {
+  if (!request_.preview || (run_->step_index() - setup_.options.start) % request_.preview_every) return;
+  const Tensor clean = op::add(run_->x(), op::affine(run_->output(), static_cast<float>(-run_->level())));
+  request_.preview(run_->step_index(),
+                   model_.info().layout.geometry.unpack(clean, setup_.latent[1], setup_.latent[2]));
 }
 
 void GenerateJob::report_step(double flops_before) {
@@ -429,7 +400,9 @@ void GenerateJob::decode() {
   result_.latents = request_.latents.defined() ? request_.latents : latents();
   run_.reset();
   backbone_.reset();
-  const auto codec = model_.codec();
+  std::shared_ptr<const LatentCodec> codec = request_.decoder ? request_.decoder : model_.codec();
+  if (request_.circular_x || request_.circular_y)
+    codec = std::make_shared<CircularCodec>(codec, request_.circular_x, request_.circular_y);
   for (int64_t b = 0; b < images_; ++b) {  // one by one: the decoder's activations are large
     check_cancelled();
     const Tensor latent = op::narrow(result_.latents, 0, b, 1);
@@ -441,7 +414,8 @@ void GenerateJob::decode() {
                               "weights, which are f32 already, are damaged",
                               where.empty() ? "" : " (first in " + where + ")"));
     }
-    for (RgbImage& image : to_rgb8(x)) result_.images.push_back(std::move(image));
+    for (RgbImage& image : to_pictures(x))
+      result_.images.push_back(request_.composite ? composited(image, request_) : std::move(image));
   }
   device_.kernels().save();
 }

@@ -10,35 +10,32 @@
 #include <string>
 #include <vector>
 
+#include "model/conditioning.h"
 #include "model/family.h"
-#include "model/io/image8.h"
 #include "model/routing/router.h"
 #include "model/sampler/noise.h"
 #include "vk/stream.h"
 
 namespace vkflux {
 
-/// 8-bit R, G, B in rows from the top.
-struct RgbImage {
-  int64_t width = 0, height = 0;
-  std::vector<uint8_t> rgb;
-};
-io::Image8 to_image8(const RgbImage& image);
-/// Transparent parts as on white paper, as data sets show them to models too.
-RgbImage on_white(const io::Image8& image);
-
-struct GenerateRequest : SamplingRequest {
+struct GenerateRequest : SamplingRequest, PictureRequest {
   std::vector<std::string> prompts;   // one picture each
   std::vector<std::string> negative;  // the other side of cfg: none, one for all, or one for each prompt
   int64_t batch = 1;                  // pictures of a prompt, when there is one prompt
   uint64_t seed = 0;                  // of the first picture; the next has seed + 1
   NoiseMode noise = NoiseMode::counter;
-  std::optional<RgbImage> init;  // image to image: its middle in the target's shape, resampled to its size
-  double strength = 0.6;         // of image to image
   /// Decides which layers use their students (see Pipeline::install_students), step by step; the decisions
   /// about all steps that run are made before the first of them. Null: full attention.
   std::shared_ptr<Router> router;
   std::optional<uint64_t> route_seed;  // of the router's draws; default: `seed`
+  /// Textures: the picture's left and right (x), upper and lower (y) borders fit each other.
+  bool circular_x = false, circular_y = false;
+  /// Decodes in place of the model's own autoencoder, which isn't loaded for that.
+  std::shared_ptr<const LatentCodec> decoder;
+  /// Gets what the model takes the clean latents [B, channels, h, w] to be, after every `preview_every` steps
+  /// but the last.
+  std::function<void(int64_t step, const Tensor& clean)> preview;
+  int64_t preview_every = 1;
   /// Wait for the device after every step, so that StepReport::ms is that step's time and nothing else's.
   bool time_steps = false;
   /// [B, channels, h, w], one for each picture: begins with these values in place of the seeds'.
@@ -85,6 +82,7 @@ struct GenerateResult {
   std::string sampler;
   int64_t width = 0, height = 0, steps = 0;
   float guidance = 0, cfg = 1;  // used; guidance 0: the model has none
+  double strength = 1;          // used; of requests with an init picture
   uint64_t seed = 0;
   std::vector<std::string> notes;   // what the request asked for and the model can't do, and what was mended
   std::vector<StepReport> reports;  // of the steps done so far; ms of the last one follows with the next step
@@ -128,6 +126,8 @@ class GenerateJob {
   void check_latents(const char* what, const Tensor& x) const;
   void plan_routes();
   void report_step(double flops_before);
+  Tensor with_pictures(const Tensor& noise);
+  void show_preview() const;
   void end_of_step();
   void denoise();  // one step
   void decode();

@@ -24,12 +24,12 @@ Dataset open_dataset(const std::string& folder) {
   return data;
 }
 
-RgbImage read_init_picture(const std::string& path) {
-  const io::Picture picture = io::read_picture(path);
+io::Picture read_given_picture(const std::string& flag, const std::string& path) {
+  io::Picture picture = io::read_picture(path);
   Remarks remarks;
   remark_picture(picture.facts, path, remarks);
-  for (const std::string& sentence : remarks.sentences()) say_once("--init: " + sentence);
-  return on_white(picture.image);
+  for (const std::string& sentence : remarks.sentences()) say_once(flag + ": " + sentence);
+  return picture;
 }
 
 void say_cuts(const std::string& what, const std::vector<std::string>& texts,

@@ -16,8 +16,8 @@ void say_once(const std::string& sentence);
 /// Opens it, and says what of it is left out or changed.
 Dataset open_dataset(const std::string& folder);
 
-/// The picture of --init, upright and on white, and says what that changed.
-RgbImage read_init_picture(const std::string& path);
+/// The picture of a flag, upright; says what that changed.
+io::Picture read_given_picture(const std::string& flag, const std::string& path);
 
 /// Says how many of the texts ("prompts") an encoder doesn't read to their ends, and what is lost.
 void say_cuts(const std::string& what, const std::vector<std::string>& texts,

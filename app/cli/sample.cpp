@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "app/cli/from_image.h"
 #include "app/cli/memory.h"
 #include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
@@ -39,7 +40,7 @@ void check(const SampleArgs& args) {
       throw Error(ErrorCode::invalid_argument, "--sigmas says the number of steps: leave out --sweep steps");
   }
   if (!s.from_latents.empty() &&
-      (args.compare || !args.trace.empty() || !args.init.empty() || !s.save_latents.empty()))
+      (args.compare || !args.trace.empty() || !args.pictures.init.empty() || !s.save_latents.empty()))
     throw Error(ErrorCode::invalid_argument,
                 "--from-latents only decodes: leave out --compare, --trace, --init and --save-latents");
 }
@@ -205,14 +206,7 @@ void add_picture_options(CLI::App& c, SampleArgs& o) {
   c.add_option("--noise", o.noise,
                "generator of the starting noise: counter, mersenne (PyTorch's CPU) or philox")
       ->capture_default_str();
-  CLI::Option* init = c.add_option(
-      "--init", o.init,
-      "a picture to start from (image to image): PNG, JPEG or WebP; transparent parts are white, and of "
-      "another shape the middle is used");
-  c.add_option("--strength", o.strength, "of image to image: 1 forgets the picture")
-      ->capture_default_str()
-      ->transform(real(1e-6, 1))
-      ->needs(init);
+  add_picture_inputs(c, o.pictures);
 }
 
 void add_sweep_options(CLI::App& c, SampleArgs& o) {
@@ -255,12 +249,17 @@ GalleryInfo gallery_info(const SampleSession& session, const Drawn& d, const Sam
 void add_sample(CLI::App& app) {
   auto common = std::make_shared<Common>();
   auto o = std::make_shared<SampleArgs>();
+  auto self = std::make_shared<CLI::App*>(nullptr);
   CLI::App* c =
       add_command(app, "sample", "draw pictures from text with a model of any layout",
                   "vkflux sample --model models/emoji --prompt \"red apple\" --seed 1 --out apple.png\n  "
                   "vkflux sample --model models/emoji --prompt \"red apple\" --ttr ttr.safetensors \\\n    "
                   "--controller controller.safetensors --sweep quality-speed=0,0.5,1 --compare --out apples",
-                  common, [common, o] { return run(*common, *o); });
+                  common, [common, o, self] {
+                    if (!o->from_image.empty()) apply_from_image(**self, o->from_image, o->prompts);
+                    return run(*common, *o);
+                  });
+  *self = c;
   add_model_options(*c, o->model, o->parts);
   add_text_length_option(*c, o->parts);
   add_picture_options(*c, *o);
@@ -282,8 +281,17 @@ void add_sample(CLI::App& app) {
   add_lora_option(*c, o->loras);
   add_lora_folder_option(*c, o->loras);
   add_memory_options(*c, o->memory);
-  c->add_option("--out", o->out, "a .png file (numbered when there are several), or a folder")
+  add_circular_options(*c, o->pictures);
+  add_preview_options(*c, o->preview);
+  c->add_option(
+      "--from-image", o->from_image,
+      "draw with the settings that this picture carries (of vkflux, A1111 or ComfyUI); flags that are given "
+      "win, and what isn't taken over is said");
+  c->add_option("--out", o->out, "a .png, .jpg or .webp file (numbered when there are several), or a folder")
       ->capture_default_str();
+  c->add_option("--quality", o->quality, "of .jpg and .webp, which is lossless at 100")
+      ->capture_default_str()
+      ->transform(whole(1, 100));
   c->add_option("--grid", o->grid, "also write one PNG with all pictures in rows of eight");
   c->add_option("--html", o->html, "also write one self-contained page with all pictures");
 }

@@ -11,6 +11,8 @@
 #include "app/attention_trace.h"
 #include "app/cli/cli.h"
 #include "app/cli/profile.h"
+#include "app/cli/sample_pictures.h"
+#include "app/cli/sample_preview.h"
 #include "app/cli/sample_sampling.h"
 #include "app/gallery.h"
 #include "app/loras.h"
@@ -26,16 +28,19 @@
 namespace vkflux::cli {
 
 struct SampleArgs {
-  std::string model, prompts_file, size, out = "out.png", html, grid, noise = "counter", init,
-                                         weights = "file", seeds, sweep_mode = "combinations", trace;
+  std::string model, prompts_file, size, out = "out.png", html, grid, noise = "counter", weights = "file",
+                                         seeds, sweep_mode = "combinations", trace;
   ModelFlags parts;
   std::vector<std::string> prompts, sweeps, negative;
   std::vector<std::string> texts = {};  // of --prompt and --prompts, which may be a pipe: read once
   uint64_t seed = 0;
   int64_t steps = 0, batch = 1;
   float guidance = -1, cfg = -1;
-  double strength = 0.6;
   bool compare = false, no_replay = false;
+  std::string from_image;
+  int64_t quality = 90;  // of JPEG and WebP
+  PictureArgs pictures;
+  PreviewArgs preview;
   ProfileArgs profile;
   RoutingArgs routing;
   LoraArgs loras;
@@ -73,6 +78,7 @@ struct SampleSession {
   std::unique_ptr<Pipeline> pipeline;
   std::unique_ptr<RouterSource> routing;  // null: full attention only
   std::unique_ptr<ProfileSession> profile;
+  std::unique_ptr<Previewer> previewer;
   std::set<double> said;  // settings of the knob whose plan was said
 
   SampleSession(const Common& common, const SampleArgs& args);
@@ -98,7 +104,7 @@ nlohmann::ordered_json compared_json(const Compared& c);
 
 /// The settings of a picture, as they are stored in its file.
 nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args);
-/// Writes it as PNG with its settings; the file's bytes come back.
+/// Writes it with its settings, as the name's end says; the file's bytes come back.
 std::string save_picture(const std::string& path, const Drawn& d, const SampleArgs& args);
 GalleryInfo gallery_info(const SampleSession& session, const Drawn& d, const SampleArgs& args);
 /// A device or a pipe, /dev/stdout say.
@@ -106,7 +112,7 @@ bool is_stream(const std::string& path);
 /// Where an interrupted run leaves its latents; "": nowhere.
 std::string unfinished_file(const SampleArgs& args);
 /// Whether --out names one picture, not a folder. Error invalid_argument for another kind of picture.
-bool is_png_name(const std::string& path);
+bool is_picture_name(const std::string& path);
 /// Where picture i of n goes: into the folder --out, or beside the file --out with a number.
 std::string picture_path(const SampleArgs& args, size_t i, size_t n, const std::string& prompt);
 /// "apple.png" + "-full" -> "apple-full.png"

@@ -77,6 +77,7 @@ SampleSession::SampleSession(const Common& common, const SampleArgs& args) {
   ModelOptions options = with_memory(model_options(args.weights, args.parts), args.memory);
   options.loras = args.loras.uses;
   pipeline = Pipeline::load(*device, args.model, options);
+  previewer = std::make_unique<Previewer>(*pipeline, args.preview);
   if (!r.ttr.empty()) routing = std::make_unique<RouterSource>(*pipeline, r);
   std::vector<std::string> read = args.texts;
   read.insert(read.end(), args.negative.begin(), args.negative.end());
@@ -87,7 +88,9 @@ void declare_inputs(const SampleArgs& args, FileUse& files) {
   declare_model(files, args.model, args.parts);
   args.loras.declare(files);
   files.reads("--prompts", args.prompts_file);
-  files.reads("--init", args.init);
+  files.reads("--from-image", args.from_image);
+  declare_pictures(args.pictures, files);
+  declare_preview(args.preview, files);
   files.reads("--ttr", args.routing.ttr);
   files.reads("--controller", args.routing.controller);
   declare_inputs(args.sampling, files);
@@ -105,10 +108,7 @@ GenerateRequest base_request(const SampleArgs& args) {
   request.replay = !args.no_replay;
   request.noise = parse_noise_mode(args.noise);
   apply(args.sampling, request);
-  if (!args.init.empty()) {
-    request.init = read_init_picture(args.init);
-    request.strength = args.strength;
-  }
+  read_pictures(args.pictures, request);
   return request;
 }
 
@@ -117,6 +117,7 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
   GenerateRequest request = shot.request;
   if (routed) request.router = session.routing->router(shot.quality_speed, shot.temperature);
   request.tap = tap;
+  session.previewer->prepare(request);
   const auto job = session.pipeline->generate(request);
   for (const std::string& note : job->result().notes) say_once(note);
   std::unique_ptr<Progress> progress;
@@ -159,7 +160,7 @@ std::vector<Drawn> draw(SampleSession& session, const Shot& shot, bool routed, c
     d.routed = routed;
     d.quality_speed = shot.quality_speed;
     d.temperature = shot.temperature;
-    d.strength = request.init ? request.strength : 1;
+    d.strength = request.init ? result.strength : 1;
     d.labels = shot.labels;
     out.push_back(std::move(d));
   }

@@ -6,11 +6,13 @@
 #include <cmath>
 #include <filesystem>
 
+#include "app/cli/data.h"
 #include "app/cli/sample.h"
 #include "app/contact_sheet.h"
 #include "model/io/decimal.h"
 #include "model/io/file.h"
 #include "model/io/json.h"
+#include "model/io/picture_file.h"
 #include "model/io/png.h"
 
 namespace vkflux::cli {
@@ -38,9 +40,9 @@ std::string parameters_text(const Drawn& d, const SampleArgs& args) {
       loras.push_back(fmt::format("{}: {}", l["name"].get<std::string>(), l["weight"].get<double>()));
     out += ", Lora: " + io::json_text(io::Json(fmt::format("{}", fmt::join(loras, ", "))));
   }
-  if (!args.init.empty()) {
-    out +=
-        fmt::format(", Denoising strength: {}, Init image: {}", d.strength, listed(io::last_name(args.init)));
+  if (!args.pictures.init.empty()) {
+    out += fmt::format(", Denoising strength: {}, Init image: {}", d.strength,
+                       listed(io::last_name(args.pictures.init)));
   }
   return out;
 }
@@ -55,31 +57,36 @@ bool is_stream(const std::string& path) {
   return !path.empty() && io::destination(path).kind == io::Destination::Kind::stream;
 }
 
-bool is_png_name(const std::string& path) {
+bool is_picture_name(const std::string& path) {
   std::string extension = fs::path(path).extension().string();
   for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  for (const char* other : {".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}) {
+  for (const char* other : {".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl", ".heic"}) {
     if (extension == other)
-      throw Error(ErrorCode::invalid_argument, fmt::format("--out {}: pictures are written as .png", path));
+      throw Error(ErrorCode::invalid_argument,
+                  fmt::format("--out {}: pictures are written as .png, .jpg or .webp", path));
   }
-  return extension == ".png";
+  return io::picture_format(path).has_value();
 }
 
 std::string unfinished_file(const SampleArgs& args) {
   const SamplingArgs& s = args.sampling;
   if (!s.save_latents.empty()) return s.save_latents;
   if (!s.from_latents.empty() || is_stream(args.out)) return {};
-  const std::string path = is_png_name(args.out) ? with_suffix(args.out, "-unfinished.safetensors")
-                                                 : (fs::path(args.out) / "unfinished.safetensors").string();
+  const std::string path = is_picture_name(args.out)
+                               ? with_suffix(args.out, "-unfinished.safetensors")
+                               : (fs::path(args.out) / "unfinished.safetensors").string();
   std::error_code none;
   return !s.from_noise.empty() && fs::equivalent(path, s.from_noise, none) ? std::string() : path;
 }
 
 std::string picture_path(const SampleArgs& args, size_t i, size_t n, const std::string& prompt) {
   const fs::path out(args.out);
-  if (n == 1 && (is_png_name(args.out) || is_stream(args.out))) return args.out;
-  if (is_png_name(args.out))
-    return (out.parent_path() / fmt::format("{}-{:02}.png", out.stem().string(), i + 1)).string();
+  if (n == 1 && (is_picture_name(args.out) || is_stream(args.out))) return args.out;
+  if (is_picture_name(args.out)) {
+    return (out.parent_path() /
+            fmt::format("{}-{:02}{}", out.stem().string(), i + 1, out.extension().string()))
+        .string();
+  }
   std::string name;
   for (char c : prompt) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
   return (out / fmt::format("{:02}-{}.png", i + 1, name.substr(0, 60))).string();
@@ -119,10 +126,7 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
        {std::pair{"from_latents", &s.from_latents}, std::pair{"from_noise", &s.from_noise}}) {
     if (!file->empty()) j[key] = io::last_name(*file);
   }
-  if (!args.init.empty()) {
-    j["init"] = io::last_name(args.init);
-    j["strength"] = d.strength;
-  }
+  add_picture_settings(args.pictures, d.strength, j);
   if (d.routed) {
     j["ttr"] = fs::path(args.routing.ttr).filename().string();
     if (!args.routing.controller.empty()) {
@@ -143,9 +147,14 @@ std::string save_picture(const std::string& path, const Drawn& d, const SampleAr
   std::string parameters = io::valid_utf8(parameters_text(d, args));
   std::replace(parameters.begin(), parameters.end(), '\0', ' ');  // a text of a PNG ends at a zero byte
   const io::PngText text{{"parameters", parameters}, {"vkflux", io::json_text(settings_json(d, args))}};
-  const std::string png = io::encode_png(to_image8(d.image), text);
-  io::atomic_write(path, png);
-  return png;
+  std::vector<std::string> left_out;
+  const std::string file =
+      io::encode_picture(to_image8(d.image), io::picture_format(path).value_or(io::PictureFormat::png),
+                         static_cast<int>(args.quality), text, &left_out);
+  for (const std::string& keyword : left_out)
+    say_once(fmt::format("the text \"{}\" is too long for a JPEG: it was left out; a PNG keeps it", keyword));
+  io::atomic_write(path, file);
+  return file;
 }
 
 Compared compare(const Drawn& drawn, const Drawn& full) {

@@ -54,7 +54,7 @@ Plan make_plan(const SampleArgs& args) {
       throw Error(ErrorCode::invalid_argument, fmt::format("--sweep {} needs --ttr", name));
     if (name == "policy-temperature" && parse_policy(args.routing.policy) != PolicyKind::stochastic)
       throw Error(ErrorCode::invalid_argument, "--sweep policy-temperature needs --policy stochastic");
-    if (name == "strength" && args.init.empty())
+    if (name == "strength" && args.pictures.init.empty())
       throw Error(ErrorCode::invalid_argument, "--sweep strength needs a picture to start from: give --init");
     const bool fixed = (name == "steps" && args.steps) || (name == "cfg" && args.cfg >= 0) ||
                        (name == "guidance" && args.guidance >= 0) || (name == "size" && !args.size.empty()) ||
@@ -112,7 +112,7 @@ Shot make_shot(const SampleSession& session, const GenerateRequest& base, const 
 std::string full_key(const Shot& s) {
   const GenerateRequest& r = s.request;
   return fmt::format("{}\n{} {} {} {} {} {} {}", r.prompts[0], r.seed, r.steps, r.cfg.value_or(-1),
-                     r.guidance.value_or(-1), r.width, r.height, r.strength);
+                     r.guidance.value_or(-1), r.width, r.height, r.strength.value_or(-1));
 }
 
 /// Flat: one row of the table.
@@ -200,7 +200,7 @@ struct Names {
 };
 
 Names default_names(const SampleArgs& args) {
-  if (is_png_name(args.out))
+  if (is_picture_name(args.out))
     return {with_suffix(args.out, "-sheet.png"), with_suffix(args.out, ".csv"),
             with_suffix(args.out, ".json")};
   const fs::path folder(args.out);

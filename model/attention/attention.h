@@ -23,11 +23,30 @@ struct AttentionLayer {
   bool operator==(const AttentionLayer&) const = default;
 };
 
-/// Text (conditioning) tokens come first, then image tokens in row order.
+/// The tokens of a reference picture: a grid in row order, and where it lies beside the drawn picture's.
+struct ReferenceGrid {
+  int64_t rows = 0, columns = 0;
+  int64_t index = 1, row = 0, column = 0;  // of its first token
+
+  int64_t tokens() const { return rows * columns; }
+};
+
+/// Text (conditioning) tokens come first, then image tokens in row order: those of the drawn picture, then
+/// those of reference pictures, which are read and not predicted.
 struct TokenLayout {
   int64_t text = 0, image = 0;
-  int64_t rows = 0, columns = 0;  // the image tokens' grid; 0 when it isn't one
-  Tensor key_mask;                // u8 [B, text + image], 1 = keep; undefined: all
+  int64_t rows = 0, columns = 0;  // the drawn tokens' grid; 0 when it isn't one
+  std::vector<ReferenceGrid> references = {};
+  bool wrap_rows = false, wrap_columns = false;  // the last row or column is the first one's neighbour
+  Tensor key_mask;                               // u8 [B, text + image], 1 = keep; undefined: all
+
+  int64_t reference_tokens() const {
+    int64_t n = 0;
+    for (const ReferenceGrid& r : references) n += r.tokens();
+    return n;
+  }
+  /// Image tokens that are predicted.
+  int64_t drawn() const { return image - reference_tokens(); }
 };
 
 /// Where in a denoising run a forward pass is; all known before it starts.

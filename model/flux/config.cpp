@@ -104,6 +104,13 @@ std::vector<int64_t> default_rope_axes(int64_t head_dim) {
   return {first, (head_dim - first) / 2, (head_dim - first) / 2};
 }
 
+int64_t flux1_fill_factor(const Flux1Config& c) {
+  for (int64_t factor = 1; factor <= 128; factor *= 2) {
+    if (c.in_channels == 2 * c.out_channels + 4 * factor * factor) return factor;
+  }
+  return 0;
+}
+
 void Flux1Config::check() const {
   check_as(ErrorCode::invalid_argument, *this);
 }
@@ -132,14 +139,12 @@ Flux1Config infer_flux1_config(const Shapes& shapes) {
                 fmt::format("hidden size {} isn't a multiple of head size {}", c.hidden, c.head_dim));
   }
   c.heads = c.hidden / c.head_dim;
-  const int64_t in = c.in_channels, out = c.out_channels;
-  if (in != out && in != 2 * out && in != 6 * out) {
+  if (c.in_channels != c.out_channels && c.in_channels != 2 * c.out_channels && flux1_fill_factor(c) == 0) {
     throw Error(
         ErrorCode::unsupported,
-        fmt::format(
-            "tokens of {} channels in, {} out: expected as many in as out, twice as many (Canny, Depth) "
-            "or six times (Fill)",
-            in, out));
+        fmt::format("tokens of {} channels in, {} out: expected as many in as out, twice as many (Canny, "
+                    "Depth), or twice as many and a mask's, {} for an autoencoder of factor 8 (Fill)",
+                    c.in_channels, c.out_channels, 2 * c.out_channels + 256));
   }
   c.axes_dim = default_rope_axes(c.head_dim);
   check_as(ErrorCode::format, c);

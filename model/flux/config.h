@@ -31,6 +31,10 @@ struct Flux1Config {
 /// 64 -> 8, 28, 28.
 std::vector<int64_t> default_rope_axes(int64_t head_dim);
 
+/// The factor of the autoencoder whose masks these channels take besides a token and a masked picture's: 8
+/// for 384 in and 64 out. 0: it isn't a Fill transformer.
+int64_t flux1_fill_factor(const Flux1Config& config);
+
 /// The config of a checkpoint in BFL names. Close relatives that need another forward pass (FLUX.2, Chroma,
 /// Flex.2, video models) are refused with error unsupported; missing or malformed tensors are error format.
 Flux1Config infer_flux1_config(const std::map<std::string, Shape>& shapes);

@@ -122,6 +122,7 @@ class Flux1Model final : public Model {
   int t5_length() const { return static_cast<int>(info_.defaults.txt_tokens); }
 
   void read_index();
+  void set_picture_inputs();
   void read_configs();
   void read_tokenizers();
   void check_parts() const;
@@ -162,8 +163,10 @@ void Flux1Model::read_index() {
   const io::Json index = files_.index.empty() ? io::Json::object() : io::read_json(files_.index);
   with_tensors("transformer", io::flux1_names(),
                [&](const io::NamedTensors& t) { flux_ = infer_flux1_config(shapes_of(t)); });
+  info_.pipeline = io::get_or<std::string>(index, "_class_name", "", origin);
   SamplingDefaults& defaults = info_.defaults;
   if (!flux_.guidance) defaults.steps = 4;
+  set_picture_inputs();
   const auto it = index.find("vkflux");
   if (it == index.end()) return;
   defaults.steps = positive(*it, "steps", defaults.steps, origin);
@@ -182,6 +185,36 @@ void Flux1Model::read_index() {
   } else {
     defaults.width = defaults.height = positive(*it, "size", defaults.width, origin);
   }
+}
+
+// What the transformer reads of pictures, from its channels, and from the pipeline where channels can't tell.
+void Flux1Model::set_picture_inputs() {
+  const std::string& pipeline = info_.pipeline;
+  SamplingDefaults& d = info_.defaults;
+  if (pipeline.starts_with("FluxControlNet") || pipeline.starts_with("FluxPrior")) {
+    throw Error(
+        ErrorCode::unsupported,
+        fmt::format("model_index.json: the pipeline is {}, which needs a network that isn't read here",
+                    io::shown(pipeline)));
+  }
+  const int64_t in = flux_.in_channels, out = flux_.out_channels;
+  info_.extra = in == 2 * out ? ExtraChannels::control : in > out ? ExtraChannels::fill : ExtraChannels::none;
+  info_.references = info_.extra == ExtraChannels::none && pipeline.starts_with("FluxKontext");
+  const auto needs = [&](std::string_view prefix, ExtraChannels extra, const char* channels) {
+    if (pipeline.starts_with(prefix) && info_.extra != extra) {
+      throw Error(
+          ErrorCode::format,
+          fmt::format("model_index.json: the pipeline is {}, whose transformer reads {}; this one reads {} "
+                      "channels of a token and gives {}",
+                      io::shown(pipeline), channels, in, out));
+    }
+  };
+  needs("FluxFill", ExtraChannels::fill, "a masked picture and its mask besides the noise");
+  needs("FluxControl", ExtraChannels::control, "a control picture besides the noise");
+  if (info_.extra == ExtraChannels::none) return;
+  d.steps = 50;
+  d.guidance = 30;
+  if (info_.extra == ExtraChannels::fill) d.strength = 1;
 }
 
 void Flux1Model::read_configs() {
@@ -229,12 +262,9 @@ void Flux1Model::check_parts() const {
   same("the transformer's vector width", flux_.vec_in_dim, "text_encoder's width", clip_config_.width);
   same("the transformer's channels", flux_.out_channels, "four times the autoencoder's",
        4 * vae_.latent_channels);
-  if (flux_.in_channels != flux_.out_channels) {
-    throw Error(ErrorCode::unsupported,
-                fmt::format("this transformer reads {} channels per token: it needs a control or mask image, "
-                            "which text to image doesn't give",
-                            flux_.in_channels));
-  }
+  if (info_.extra == ExtraChannels::fill)
+    same("the side of a cell in the transformer's mask channels", flux1_fill_factor(flux_),
+         "the autoencoder's factor", vae_.factor());
   const auto fits = [](const char* name, const Tokenizer& t, int64_t vocab) {
     if (t.vocab_size() > vocab) {
       throw Error(ErrorCode::format,

@@ -3,13 +3,14 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <numbers>
 
 #include "vk/error.h"
 
 namespace vkflux {
 
 Tensor rope_table(Device& device, std::span<const float> ids, int64_t batch, const std::vector<int64_t>& axes,
-                  double theta) {
+                  double theta, std::span<const float> periods) {
   const size_t per_token = axes.size();
   if (per_token == 0 || batch <= 0 || ids.size() % (per_token * static_cast<size_t>(batch)) != 0) {
     throw Error(ErrorCode::invalid_argument, fmt::format("rope: {} position numbers for batch {} and {} axes",
@@ -27,7 +28,15 @@ Tensor rope_table(Device& device, std::span<const float> ids, int64_t batch, con
   std::vector<float> table(tokens * pairs * 2);
   for (size_t t = 0; t < tokens; ++t) {
     for (size_t p = 0; p < pairs; ++p) {
-      const double angle = static_cast<double>(ids[t * per_token + axis_of[p]]) * omega[p];
+      double frequency = omega[p];
+      if (!periods.empty()) {
+        const double period = periods[t * per_token % periods.size() + axis_of[p]];
+        if (period > 0) {
+          const double turn = 2 * std::numbers::pi / period;
+          frequency = std::round(frequency / turn) * turn;
+        }
+      }
+      const double angle = static_cast<double>(ids[t * per_token + axis_of[p]]) * frequency;
       table[(t * pairs + p) * 2] = static_cast<float>(std::cos(angle));
       table[(t * pairs + p) * 2 + 1] = static_cast<float>(std::sin(angle));
     }
@@ -36,14 +45,41 @@ Tensor rope_table(Device& device, std::span<const float> ids, int64_t batch, con
   return Tensor::from(device, std::span<const float>(table), shape);
 }
 
-std::vector<float> flux1_ids(int64_t text, int64_t rows, int64_t columns) {
-  std::vector<float> ids(static_cast<size_t>(3 * text), 0.0f);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) {
-      ids.insert(ids.end(), {0.0f, static_cast<float>(r), static_cast<float>(c)});
+std::vector<float> flux1_ids(const TokenLayout& tokens) {
+  std::vector<float> ids(static_cast<size_t>(3 * tokens.text), 0.0f);
+  const auto grid = [&](const ReferenceGrid& g) {
+    for (int64_t r = 0; r < g.rows; ++r) {
+      for (int64_t c = 0; c < g.columns; ++c) {
+        ids.insert(ids.end(), {static_cast<float>(g.index), static_cast<float>(g.row + r),
+                               static_cast<float>(g.column + c)});
+      }
     }
-  }
+  };
+  grid({tokens.rows, tokens.columns, 0});
+  for (const ReferenceGrid& g : tokens.references) grid(g);
   return ids;
+}
+
+std::vector<float> flux1_periods(const TokenLayout& tokens) {
+  if (!tokens.wrap_rows && !tokens.wrap_columns) return {};
+  std::vector<float> periods(static_cast<size_t>(3 * tokens.text), 0.0f);
+  const auto grid = [&](int64_t rows, int64_t columns) {
+    for (int64_t i = 0; i < rows * columns; ++i) {
+      periods.insert(periods.end(), {0.0f, tokens.wrap_rows ? static_cast<float>(rows) : 0.0f,
+                                     tokens.wrap_columns ? static_cast<float>(columns) : 0.0f});
+    }
+  };
+  grid(tokens.rows, tokens.columns);
+  for (const ReferenceGrid& g : tokens.references) grid(g.rows, g.columns);
+  return periods;
+}
+
+std::vector<float> flux1_ids(int64_t text, int64_t rows, int64_t columns) {
+  TokenLayout tokens;
+  tokens.text = text;
+  tokens.rows = rows;
+  tokens.columns = columns;
+  return flux1_ids(tokens);
 }
 
 }  // namespace vkflux

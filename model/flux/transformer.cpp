@@ -55,15 +55,20 @@ Flux1::Flux1(const Flux1Config& config)
 void Flux1::prepare(PassInputs& in, std::span<const float> ids) const {
   const Tensor txt = in.condition["txt"];
   in.tokens.text = txt.dim(1);
-  in.tokens.image = in.x.dim(1);
+  in.tokens.image = in.x.dim(1) + in.tokens.reference_tokens();
   Device& device = in.x.device();
   if (!ids.empty()) {
     in.positions = rope_table(device, ids, in.x.dim(0), config_.axes_dim, config_.theta);
     return;
   }
+  if (!in.tokens.references.empty() || in.tokens.wrap_rows || in.tokens.wrap_columns) {
+    in.positions = rope_table(device, flux1_ids(in.tokens), 1, config_.axes_dim, config_.theta,
+                              flux1_periods(in.tokens));
+    return;
+  }
   const std::array<int64_t, 3> grid{in.tokens.text, in.tokens.rows, in.tokens.columns};
   if (!positions_.defined() || &positions_.device() != &device || grid_ != grid) {
-    positions_ = rope_table(device, flux1_ids(grid[0], grid[1], grid[2]), 1, config_.axes_dim, config_.theta);
+    positions_ = rope_table(device, flux1_ids(in.tokens), 1, config_.axes_dim, config_.theta);
     grid_ = grid;
   }
   in.positions = positions_;
@@ -77,8 +82,16 @@ void Flux1::check(const PassInputs& in) const {
   if (!txt.defined() || txt.rank() != 3) {
     throw Error(ErrorCode::invalid_argument, "FLUX.1 input txt must be [batch, tokens, channels]");
   }
-  const int64_t batch = in.x.dim(0), tokens = txt.dim(1) + in.x.dim(1);
-  expect_shape("x", in.x, {batch, in.x.dim(1), config_.in_channels});
+  const Tensor extra = in.condition[kExtraChannels];
+  const int64_t batch = in.x.dim(0), given = extra.defined() && extra.rank() == 3 ? extra.dim(2) : 0;
+  const int64_t tokens = txt.dim(1) + in.x.dim(1) + in.tokens.reference_tokens();
+  if (given == 0 && in.x.dim(2) == config_.out_channels && config_.in_channels > config_.out_channels) {
+    throw Error(
+        ErrorCode::unsupported,
+        "this Fill or control transformer reads a picture besides the noise, and got none: only `vkflux "
+        "sample` gives it one (--init and --mask, or --control)");
+  }
+  expect_shape("x", in.x, {batch, in.x.dim(1), config_.in_channels - given});
   expect_shape("txt", txt, {batch, txt.dim(1), config_.context_in_dim});
   expect_shape("y", in.condition["y"], {batch, config_.vec_in_dim});
   expect_shape("t", in.t, {batch});
@@ -135,7 +148,7 @@ std::unique_ptr<Pass> Flux1::embed(const PassInputs& in, Trace* trace) {
   auto p = std::make_unique<State>();
   p->silu_vec = op::silu(conditioning(in, trace));
   p->rope = in.positions;
-  p->streams = {img_in_(in.x), txt_in_(in.condition["txt"])};
+  p->streams = {img_in_(input(in)), txt_in_(in.condition["txt"])};
   p->tokens = in.tokens;
   p->tokens.text = p->streams.txt.dim(1);
   p->tokens.image = p->streams.img.dim(1);
@@ -167,10 +180,12 @@ void Flux1::run(size_t part, Pass& pass) {
 Tensor Flux1::finish(Pass& pass) {
   const State& p = static_cast<const State&>(pass);
   const ProfileScope scope(p.silu_vec.device().profiler(), "final_layer");
-  if (single_.empty()) return final_(p.streams.img, p.silu_vec);
-  const Tensor img = op::narrow(p.joined, 1, p.tokens.text, p.tokens.image);
+  const int64_t drawn = p.tokens.drawn();
+  if (single_.empty() && drawn == p.tokens.image) return final_(p.streams.img, p.silu_vec);
+  const Tensor img = single_.empty() ? op::narrow(p.streams.img, 1, 0, drawn)
+                                     : op::narrow(p.joined, 1, p.tokens.text, drawn);
   // Of one picture they are dense where they lie.
-  return final_(img.dim(0) == 1 ? img : op::clone(img), p.silu_vec);
+  return final_(img.is_contiguous() ? img : op::clone(img), p.silu_vec);
 }
 
 InitRule flux1_init() {

@@ -3,6 +3,8 @@
 
 #include <csetjmp>
 #include <cstdio>  // jpeglib.h needs it
+#include <cstdlib>
+#include <iterator>
 #include <vector>
 
 #include <jerror.h>
@@ -10,6 +12,7 @@
 
 #include "model/io/exif.h"
 #include "model/io/picture.h"
+#include "model/io/picture_file.h"
 #include "vk/error.h"
 
 namespace vkflux::io {
@@ -112,6 +115,55 @@ bool read_pixels(Reader& r, JSAMPROW row, uint8_t* rgba) {
   return true;
 }
 
+constexpr std::string_view kExifHeader("Exif\0\0", 6), kXmpHeader("http://ns.adobe.com/xap/1.0/\0", 29);
+
+struct Writer {
+  Faults faults{};
+  jpeg_compress_struct info{};
+  unsigned char* bytes = nullptr;
+  unsigned long size = 0;
+  Writer() {
+    info.err = jpeg_std_error(&faults.manager);
+    faults.manager.error_exit = on_error;
+  }
+  ~Writer() {
+    jpeg_destroy_compress(&info);
+    std::free(bytes);
+  }
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+};
+
+bool write_all(Writer& w, const Image8& image, int quality, const std::string* segments, size_t n,
+               JSAMPLE* row) {
+  if (setjmp(w.faults.jump)) return false;
+  jpeg_create_compress(&w.info);
+  jpeg_mem_dest(&w.info, &w.bytes, &w.size);
+  w.info.image_width = static_cast<JDIMENSION>(image.width);
+  w.info.image_height = static_cast<JDIMENSION>(image.height);
+  w.info.input_components = 3;
+  w.info.in_color_space = JCS_RGB;
+  jpeg_set_defaults(&w.info);
+  jpeg_set_quality(&w.info, quality, TRUE);
+  constexpr int kFine = 90;  // from here on colour keeps the resolution of brightness
+  if (quality >= kFine) w.info.comp_info[0].h_samp_factor = w.info.comp_info[0].v_samp_factor = 1;
+  jpeg_start_compress(&w.info, TRUE);
+  for (size_t i = 0; i < n; ++i) {
+    if (segments[i].empty()) continue;
+    jpeg_write_marker(&w.info, kExif, reinterpret_cast<const JOCTET*>(segments[i].data()),
+                      static_cast<unsigned>(segments[i].size()));
+  }
+  while (w.info.next_scanline < w.info.image_height) {
+    const uint8_t* p = image.rgba.data() + size_t{4} * w.info.next_scanline * w.info.image_width;
+    for (size_t x = 0; x < w.info.image_width; ++x) {
+      for (size_t c = 0; c < 3; ++c) row[3 * x + c] = p[4 * x + c];
+    }
+    jpeg_write_scanlines(&w.info, &row, 1);
+  }
+  jpeg_finish_compress(&w.info);
+  return true;
+}
+
 [[noreturn]] void bad(const std::string& origin, const Reader& r) {
   throw Error(ErrorCode::format, fmt::format("{}: bad JPEG: {}", origin, r.faults.text));
 }
@@ -155,6 +207,29 @@ Image8 decode_jpeg(std::string_view bytes, const std::string& origin) {
   Image8 image{static_cast<int>(width), static_cast<int>(height), std::vector<uint8_t>(4 * width * height)};
   if (!read_pixels(r, row.data(), image.rgba.data())) bad(origin, r);
   return image;
+}
+
+MetadataBlocks jpeg_metadata(std::string_view bytes, const std::string& origin) {
+  Reader r;
+  open(r, bytes, origin);
+  MetadataBlocks out;
+  for (auto* marker = r.info.marker_list; marker; marker = marker->next) {
+    const std::string_view data(reinterpret_cast<const char*>(marker->data), marker->data_length);
+    if (marker->marker != kExif) continue;
+    if (data.starts_with(kExifHeader) && out.exif.empty()) out.exif = data.substr(kExifHeader.size());
+    if (data.starts_with(kXmpHeader) && out.xmp.empty()) out.xmp = data.substr(kXmpHeader.size());
+  }
+  return out;
+}
+
+std::string encode_jpeg(const Image8& image, int quality, const MetadataBlocks& blocks) {
+  const std::string segments[] = {blocks.exif.empty() ? "" : std::string(kExifHeader) + blocks.exif,
+                                  blocks.xmp.empty() ? "" : std::string(kXmpHeader) + blocks.xmp};
+  std::vector<JSAMPLE> row(3 * static_cast<size_t>(image.width));
+  Writer w;
+  if (!write_all(w, image, quality, segments, std::size(segments), row.data()))
+    throw Error(ErrorCode::invalid_argument, fmt::format("can't encode a JPEG: {}", w.faults.text));
+  return {reinterpret_cast<const char*>(w.bytes), w.size};
 }
 
 }  // namespace vkflux::io

@@ -15,6 +15,7 @@ struct PictureFacts {
   int width = 0, height = 0;  // as stored
   int orientation = 1;        // EXIF's, 1 to 8
   bool alpha = false;         // some of it may be transparent
+  bool indexed = false;       // its pixels are numbers of colours: a palette, or black and white in one bit
   bool deep = false;          // more than 8 bits a channel, of which 8 are kept
   bool profile = false;       // has an ICC colour profile, which isn't applied
   bool cmyk = false;          // inks, converted without a profile

@@ -193,6 +193,7 @@ PictureFacts probe_png(std::string_view bytes, const std::string& origin) {
   facts.width = static_cast<int>(width);
   facts.height = static_cast<int>(height);
   facts.deep = depth > 8;
+  facts.indexed = colour == PNG_COLOR_TYPE_PALETTE || depth == 1;
   facts.alpha = (colour & PNG_COLOR_MASK_ALPHA) != 0;
   for (size_t at = kSignature; bytes.size() - at >= kFrame;) {
     const size_t length = big_endian(bytes, at);
@@ -215,10 +216,14 @@ Image8 read_png(const std::string& path) {
   return decode_png(read_file(path, kMaxPictureFile), path);
 }
 
-PngText read_png_text(const std::string& path) {
+PngText decode_png_text(const std::string& bytes, const std::string& origin) {
   PngText text;
-  decode(read_file(path, kMaxPictureFile), path, &text);
+  decode(bytes, origin, &text);
   return text;
+}
+
+PngText read_png_text(const std::string& path) {
+  return decode_png_text(read_file(path, kMaxPictureFile), path);
 }
 
 std::string encode_png(const Image8& image, const PngText& text) {

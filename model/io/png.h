@@ -16,6 +16,7 @@ using PngText = std::vector<std::pair<std::string, std::string>>;  // keyword (1
 Image8 read_png(const std::string& path);
 Image8 decode_png(const std::string& bytes, const std::string& origin);
 PngText read_png_text(const std::string& path);
+PngText decode_png_text(const std::string& bytes, const std::string& origin);
 
 /// Written atomically; without the alpha channel when every pixel is opaque.
 void write_png(const std::string& path, const Image8& image, const PngText& text = {});

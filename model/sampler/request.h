@@ -16,7 +16,15 @@ namespace vkflux {
 struct SamplingDefaults {
   int64_t steps = 28, width = 1024, height = 1024;
   float guidance = 3.5f, cfg = 1;
+  double strength = 0.6;     // of image to image and inpainting
   int64_t txt_tokens = 512;  // of the text encoders
+};
+
+/// What a transformer reads of pictures besides noise, behind the channels of each token (condition.h).
+enum class ExtraChannels {
+  none,
+  control,  // the latent of a control picture (edges, depth)
+  fill      // the latent of the picture without what is to be repainted, and the mask in full resolution
 };
 
 /// What sampling needs to know of a model besides its weights.
@@ -26,6 +34,9 @@ struct ModelInfo {
   Schedule schedule;
   SamplingDefaults defaults;
   SolverOptions solver = {};
+  ExtraChannels extra = ExtraChannels::none;
+  bool references = false;    // it was made to read reference pictures
+  std::string pipeline = {};  // the class that its files name; empty: none
 
   /// Pixels per token side: width and height are multiples of it.
   int64_t pixels_per_token() const { return pixels_per_cell * layout.geometry.patch; }

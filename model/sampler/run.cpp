@@ -55,6 +55,10 @@ PassInputs SamplingRun::inputs(const Condition& condition) const {
   PassInputs in;
   in.x = x_;
   in.condition = condition;
+  options_.pictures.visit([&](const std::string& name, const Tensor& x) { in.condition.set(name, x); });
+  in.tokens.references = options_.references;
+  in.tokens.wrap_rows = options_.wrap_rows;
+  in.tokens.wrap_columns = options_.wrap_columns;
   in.tokens.rows = options_.rows;
   in.tokens.columns = options_.columns;
   if (model_.layout().guidance) in.guidance = Tensor::full(x_.device(), {x_.dim(0)}, options_.guidance);
@@ -124,13 +128,21 @@ Tensor SamplingRun::guided(const Tensor& x, int64_t step) {
   return options_.cfg == 1 ? positive : guide(positive, predict(negative_, x, step), options_.cfg);
 }
 
+Tensor SamplingRun::with_kept(const Tensor& x, double level) const {
+  if (!options_.kept) return x;
+  const KeptParts& k = *options_.kept;
+  return op::add(op::mul(op::affine(k.repaint, -1, 1), noised(k.clean, k.noise, level)),
+                 op::mul(k.repaint, x));
+}
+
 void SamplingRun::step(const RoutePlan& plan) {
   if (finished()) throw Error(ErrorCode::invalid_argument, "the denoising run is over");
   const ProfileScope scope(x_.device().profiler(), "step", step_);
   output_ = attention_.step(plan, [&] {
     return solver_.direction(step_, x_, [&](const Tensor& x, int64_t i) { return guided(x, i); });
   });
-  x_ = solver_.advance(step_, x_, output_, options_.noise);
+  x_ = with_kept(solver_.advance(step_, x_, output_, options_.noise),
+                 options_.levels[static_cast<size_t>(step_) + 1]);
   sums_.push_back(op::mean_all(op::unary(x_, op::Unary::abs)));
   ++step_;
 }

@@ -14,6 +14,13 @@
 
 namespace vkflux {
 
+/// Inpainting: what stays of a picture, put back after every step at the noise level of that step. Packed
+/// tokens, all of one shape.
+struct KeptParts {
+  Tensor clean, noise;
+  Tensor repaint;  // 1 where the model paints, 0 where `clean` stays
+};
+
 struct SamplingOptions {
   std::vector<double> levels;     // as a rule falling, from 1 to 0
   std::vector<double> times;      // what the backbone is told in their place; empty: the levels
@@ -29,7 +36,11 @@ struct SamplingOptions {
   Solver::Noise noise;
   /// Goes on in the middle of a run, at `start`, with what its sampler kept.
   std::optional<Solver::State> resumed;
-  std::vector<AttentionTap*> taps;  // watch the run's attention; not owned
+  Condition pictures;                     // what pictures tell the backbone, beside both texts
+  std::vector<ReferenceGrid> references;  // of the reference tokens in `pictures`
+  std::optional<KeptParts> kept;
+  bool wrap_rows = false, wrap_columns = false;  // the picture tiles: see TokenLayout
+  std::vector<AttentionTap*> taps;               // watch the run's attention; not owned
   /// Record the passes' commands once and replay them (replay.h): the same bits with less work on the host.
   /// VKFLUX_REPLAY=0 in the environment switches it off, too.
   bool replay = true;
@@ -73,6 +84,7 @@ class SamplingRun {
   Tensor predict(PassInputs& in, const Tensor& x, int64_t step);
   void feed(PassInputs& in, const Tensor& x, int64_t step);
   Tensor guided(const Tensor& x, int64_t step);
+  Tensor with_kept(const Tensor& x, double level) const;
 
   Backbone& model_;
   Tensor x_, output_;

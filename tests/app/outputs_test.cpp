@@ -235,7 +235,7 @@ TEST_F(Outputs, WhatCannotBeWrittenIsKnownBeforeTheWork) {
     refused(line, kBadFile, {"--"});
   }
   EXPECT_EQ(io::read_file(x), "text");
-  refused("sample --model m --prompt x --out " + path("a.jpg"), kUsage, {"a.jpg", ".png"});
+  refused("sample --model m --prompt x --out " + path("a.bmp"), kUsage, {"a.bmp", ".png", ".webp"});
 }
 
 }  // namespace

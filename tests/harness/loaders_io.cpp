@@ -6,11 +6,13 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "app/picture_settings.h"
 #include "autograd/packed.h"
 #include "model/io/hugging_face.h"
 #include "model/io/json.h"
 #include "model/io/names.h"
 #include "model/io/picture.h"
+#include "model/io/picture_file.h"
 #include "model/io/png.h"
 #include "model/io/safetensors.h"
 #include "model/io/text.h"
@@ -135,6 +137,16 @@ std::string png_bytes(int width, int height, bool alpha) {
   return io::encode_png(image, {{"parameters", "a red apple"}, {"Title", "\u00e9toile"}});
 }
 
+/// JPEG and WebP with the texts that we write, and with those of ComfyUI.
+std::vector<std::string> written_pictures() {
+  const io::PngText texts{{"parameters", "a cat, \u00e9toile\nSteps: 3"}, {"vkflux", R"({"steps": 3})"}};
+  std::vector<std::string> out;
+  for (const auto format : {io::PictureFormat::jpeg, io::PictureFormat::webp})
+    out.push_back(io::encode_picture(flat(9, 7, 200, 30, 90), format, 80, texts));
+  out.push_back(webp_of(flat(9, 7, 1, 2, 3), {{"EXIF", exif_of(3)}}));
+  return out;
+}
+
 void write_shards(const std::string& folder) {
   io::write_safetensors(folder + "/m-1.safetensors", {tensor("a", {2, 3}), tensor("b", {4})});
   io::write_safetensors(folder + "/m-2.safetensors", {tensor("c", {2})});
@@ -163,6 +175,22 @@ std::vector<LoaderCase> io_loaders() {
                         {webp_of(small), webp_of(small, {{"ICCP", "profile"}, {"EXIF", exif_of(8)}}),
                          animated_webp({small, flat(17, 9, 1, 2, 3, 128)})},
                         read_picture};
+  const std::string graph =
+      R"({"3":{"class_type":"KSampler","inputs":{"seed":7,"steps":20,"positive":["6",0],"latent_image":["5",0]}},)"
+      R"("6":{"class_type":"CLIPTextEncode","inputs":{"text":["9",0]}},"9":{"inputs":{"value":"a fox"}},)"
+      R"("5":{"class_type":"EmptyLatentImage","inputs":{"width":64,"height":32}},)"
+      R"("nodes":[{"id":3,"type":"KSampler","inputs":[{"name":"positive","link":1}],"widgets_values":[1,"",2]}],)"
+      R"("links":[[1,6,0,3,1,"CONDITIONING"]]})";
+  LoaderCase settings{
+      "picture_settings", "x.txt", {graph, "a cat\nSteps: 3, Size: 8x8, Model: \"a, b\"", "{\"seed\": 3}"}};
+  settings.load = [](const std::string& p) {
+    const std::string bytes = io::read_file(p, 1 << 20);
+    for (const char* keyword : {"vkflux", "parameters", "prompt", "workflow"})
+      picture_settings({{keyword, bytes}});
+  };
+  settings.tolerant = true;
+  LoaderCase metadata{"picture_text", "x.picture", written_pictures()};
+  metadata.load = [](const std::string& p) { io::read_picture_text(p); };
   LoaderCase text{
       "text", "x.txt", {"red apple\r\ngr\u00FCn\n", std::string("\xFF\xFEr\0e\0\x3C\xD8\x4E\xDF", 10)}};
   text.load = [](const std::string& p) { io::split_lines(io::read_text(p, 1 << 20)); };
@@ -198,6 +226,8 @@ std::vector<LoaderCase> io_loaders() {
       png_text,
       jpeg,
       webp,
+      metadata,
+      settings,
       text,
   };
 }

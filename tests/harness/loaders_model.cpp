@@ -8,6 +8,7 @@
 #include "model/sampler/latents_file.h"
 #include "model/sampler/scheduler_config.h"
 #include "model/vae/load.h"
+#include "model/vae/tiny.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/loaders.h"
 #include "tests/harness/temp_folder.h"
@@ -176,6 +177,16 @@ LoaderCase schedulers() {
   return c;
 }
 
+LoaderCase tiny_autoencoder() {
+  const std::string file =
+      std::string(VKFLUX_SOURCE_DIR) + "/tests/data/edit/taesd/diffusion_pytorch_model.safetensors";
+  LoaderCase c{"tiny_autoencoder", "tiny.safetensors", {io::read_file(file)}};
+  c.load = [](const std::string& path) { load_tiny_codec(device(), path, 4, 2); };
+  c.repair = repair_safetensors;
+  c.rounds = 120;
+  return c;
+}
+
 }  // namespace
 
 std::vector<LoaderCase> model_loaders() {
@@ -203,6 +214,7 @@ std::vector<LoaderCase> model_loaders() {
       controller(),
       latents(),
       schedulers(),
+      tiny_autoencoder(),
   };
 }
 
