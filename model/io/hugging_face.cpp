@@ -113,7 +113,8 @@ std::string hub_name_of(const std::string& path) {
     std::string name = part.string();
     if (!name.starts_with(kPrefix)) continue;
     name.erase(0, kPrefix.size());
-    if (const size_t gap = name.find("--"); gap != std::string::npos) return name.replace(gap, 2, "/");
+    if (const size_t gap = name.find("--"); gap != std::string::npos)
+      return name.substr(0, gap) + '/' + name.substr(gap + 2);
   }
   return {};
 }

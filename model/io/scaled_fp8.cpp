@@ -108,7 +108,7 @@ ScaledFp8 read_scaled_fp8(const TensorSource& file) {
     marked.push_back("");
   }
   for (const auto& [name, info] : file.tensors()) {
-    if (name == kMarker || name.ends_with("." + std::string(kMarker))) {
+    if (name == kMarker || name.ends_with(std::string(1, '.').append(kMarker))) {
       marked.push_back(name.substr(0, name.size() - kMarker.size()));
       out.aside.insert(name);
     }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cmath>
 #include <utility>
@@ -15,8 +16,8 @@ namespace {
 
 constexpr int64_t kFewSteps = 15;  // below it lower_order_final of DPM-Solver has its effect
 
-const std::vector<SamplerRow>& rows() {
-  static const std::vector<SamplerRow> all{
+const std::array<SamplerRow, 9>& rows() {
+  static const std::array<SamplerRow, 9> all{{
       {"euler", "Euler", "a step along the prediction: what FLUX models are made for", {}, true, {}},
       {"euler_a",
        "Euler a",
@@ -51,7 +52,7 @@ const std::vector<SamplerRow>& rows() {
        {},
        false,
        {}},
-  };
+  }};
   return all;
 }
 
