@@ -16,40 +16,53 @@ namespace {
 
 constexpr int64_t kFewSteps = 15;  // below it lower_order_final of DPM-Solver has its effect
 
+SolverOptions of(Sampler sampler, int order = 2, bool sde = false) {
+  SolverOptions o;
+  o.sampler = sampler;
+  o.order = order;
+  o.sde = sde;
+  return o;
+}
+
 const std::array<SamplerRow, 9>& rows() {
   static const std::array<SamplerRow, 9> all{{
-      {"euler", "Euler", "a step along the prediction: what FLUX models are made for", {}, true, {}},
+      {"euler",
+       "Euler",
+       "a step along the prediction: what FLUX models are made for",
+       SolverOptions(),
+       true,
+       {}},
       {"euler_a",
        "Euler a",
        "Euler with fresh noise in every step (ancestral, for rectified flow)",
-       {Sampler::ancestral},
+       of(Sampler::ancestral),
        true,
        {"euler_ancestral"}},
-      {"heun", "Heun", "two passes a step, averaged; twice the time", {Sampler::heun}, true, {}},
-      {"dpmpp_2m", "DPM++ 2M", "DPM-Solver++ of second order, one pass a step", {Sampler::dpmpp}, true, {}},
-      {"dpmpp_3m", "DPM++ 3M", "DPM-Solver++ of third order", {Sampler::dpmpp, 3}, true, {}},
+      {"heun", "Heun", "two passes a step, averaged; twice the time", of(Sampler::heun), true, {}},
+      {"dpmpp_2m", "DPM++ 2M", "DPM-Solver++ of second order, one pass a step", of(Sampler::dpmpp), true, {}},
+      {"dpmpp_3m", "DPM++ 3M", "DPM-Solver++ of third order", of(Sampler::dpmpp, 3), true, {}},
       {"dpmpp_2m_sde",
        "DPM++ 2M SDE",
        "DPM-Solver++ of second order with fresh noise in every step",
-       {Sampler::dpmpp, 2, true},
+       of(Sampler::dpmpp, 2, true),
        true,
        {}},
       {"unipc",
        "UniPC",
        "predictor and corrector in one pass a step",
-       {Sampler::unipc},
+       of(Sampler::unipc),
        true,
        {"uni_pc_bh2", "uni_pc"}},
       {"lcm",
        "LCM",
        "to the clean estimate and back with fresh noise: for models distilled for few steps",
-       {Sampler::renoise},
+       of(Sampler::renoise),
        true,
        {}},
       {"ddim_trailing",
        "DDIM",
        "DDIM, which in flow matching is Euler, on evenly falling times",
-       {},
+       SolverOptions(),
        false,
        {}},
   }};
