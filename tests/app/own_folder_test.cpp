@@ -118,11 +118,11 @@ TEST_F(OwnFolderCli, BadFilesAreNamedBeforeTheWork) {
   refused("a.txt: line 2: byte 0xE9 at offset 5");
 }
 
-TEST_F(OwnFolderCli, InitIsUprightOnWhiteAndNotSqueezed) {
+TEST_F(OwnFolderCli, InitIsUprightOnWhiteAndInItsShape) {
   const std::string model = test::tiny_pipeline();
-  const auto draw = [&](const std::string& init, const std::string& out) {
+  const auto draw = [&](const std::string& init, const std::string& out, const std::string& more = "") {
     const Result r = vkflux("sample --model " + model + " --prompt cat --strength 0.2 --steps 5 --init " +
-                                path(init) + " --out " + path(out),
+                                path(init) + " --out " + path(out) + more,
                             "2>&1");
     EXPECT_EQ(r.code, kOk) << r.out;
     return r.out;
@@ -143,7 +143,9 @@ TEST_F(OwnFolderCli, InitIsUprightOnWhiteAndNotSqueezed) {
   EXPECT_EQ(io::read_png(path("1.png")).rgba, want);
   EXPECT_NE(draw("turned.jpg", "2.png").find("EXIF"), std::string::npos);
   EXPECT_EQ(io::read_png(path("2.png")).rgba, want);
-  EXPECT_NE(draw("wide.png", "3.png").find("48x8 isn't squeezed"), std::string::npos);
+  EXPECT_NE(draw("wide.png", "5.png").find("48x8 is stretched to 16x8"), std::string::npos);
+  EXPECT_NE(io::read_png(path("5.png")).rgba, want);
+  EXPECT_NE(draw("wide.png", "3.png", " --fit crop").find("48x8"), std::string::npos);
   EXPECT_EQ(io::read_png(path("3.png")).rgba, want);
   const Result bad = vkflux("sample --model " + model + " --prompt cat --init " +
                                 file("x.jpg", "\xFF\xD8\xFF") + " --out " + path("4.png"),
