@@ -15,27 +15,6 @@ std::vector<int64_t> dims(const Shape& s) {
   return {s.begin(), s.end()};
 }
 
-// f32 values to packed matrices, with a bounded number of bytes on the device in f32.
-class Quantiser {
- public:
-  explicit Quantiser(Device& device) : device_(device) {}
-
-  Tensor operator()(const io::NamedTensors& file, const Param& p, DType dtype) {
-    constexpr uint64_t kMostWaiting = uint64_t{256} << 20;
-    const uint64_t bytes = static_cast<uint64_t>(p.shape.numel()) * size_of(DType::f32);
-    if (waiting_ > 0 && waiting_ + bytes > kMostWaiting) {
-      device_.stream().sync();
-      waiting_ = 0;
-    }
-    waiting_ += bytes;
-    return load_tensor(file, p, device_, dtype);
-  }
-
- private:
-  Device& device_;
-  uint64_t waiting_ = 0;  // bytes of f32 values that the device may still hold
-};
-
 }  // namespace
 
 std::map<std::string, Shape> shapes_of(const io::NamedTensors& file) {
@@ -118,12 +97,12 @@ void load(const std::vector<Param>& params, const io::NamedTensors& file, Device
 void load_checked(const std::vector<Param>& params, const io::NamedTensors& file, Device& device,
                   WantedType matrices, const StorageRules& rules) {
   const ErrorContext context(file.path());
-  Quantiser quantiser(device);
   for (const Param& p : params) {
     const ErrorContext tensor(p.name);
     const DType dtype = storage_of(rules, p, matrices, file.dtype(p.name));
-    *p.tensor =
-        reads_directly(file, p, dtype) ? load_tensor(file, p, device, dtype) : quantiser(file, p, dtype);
+    *p.tensor = load_tensor(file, p, device, dtype);
+    // One matrix at a time is on the device in f32, too.
+    if (!reads_directly(file, p, dtype)) device.stream().sync();
   }
 }
 

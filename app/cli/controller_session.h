@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "app/cli/cli.h"
+#include "app/cli/memory_options.h"
 #include "app/loras.h"
-#include "app/memory_options.h"
 #include "app/outputs.h"
 #include "app/weights.h"
 #include "model/attention/hkr/students.h"

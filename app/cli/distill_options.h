@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "app/cli/memory_options.h"
 #include "app/cli/profile.h"
 #include "app/loras.h"
-#include "app/memory_options.h"
 #include "app/weights.h"
 #include "train/distill/distiller.h"
 

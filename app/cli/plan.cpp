@@ -3,9 +3,9 @@
 
 #include "app/cli/cli.h"
 #include "app/cli/memory.h"
+#include "app/cli/memory_options.h"
 #include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
-#include "app/memory_options.h"
 #include "app/weights.h"
 #include "model/flux/shapes.h"
 #include "model/io/json.h"

@@ -64,6 +64,7 @@ GenerateRequest shortened(const Model& model, GenerateRequest r) {
   r.strength = 1;
   r.router = nullptr;
   r.tap = nullptr;
+  r.preview = nullptr;
   return r;
 }
 

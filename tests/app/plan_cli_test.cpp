@@ -1,7 +1,7 @@
 // vkflux plan, and drawing within a budget: the command line of memory.
 #include <nlohmann/json.hpp>
 
-#include "app/memory_options.h"
+#include "app/cli/memory_options.h"
 #include "model/io/file.h"
 #include "tests/app/cli_fixture.h"
 #include "tests/harness/expect_error.h"
@@ -33,7 +33,7 @@ TEST_F(PlanCli, APublicModelIsPlannedFromItsShapesAlone) {
   const struct {
     const char *weights, *vram;
     bool streams;
-  } rows[] = {{"q4_k", "8", false}, {"f8", "12", true}, {"f8", "16", false}};
+  } rows[] = {{"q4_k", "8", true}, {"q6_k", "12", false}, {"f8", "12", true}, {"f8", "16", false}};
   for (const auto& row : rows) {
     const auto r = vkflux(std::string("plan --synthetic flux1-dev --size 1024x1024 --json --weights ") +
                           row.weights + " --vram " + row.vram);
@@ -50,13 +50,14 @@ TEST_F(PlanCli, APublicModelIsPlannedFromItsShapesAlone) {
 }
 
 TEST_F(PlanCli, SampleKeepsToABudgetWithTheSamePicture) {
-  const std::string draw = "sample --model " + kModel + " --prompt \"red apple\" --steps 3 --json --out ";
+  const std::string draw =
+      "sample --model " + kModel + " --prompt \"red apple\" --steps 3 --json --no-prompt-cache --out ";
   const auto whole = vkflux(draw + path("whole.png"));
   ASSERT_EQ(whole.code, 0);
   const json free = json::parse(whole.out)["memory"];
   const uint64_t peak = free["peak_bytes"], measured = free["measured_peak_bytes"];
   EXPECT_NEAR(static_cast<double>(peak), static_cast<double>(measured), 0.05 * static_cast<double>(measured));
-  const auto part = vkflux(draw + path("part.png") + " --vae-tiling off --no-prompt-cache --vram " +
+  const auto part = vkflux(draw + path("part.png") + " --vae-tiling off --vram " +
                            std::to_string(peak * 3 / 4 >> 20) + "MiB");
   ASSERT_EQ(part.code, 0) << part.out;
   EXPECT_LT(json::parse(part.out)["memory"]["measured_peak_bytes"].get<uint64_t>(), measured);

@@ -65,11 +65,11 @@ def values(part, name, shape):
 def fill(part, model):
     """Gives a module its weights in float64; -> their shapes, and the sum of their float32 bits modulo 2^64."""
     shapes, bits = {}, 0
-    seen = set()
+    seen = set()  # tables that have two names are made under the first
     for name, parameter in model.state_dict(keep_vars=True).items():
-        if not parameter.is_floating_point() or parameter.data_ptr() in seen:
+        if not parameter.is_floating_point() or id(parameter) in seen:
             continue
-        seen.add(parameter.data_ptr())
+        seen.add(id(parameter))
         v = values(part, name, tuple(parameter.shape))
         shapes[name] = list(v.shape)
         bits = (bits + int(v.view(np.uint32).sum(dtype=np.uint64))) & M64

@@ -1,4 +1,4 @@
-#include "app/memory_options.h"
+#include "app/cli/memory_options.h"
 
 #include <fmt/format.h>
 
