@@ -5,6 +5,7 @@
 
 #include <tuple>
 
+#include "model/model_files.h"
 #include "vk/error.h"
 
 namespace vkflux {

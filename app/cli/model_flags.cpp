@@ -7,6 +7,7 @@
 
 #include "app/cli/numbers.h"
 #include "model/io/file.h"
+#include "model/model_files.h"
 
 namespace vkflux::cli {
 namespace {

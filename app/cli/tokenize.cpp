@@ -5,6 +5,7 @@
 #include "app/sweep/prompt_list.h"
 #include "model/family.h"
 #include "model/io/json.h"
+#include "model/model_files.h"
 
 namespace vkflux::cli {
 namespace {
