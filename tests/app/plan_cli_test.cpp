@@ -33,7 +33,7 @@ TEST_F(PlanCli, APublicModelIsPlannedFromItsShapesAlone) {
   const struct {
     const char *weights, *vram;
     bool streams;
-  } rows[] = {{"q4_k", "8", true}, {"q6_k", "12", false}, {"f8", "12", true}, {"f8", "16", false}};
+  } rows[] = {{"q4_k", "8", true}, {"q6_k", "12", true}, {"f8", "12", true}, {"f8", "16", false}};
   for (const auto& row : rows) {
     const auto r = vkflux(std::string("plan --synthetic flux1-dev --size 1024x1024 --json --weights ") +
                           row.weights + " --vram " + row.vram);

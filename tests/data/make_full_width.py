@@ -115,7 +115,7 @@ def t5(out):
     config = transformers.T5Config(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=1, num_heads=64,
                                    feed_forward_proj="gated-gelu", tie_word_embeddings=False)
     with torch.device("meta"):
-        model = transformers.T5EncoderModel(config)
+        model = transformers.T5EncoderModel(config).eval()
     model.to_empty(device="cpu")
     model.encoder.embed_tokens = model.shared
     made = fill("t5", model)
