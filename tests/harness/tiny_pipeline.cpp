@@ -8,26 +8,10 @@
 #include "model/flux/files.h"
 #include "model/text/tokenizer.h"
 #include "model/vae/load.h"
-#include "tests/harness/gpu.h"
+#include "tests/harness/random_model.h"
 
 namespace vkflux::test {
 namespace {
-
-const std::string kTokenizers = std::string(VKFLUX_SOURCE_DIR) + "/tests/data/tokenizers/";
-
-template <class Model>
-void randomise(Model& model, uint64_t seed) {
-  auto params = parameters(model);
-  allocate(params, device());
-  initialise(
-      params,
-      [](const Param& p) {
-        const bool scale =
-            p.name.find("norm") != std::string::npos && !p.name.ends_with("bias") && p.shape.rank() == 1;
-        return scale ? Init{Init::Kind::constant, 1} : Init{Init::Kind::normal, 0.1f};
-      },
-      seed);
-}
 
 struct Folder {
   std::string path;
@@ -78,10 +62,10 @@ Folder::Folder(bool plain)
   AutoencoderKL autoencoder(vae);
   ClipText clip_model(clip);
   T5Encoder t5_model(t5);
-  randomise(transformer, 1);
-  randomise(autoencoder, 2);
-  randomise(clip_model, 3);
-  randomise(t5_model, 4);
+  randomise(transformer, 1, 0.1f);
+  randomise(autoencoder, 2, 0.1f);
+  randomise(clip_model, 3, 0.1f);
+  randomise(t5_model, 4, 0.1f);
   SamplingDefaults defaults;
   defaults.steps = 3;
   defaults.cfg = 2;
