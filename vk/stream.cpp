@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 
+#include "vk/commands.h"
 #include "vk/device.h"
 #include "vk/error.h"
 #include "vk/stream_limits.h"
@@ -52,17 +53,7 @@ Stream::~Stream() {
 
 void Stream::make_batch(Batch& b) {
   const DeviceFunctions& vk = device_.vk();
-  VkCommandPoolCreateInfo pool{};
-  pool.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO;
-  pool.flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT;
-  pool.queueFamilyIndex = device_.queue_family();
-  check(vk.vkCreateCommandPool(device_.handle(), &pool, nullptr, &b.pool), "vkCreateCommandPool");
-  VkCommandBufferAllocateInfo alloc{};
-  alloc.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO;
-  alloc.commandPool = b.pool;
-  alloc.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY;
-  alloc.commandBufferCount = 1;
-  check(vk.vkAllocateCommandBuffers(device_.handle(), &alloc, &b.commands), "vkAllocateCommandBuffers");
+  make_commands(device_, device_.queue_family(), b.pool, b.commands);
   if (!device_.caps().push_descriptor) {
     const std::array<VkDescriptorPoolSize, 2> sizes{
         {{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, kSetsPerPool * 8},

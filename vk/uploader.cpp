@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "vk/commands.h"
 #include "vk/device.h"
 #include "vk/error.h"
 
@@ -17,19 +18,8 @@ Uploader::Uploader(Device& device)
   info.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO;
   info.pNext = &type;
   check(vk.vkCreateSemaphore(device_.handle(), &info, nullptr, &timeline_), "vkCreateSemaphore");
-  for (Commands& c : commands_) {
-    VkCommandPoolCreateInfo pool{};
-    pool.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO;
-    pool.flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT;
-    pool.queueFamilyIndex = device_.transfer_queue() ? device_.transfer_family() : device_.queue_family();
-    check(vk.vkCreateCommandPool(device_.handle(), &pool, nullptr, &c.pool), "vkCreateCommandPool");
-    VkCommandBufferAllocateInfo alloc{};
-    alloc.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO;
-    alloc.commandPool = c.pool;
-    alloc.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY;
-    alloc.commandBufferCount = 1;
-    check(vk.vkAllocateCommandBuffers(device_.handle(), &alloc, &c.buffer), "vkAllocateCommandBuffers");
-  }
+  const uint32_t family = device_.transfer_queue() ? device_.transfer_family() : device_.queue_family();
+  for (Commands& c : commands_) make_commands(device_, family, c.pool, c.buffer);
 }
 
 Uploader::~Uploader() {
