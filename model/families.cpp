@@ -1,5 +1,6 @@
 // The rows: a new family is a line here, and what its row points to.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -36,6 +37,21 @@ const Family& family(std::string_view name) {
     known += fmt::format("{}{}", known.empty() ? "" : ", ", f.name);
   }
   throw Error(ErrorCode::invalid_argument, fmt::format("model family {}: known are {}", name, known));
+}
+
+std::vector<std::string> published_models() {
+  std::vector<std::string> out;
+  for (const Family& f : families()) out.insert(out.end(), f.published.begin(), f.published.end());
+  return out;
+}
+
+std::unique_ptr<Model> published_model(Device& device, std::string_view name, const ModelOptions& options) {
+  for (const Family& f : families()) {
+    if (std::find(f.published.begin(), f.published.end(), name) != f.published.end())
+      return f.shapes(device, name, options);
+  }
+  throw Error(ErrorCode::invalid_argument,
+              fmt::format("no shapes of {}: there are {}", name, fmt::join(published_models(), ", ")));
 }
 
 }  // namespace vkflux

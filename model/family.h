@@ -152,11 +152,21 @@ struct Family {
   bool (*fits)(const io::Json& transformer, std::string_view part, const io::Json& config) = nullptr;
   /// Its parts as LoRA files see them, at the sizes of the published models; null: files aren't told apart.
   std::vector<lora::Component> (*lora_components)() = nullptr;
+  /// Published models whose parts can be made from their shapes alone, to be rehearsed; in this order.
+  std::vector<std::string_view> published = {};
+  std::unique_ptr<Model> (*shapes)(Device& device, std::string_view published,
+                                   const ModelOptions& options) = nullptr;
 };
 
 /// All families that files are tried with.
 std::span<const Family> families();
 /// Error invalid_argument lists the names.
 const Family& family(std::string_view name);
+
+/// The names of all families' published models, "flux1-dev".
+std::vector<std::string> published_models();
+/// One of them without weights: what needs none can be asked of it, everything else rehearsed
+/// (vk/rehearsal.h). Error invalid_argument lists the names.
+std::unique_ptr<Model> published_model(Device& device, std::string_view name, const ModelOptions& options);
 
 }  // namespace vkflux

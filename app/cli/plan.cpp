@@ -7,7 +7,6 @@
 #include "app/cli/model_flags.h"
 #include "app/cli/numbers.h"
 #include "app/weights.h"
-#include "model/flux/shapes.h"
 #include "model/io/json.h"
 #include "model/pipeline.h"
 
@@ -45,7 +44,7 @@ int run(const Common& common, const Options& o) {
   const std::unique_ptr<Pipeline> pipeline =
       o.synthetic.empty()
           ? Pipeline::load(*device, o.model, options)
-          : std::make_unique<Pipeline>(*device, flux1_shapes(*device, o.synthetic, options), options);
+          : std::make_unique<Pipeline>(*device, published_model(*device, o.synthetic, options), options);
   GenerateRequest request = request_of(o);
   if (o.init) request.init = RgbImage{1, 1, {0, 0, 0}};
   const MemoryPlan plan = pipeline->planned_for(request);
@@ -69,8 +68,8 @@ void add_plan(CLI::App& app) {
                   common, [common, o] { return run(*common, *o); });
   add_model_options(*c, o->model, o->parts, false);
   add_text_length_option(*c, o->parts);
-  c->add_option("--synthetic", o->synthetic, "a public model by its shapes alone: flux1-dev or flux1-schnell")
-      ->check(CLI::IsMember({"flux1-dev", "flux1-schnell"}));
+  c->add_option("--synthetic", o->synthetic, "a public model by its shapes alone")
+      ->check(CLI::IsMember(published_models()));
   c->add_option("--size", o->size, "WIDTHxHEIGHT in pixels; default: the model's")->check(picture_size());
   c->add_option("--batch", o->batch, "pictures of one prompt")
       ->capture_default_str()

@@ -7,6 +7,7 @@
 
 #include "model/flux/files.h"
 #include "model/flux/lora.h"
+#include "model/flux/shapes.h"
 #include "model/flux/tokenizers.h"
 #include "model/text/tokenizer.h"
 #include "model/vae/load.h"
@@ -191,6 +192,8 @@ Family flux1_family() {
   out.tokenizer_names = {"tokenizer", "tokenizer_2"};
   out.fits = fits;
   out.lora_components = published_lora_components;
+  out.published = {kFlux1Published.begin(), kFlux1Published.end()};
+  out.shapes = flux1_shapes;
   return out;
 }
 

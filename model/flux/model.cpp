@@ -9,8 +9,8 @@
 #include "model/flux/files.h"
 #include "model/flux/known_fields.h"
 #include "model/flux/lora.h"
+#include "model/flux/parts.h"
 #include "model/flux/tokenizers.h"
-#include "model/flux/weights.h"
 #include "model/lora/lora.h"
 #include "model/prompt_cache.h"
 #include "model/sampler/scheduler_config.h"
@@ -27,6 +27,8 @@ int64_t positive(const io::Json& json, const char* key, int64_t fallback, const 
   return v;
 }
 
+constexpr const char *kClip = "text_encoder", *kT5 = "text_encoder_2";
+
 class Flux1Model final : public Model {
  public:
   Flux1Model(Device& device, const ModelFiles& files, const ModelOptions& options)
@@ -40,18 +42,18 @@ class Flux1Model final : public Model {
     if (!options_.loras.empty())
       loras_ =
           LoraSet(options_.loras, flux1_lora_components(flux_, clip_config_, t5_config_), options_.remark);
-    const auto open = [this](FluxPart part, const io::NameTable& table) {
-      const ErrorContext context(name(part));
-      return open_named(files_.parts.at(name(part)).path, table);
+    const auto open = [this](const PartRecipe& part) {
+      const ErrorContext context(part.name);
+      return open_named(files_.parts.at(part.name).path, part.names);
     };
-    weights_ = std::make_unique<FluxWeights>(
-        device, FluxConfigs{clip_config_, t5_config_, flux_, vae_}, open,
-        FluxWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
+    weights_ = std::make_unique<PartWeights>(
+        device, flux1_recipes({clip_config_, t5_config_, flux_, vae_}), open,
+        PartWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
   }
 
   const ModelInfo& info() const override { return info_; }
-  std::shared_ptr<Backbone> backbone() override { return weights_->transformer(); }
-  std::shared_ptr<LatentCodec> codec() override { return weights_->codec(); }
+  std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux1>("transformer"); }
+  std::shared_ptr<LatentCodec> codec() override { return flux1_codec(*weights_, vae_); }
   std::vector<ModelPart> parts() const override { return weights_->parts(); }
   const Residency& residency() const override { return weights_->residency(); }
   void set_residency(const Residency& r) override { weights_->set_residency(r); }
@@ -61,9 +63,9 @@ class Flux1Model final : public Model {
     const auto [clip_ids, t5_ids] = ids(prompts);
     // A plan is for any prompt: it counts the encoders.
     const bool cached = options_.prompt_cache && !device_.rehearsing();
-    const auto fresh = [&, &clip = clip_ids, &t5 = t5_ids]() -> Condition {
-      const Tensor y = weights_->clip()->forward(clip).pooled;
-      return {{"txt", weights_->t5()->forward(t5)}, {"y", y}};
+    const auto fresh = [&, &for_clip = clip_ids, &for_t5 = t5_ids]() -> Condition {
+      const Tensor y = clip()->forward(for_clip).pooled;
+      return {{"txt", t5()->forward(for_t5)}, {"y", y}};
     };
     if (!cached) return fresh();
     const auto n = static_cast<int64_t>(prompts.size());
@@ -74,18 +76,17 @@ class Flux1Model final : public Model {
   std::string not_finite_in_encode(const std::vector<std::string>& prompts) override {
     const auto [clip_ids, t5_ids] = ids(prompts);
     std::string where = first_not_finite(
-        [&, &tokens = clip_ids](Trace* trace) { return weights_->clip()->forward(tokens, trace).pooled; });
-    if (!where.empty()) return fmt::format("{}: {}", name(FluxPart::clip), where);
-    where = first_not_finite(
-        [&, &tokens = t5_ids](Trace* trace) { return weights_->t5()->forward(tokens, trace); });
-    return where.empty() ? where : fmt::format("{}: {}", name(FluxPart::t5), where);
+        [&, &tokens = clip_ids](Trace* trace) { return clip()->forward(tokens, trace).pooled; });
+    if (!where.empty()) return fmt::format("{}: {}", kClip, where);
+    where = first_not_finite([&, &tokens = t5_ids](Trace* trace) { return t5()->forward(tokens, trace); });
+    return where.empty() ? where : fmt::format("{}: {}", kT5, where);
   }
   bool use_f32(ModelStage stage) override {
     if (stage == ModelStage::text) {
-      const bool clip = weights_->use_f32(FluxPart::clip);
-      return weights_->use_f32(FluxPart::t5) || clip;
+      const bool clip = weights_->use_f32(kClip);
+      return weights_->use_f32(kT5) || clip;
     }
-    return weights_->use_f32(FluxPart::transformer);
+    return weights_->use_f32("transformer");
   }
   std::vector<TextCut> cuts(const std::vector<std::string>& prompts) const override {
     std::vector<TextCut> out;
@@ -107,6 +108,8 @@ class Flux1Model final : public Model {
     const std::string& path = files_.parts.at(part).config;
     return path.empty() ? io::Json::object() : io::read_json(path);
   }
+  std::shared_ptr<ClipText> clip() { return weights_->get<ClipText>(kClip); }
+  std::shared_ptr<T5Encoder> t5() { return weights_->get<T5Encoder>(kT5); }
   /// Of CLIP and of T5.
   std::pair<TokenIds, TokenIds> ids(const std::vector<std::string>& prompts) const {
     std::pair<TokenIds, TokenIds> out;
@@ -139,19 +142,19 @@ class Flux1Model final : public Model {
   ClipTextConfig clip_config_;
   T5Config t5_config_;
   std::unique_ptr<Tokenizer> clip_tokenizer_, t5_tokenizer_;
-  std::unique_ptr<FluxWeights> weights_;
+  std::unique_ptr<PartWeights> weights_;
 };
 
 std::string Flux1Model::encoding_key(const TokenIds& clip_ids, const TokenIds& t5_ids) {
-  for (const FluxPart part : {FluxPart::clip, FluxPart::t5}) {
+  for (const char* part : {kClip, kT5}) {
     if (encoders_.size() >= 2 * 32) break;
-    const auto file = io::open_tensors(files_.parts.at(name(part)).path);
+    const auto file = io::open_tensors(files_.parts.at(part).path);
     encoders_ += fingerprint(*file);
   }
   std::string key =
       fmt::format("{} {} {} {} {}", encoders_, options_.weights ? name(*options_.weights) : "file",
                   clip_json(clip_config_).dump(), t5_json(t5_config_).dump(), device_key(device_));
-  for (const FluxPart part : {FluxPart::clip, FluxPart::t5}) key += loras_.fingerprint(name(part));
+  for (const char* part : {kClip, kT5}) key += loras_.fingerprint(part);
   for (const TokenIds* ids : {&clip_ids, &t5_ids}) {
     for (const auto& prompt : *ids) key += fmt::format("\n{}", fmt::join(prompt, " "));
   }
@@ -218,8 +221,7 @@ void Flux1Model::set_picture_inputs() {
 }
 
 void Flux1Model::read_configs() {
-  for (const FluxPart p : kFluxParts) {
-    const char* part = name(p);
+  for (const char* part : {kClip, kT5, "transformer", "vae"}) {
     for (const std::string& field : unknown_fields(part, config_of(part))) {
       if (options_.remark)
         options_.remark(

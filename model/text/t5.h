@@ -78,6 +78,8 @@ class T5Encoder {
     v("encoder.final_layer_norm.weight", final_norm_, Shape{config_.width});
   }
 
+  /// Prefixes of the blocks' parameters, in order.
+  std::vector<std::string> layers() const;
   /// The weights of some blocks come from elsewhere; null: all are here.
   void stream_weights(std::shared_ptr<WeightStream> weights) { weights_ = std::move(weights); }
   /// -> [B, T, C]

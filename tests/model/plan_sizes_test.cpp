@@ -1,0 +1,58 @@
+// Plans of the published models, from their shapes, on devices of several sizes: what people's GPUs have.
+#include <gtest/gtest.h>
+
+#include "model/family.h"
+#include "model/plan/plan.h"
+#include "tests/harness/gpu.h"
+
+namespace vkflux {
+namespace {
+
+using test::device;
+
+constexpr uint64_t kMiB = 1 << 20, kGiB = 1024 * kMiB;
+
+struct Case {
+  const char* model;
+  DType weights;
+  uint64_t memory, allocation, binding;
+  bool streams, tiled;
+};
+
+class PlanSizes : public testing::TestWithParam<Case> {
+ protected:
+  void TearDown() override { device().set_limits({}); }
+};
+
+TEST_P(PlanSizes, A1024PictureFits) {
+  const Case& c = GetParam();
+  device().set_limits({c.binding, c.allocation, c.memory});
+  ModelOptions options;
+  options.weights = c.weights;
+  const auto model = published_model(device(), c.model, options);
+  GenerateRequest request;
+  request.prompts = {"a cat"};
+  request.width = request.height = 1024;
+  request.steps = 1;
+  PlanWish wish;
+  wish.budget = c.memory;
+  const MemoryPlan plan = make_plan(device(), *model, request, wish);
+  EXPECT_TRUE(plan.fits) << plan.problem;
+  EXPECT_LE(plan.reserved(), c.memory);
+
+  const PartResidency& transformer = plan.residency.parts.at("transformer");
+  EXPECT_EQ(transformer.streamed() > 0, c.streams) << transformer.streamed();
+  EXPECT_LT(transformer.streamed(), static_cast<int64_t>(transformer.streams.size()));
+  EXPECT_EQ(plan.residency.tiling.on(), c.tiled);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Flux1, PlanSizes,
+    testing::Values(Case{"flux1-dev", DType::q4_k, 6 * kGiB, 1 * kGiB, 128 * kMiB, true, true},
+                    Case{"flux1-dev", DType::q4_k, 8 * kGiB, 1 * kGiB, 4 * kGiB, true, false},
+                    Case{"flux1-dev", DType::q6_k, 12 * kGiB, 4 * kGiB, 128 * kMiB, true, true},
+                    Case{"flux1-schnell", DType::f8_e5m2, 12 * kGiB, 4 * kGiB, 4 * kGiB, true, false},
+                    Case{"flux1-dev", DType::f8_e5m2, 16 * kGiB, 4 * kGiB, 128 * kMiB, false, true}));
+
+}  // namespace
+}  // namespace vkflux
