@@ -51,8 +51,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Case{"flux1-dev", DType::q4_k, 6 * kGiB, 1 * kGiB, 128 * kMiB, true, true},
                     Case{"flux1-dev", DType::q4_k, 8 * kGiB, 1 * kGiB, 4 * kGiB, true, false},
                     Case{"flux1-dev", DType::q6_k, 12 * kGiB, 4 * kGiB, 128 * kMiB, true, true},
-                    Case{"flux1-schnell", DType::f8_e5m2, 12 * kGiB, 4 * kGiB, 4 * kGiB, true, false},
-                    Case{"flux1-dev", DType::f8_e5m2, 16 * kGiB, 4 * kGiB, 128 * kMiB, false, true}));
+                    Case{"flux1-schnell", DType::f8_e4m3, 12 * kGiB, 4 * kGiB, 4 * kGiB, true, false},
+                    Case{"flux1-dev", DType::f8_e4m3, 16 * kGiB, 4 * kGiB, 128 * kMiB, false, true}));
 
 }  // namespace
 }  // namespace vkflux
