@@ -41,8 +41,8 @@ PartModule part_module(std::shared_ptr<Module> module) {
   if constexpr (std::is_base_of_v<Backbone, Module>) {
     for (const PassPart& p : module->parts()) out.steps.push_back(p.name);
     for (const AttentionLayer& l : module->layout().layers) out.layers.push_back(l.name);
-  } else if constexpr (requires { module->layers(); }) {
-    out.steps = out.layers = module->layers();
+  } else if constexpr (requires { module->layer_names(); }) {
+    out.steps = out.layers = module->layer_names();
   }
   if constexpr (requires(std::shared_ptr<WeightStream> s) { module->stream_weights(s); }) {
     out.stream_weights = [&m = *module](std::shared_ptr<WeightStream> s) { m.stream_weights(std::move(s)); };

@@ -181,7 +181,7 @@ T5Encoder::T5Encoder(const T5Config& config) : config_((config.check(), config))
   for (int64_t i = 0; i < config.layers; ++i) blocks_.emplace_back(config, i == 0);
 }
 
-std::vector<std::string> T5Encoder::layers() const {
+std::vector<std::string> T5Encoder::layer_names() const {
   std::vector<std::string> out;
   for (size_t i = 0; i < blocks_.size(); ++i) out.push_back("encoder.block." + std::to_string(i));
   return out;

@@ -79,7 +79,7 @@ class T5Encoder {
   }
 
   /// Prefixes of the blocks' parameters, in order.
-  std::vector<std::string> layers() const;
+  std::vector<std::string> layer_names() const;
   /// The weights of some blocks come from elsewhere; null: all are here.
   void stream_weights(std::shared_ptr<WeightStream> weights) { weights_ = std::move(weights); }
   /// -> [B, T, C]
