@@ -91,7 +91,7 @@ void run_flux1_block(Case& c) {
     c.use(block, "", absent_biases(j));
     const auto scope = c.tape().record();
     context.silu_vec = op::silu(c.in("vec"));
-    const DoubleBlock::Streams y = block({c.in("img"), c.in("txt")}, context, 0);
+    const Streams y = block({c.in("img"), c.in("txt")}, context, 0);
     outputs = {{y.img, "img"}, {y.txt, "txt"}};
   }
   for (auto& [y, name] : outputs) {
@@ -257,10 +257,7 @@ void run_flux1_modules(Case& c) {
     });
   }
   if (c.has_in("last_layer.x")) {
-    Flux1Config config;
-    config.hidden = hidden;
-    config.out_channels = required<int64_t>(c.config(), "out_channels");
-    FinalLayer layer(config);
+    FinalLayer layer(hidden, required<int64_t>(c.config(), "out_channels"));
     c.use(layer, "last_layer.");
     scope_of("last_layer", [&] {
       return std::vector<std::pair<Tensor, std::string>>{

@@ -5,25 +5,7 @@ namespace {
 
 constexpr float kEps = 1e-6f;
 
-/// [B, H, N, D]
-Tensor attend(const op::Qkv& joint, const Tensor& weight, const BlockContext& context, int layer,
-              const std::string& trace_name) {
-  observe(context.trace, trace_name + ".q_rope", joint.q);
-  observe(context.trace, trace_name + ".k_rope", joint.k);
-  return context.attention.forward(
-      {joint.q, joint.k, joint.v, context.tokens, layer, context.step, weight.dtype() != DType::f32});
-}
-
 }  // namespace
-
-std::vector<Tensor> modulation(const Linear& lin, const Tensor& silu_vec, int64_t parts) {
-  const int64_t batch = silu_vec.dim(0), width = lin.out / parts;
-  // One copy makes every part contiguous.
-  const Tensor all = op::permute(op::reshape(lin(silu_vec), {batch, parts, width}), {1, 0, 2});
-  std::vector<Tensor> out;
-  for (int64_t i = 0; i < parts; ++i) out.push_back(op::reshape(op::narrow(all, 0, i, 1), {batch, width}));
-  return out;
-}
 
 DoubleStream::DoubleStream(const Flux1Config& c)
     : mod{c.hidden, 6 * c.hidden},
@@ -40,7 +22,7 @@ Tensor DoubleStream::finish(const Tensor& x, const Tensor& o, const std::vector<
   return op::gate_residual(y, m[5], mlp_out(mlp_in(a, op::Activation::gelu_tanh)), in_place ? x : Tensor());
 }
 
-DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContext& context, int index) const {
+Streams DoubleBlock::operator()(const Streams& x, const BlockContext& context, int index) const {
   const std::vector<Tensor> mi = modulation(img.mod, context.silu_vec, 6);
   const std::vector<Tensor> mt = modulation(txt.mod, context.silu_vec, 6);
   const Tensor qkv_img = img.qkv(op::layer_norm_modulate(x.img, mi[0], mi[1], kEps));  // [B, I, 3H]
@@ -50,16 +32,10 @@ DoubleBlock::Streams DoubleBlock::operator()(const Streams& x, const BlockContex
                        context.rope, heads);
   const std::string name = "double." + std::to_string(index);
   const Tensor o = attend(joint, img.qkv.weight, context, index, name);
-  // A part of one picture's tokens is dense where it lies; of several it is made dense by merging it alone.
-  const bool one = o.dim(0) == 1;
-  const Tensor all = one ? op::merge_heads(o) : Tensor();
-  const auto part = [&](int64_t start, int64_t n) {
-    return one ? op::narrow(all, 1, start, n) : op::merge_heads(op::narrow(o, 2, start, n));
-  };
-  const int64_t text = x.txt.dim(1);
+  const Streams parts = split_streams(o, x.txt.dim(1));
   Streams y;
-  y.img = img.finish(x.img, part(text, x.img.dim(1)), mi, context.in_place);
-  y.txt = txt.finish(x.txt, part(0, text), mt, context.in_place);
+  y.img = img.finish(x.img, parts.img, mi, context.in_place);
+  y.txt = txt.finish(x.txt, parts.txt, mt, context.in_place);
   observe(context.trace, name + ".img", y.img);
   observe(context.trace, name + ".txt", y.txt);
   return y;
@@ -86,11 +62,6 @@ Tensor SingleBlock::operator()(const Tensor& x, const BlockContext& context, int
   const Tensor out = op::gate_residual(x, m[2], linear2.joined(o, mlp), context.in_place ? x : Tensor());
   observe(context.trace, name, out);
   return out;
-}
-
-Tensor FinalLayer::operator()(const Tensor& x, const Tensor& silu_vec) const {
-  const std::vector<Tensor> m = modulation(mod, silu_vec, 2);
-  return linear(op::layer_norm_modulate(x, m[0], m[1], kEps));
 }
 
 }  // namespace vkflux

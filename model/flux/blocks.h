@@ -1,50 +1,14 @@
-// The parts of a FLUX.1 transformer. B batch, N = T + I joint tokens (text first), H hidden width. Layer
-// norms have no parameters and eps 1e-6; modulation rows are shift, scale, gate.
+// The blocks of a FLUX.1 transformer, with the letters of joint_blocks.h. Layer norms have no parameters and
+// eps 1e-6; modulation rows are shift, scale, gate.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "model/backbone.h"
 #include "model/flux/config.h"
-#include "model/layers.h"
+#include "model/joint_blocks.h"
 
 namespace vkflux {
-
-/// out_layer(SiLU(in_layer(x)))
-struct MlpEmbedder {
-  Linear in_layer, out_layer;
-
-  MlpEmbedder() = default;
-  MlpEmbedder(int64_t in, int64_t hidden) : in_layer{in, hidden}, out_layer{hidden, hidden} {}
-  template <class V>
-  void visit(V& v) {
-    v.child("in_layer.", in_layer);
-    v.child("out_layer.", out_layer);
-  }
-  Tensor operator()(const Tensor& x) const { return out_layer(in_layer(x, op::Activation::silu)); }
-};
-
-/// RMS norm scales of q and k, shared by the heads.
-struct QkNorm {
-  int64_t head_dim = 0;
-  Tensor query = {}, key = {};
-
-  template <class V>
-  void visit(V& v) {
-    v("query_norm.scale", query, Shape{head_dim});
-    v("key_norm.scale", key, Shape{head_dim});
-  }
-};
-
-/// `parts` vectors [B, H] from silu(vec)[B, H], in the order of the weight's rows.
-std::vector<Tensor> modulation(const Linear& lin, const Tensor& silu_vec, int64_t parts);
-
-/// A forward pass as its blocks see it.
-struct BlockContext : Pass {
-  Tensor silu_vec;  // [B, H]
-  Tensor rope;      // [1 or B, N, D/2, 2]
-};
 
 /// Text or image half of a double block.
 struct DoubleStream {
@@ -77,9 +41,6 @@ struct DoubleBlock {
     img.visit(v, "img_");
     txt.visit(v, "txt_");
   }
-  struct Streams {
-    Tensor img, txt;  // [B, I, H], [B, T, H]
-  };
   /// index: among double blocks, which are the first layers (trace names "double.N.").
   Streams operator()(const Streams& x, const BlockContext& context, int index) const;
 };
@@ -100,19 +61,6 @@ struct SingleBlock {
   }
   /// x[B, N, H]; index: among single blocks (trace names "single.N"), first: layer number of single block 0.
   Tensor operator()(const Tensor& x, const BlockContext& context, int index, int first) const;
-};
-
-struct FinalLayer {
-  Linear linear, mod;
-
-  FinalLayer() = default;
-  explicit FinalLayer(const Flux1Config& c) : linear{c.hidden, c.out_channels}, mod{c.hidden, 2 * c.hidden} {}
-  template <class V>
-  void visit(V& v) {
-    v.child("linear.", linear);
-    v.child("adaLN_modulation.1.", mod);
-  }
-  Tensor operator()(const Tensor& x, const Tensor& silu_vec) const;  // [B, I, H] -> [B, I, out]
 };
 
 }  // namespace vkflux

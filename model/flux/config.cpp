@@ -2,12 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <numeric>
-#include <set>
 #include <string_view>
 
 #include "model/io/config_fields.h"
+#include "model/joint_blocks.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -16,40 +15,7 @@ namespace {
 using Shapes = std::map<std::string, Shape>;
 
 const Shape& need(const Shapes& shapes, const std::string& name, int rank) {
-  const auto it = shapes.find(name);
-  if (it == shapes.end()) {
-    throw Error(ErrorCode::format, fmt::format("not a FLUX.1 transformer: tensor {} is missing", name));
-  }
-  if (it->second.rank() != rank) {
-    throw Error(ErrorCode::format,
-                fmt::format("{} has shape {}, expected rank {}", name, it->second.str(), rank));
-  }
-  for (const int64_t d : it->second) {
-    if (d == 0) throw Error(ErrorCode::format, fmt::format("{} is empty: {}", name, it->second.str()));
-  }
-  return it->second;
-}
-
-/// The number of blocks behind `prefix`; they must be counted from 0 without gaps.
-int64_t depth_of(const Shapes& shapes, std::string_view prefix) {
-  std::set<int64_t> blocks;
-  for (auto it = shapes.lower_bound(std::string(prefix)); it != shapes.end() && it->first.starts_with(prefix);
-       ++it) {
-    const char* begin = it->first.data() + prefix.size();
-    const char* end = it->first.data() + it->first.size();
-    int64_t i = 0;
-    const auto r = std::from_chars(begin, end, i);
-    if (r.ec != std::errc() || r.ptr == end || *r.ptr != '.' || i < 0 || i >= 4096) {
-      throw Error(ErrorCode::format, fmt::format("tensor name {}: expected a block number", it->first));
-    }
-    blocks.insert(i);
-  }
-  const auto depth = static_cast<int64_t>(blocks.size());
-  if (depth > 0 && *blocks.rbegin() != depth - 1) {
-    throw Error(ErrorCode::format,
-                fmt::format("{}{}. is there, but only {} blocks are", prefix, *blocks.rbegin(), depth));
-  }
-  return depth;
+  return need_shape("FLUX.1", shapes, name, rank);
 }
 
 void refuse_relatives(const Shapes& shapes) {
@@ -124,8 +90,8 @@ Flux1Config infer_flux1_config(const Shapes& shapes) {
   c.context_in_dim = need(shapes, "txt_in.weight", 2)[1];
   c.vec_in_dim = need(shapes, "vector_in.in_layer.weight", 2)[1];
   c.out_channels = need(shapes, "final_layer.linear.weight", 2)[0];
-  c.depth = depth_of(shapes, "double_blocks.");
-  c.depth_single = depth_of(shapes, "single_blocks.");
+  c.depth = count_blocks(shapes, "double_blocks.");
+  c.depth_single = count_blocks(shapes, "single_blocks.");
   c.guidance = shapes.count("guidance_in.in_layer.weight") != 0;
   if (c.depth > 0) {
     c.head_dim = need(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)[0];

@@ -12,11 +12,7 @@ namespace {
 constexpr int64_t kTimeFeatures = 256;
 
 void expect_shape(const char* name, const Tensor& x, const Shape& want) {
-  if (!x.defined()) throw Error(ErrorCode::invalid_argument, fmt::format("FLUX.1 input {} is missing", name));
-  if (!(x.shape() == want)) {
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("FLUX.1 input {} is {}, expected {}", name, x.shape().str(), want.str()));
-  }
+  expect_input("FLUX.1", name, x, want);
 }
 
 }  // namespace
@@ -24,10 +20,7 @@ void expect_shape(const char* name, const Tensor& x, const Shape& want) {
 BackboneLayout flux1_layout(const Flux1Config& c) {
   BackboneLayout out;
   out.family = "flux1";
-  for (int64_t i = 0; i < c.depth; ++i)
-    out.layers.push_back({fmt::format("double_blocks.{}", i), c.heads, c.head_dim, false});
-  for (int64_t i = 0; i < c.depth_single; ++i)
-    out.layers.push_back({fmt::format("single_blocks.{}", i), c.heads, c.head_dim, true});
+  out.layers = joint_layers(c.depth, c.depth_single, c.heads, c.head_dim);
   out.geometry = {c.out_channels / 4, 2};
   out.guidance = c.guidance;
   return out;
@@ -36,20 +29,16 @@ BackboneLayout flux1_layout(const Flux1Config& c) {
 Flux1::Flux1(const Flux1Config& config)
     : Backbone(flux1_layout(config)),
       config_(config),
+      parts_(joint_parts(layout())),
       img_in_{config.in_channels, config.hidden},
       txt_in_{config.context_in_dim, config.hidden},
       time_in_(kTimeFeatures, config.hidden),
       vector_in_(config.vec_in_dim, config.hidden),
       guidance_in_(kTimeFeatures, config.hidden),
-      final_(config) {
+      final_(config.hidden, config.out_channels) {
   config_.check();
   for (int64_t i = 0; i < config.depth; ++i) double_.emplace_back(config);
   for (int64_t i = 0; i < config.depth_single; ++i) single_.emplace_back(config);
-  for (size_t i = 0; i < double_.size(); ++i)
-    parts_.push_back({layout().layers[i].name, static_cast<int>(i)});
-  if (!single_.empty()) parts_.push_back({"join"});
-  for (size_t i = double_.size(); i < layout().layers.size(); ++i)
-    parts_.push_back({layout().layers[i].name, static_cast<int>(i)});
 }
 
 void Flux1::prepare(PassInputs& in, std::span<const float> ids) const {
@@ -116,14 +105,14 @@ Tensor Flux1::conditioning(const PassInputs& in, Trace* trace) const {
   return vec;
 }
 
-DoubleBlock::Streams Flux1::run_double(size_t i, const DoubleBlock::Streams& x, const BlockContext& context) {
+Streams Flux1::run_double(size_t i, const Streams& x, const BlockContext& context) {
   DoubleBlock& block = double_[i];
   const int layer = static_cast<int>(i);
   if (!checkpointing_) return block(x, context, layer);
   const auto fn = [&block, context, layer](const std::vector<Tensor>& in) {
     BlockContext inner = context;
     inner.silu_vec = in[2];
-    const DoubleBlock::Streams y = block({in[0], in[1]}, inner, layer);
+    const Streams y = block({in[0], in[1]}, inner, layer);
     return std::vector<Tensor>{y.img, y.txt};
   };
   const std::vector<Tensor> y = checkpoint(fn, {x.img, x.txt, context.silu_vec}, tensors(parameters(block)));
@@ -145,7 +134,7 @@ Tensor Flux1::run_single(size_t i, const Tensor& x, const BlockContext& context)
 std::unique_ptr<Pass> Flux1::embed(const PassInputs& in, Trace* trace) {
   check(in);
   const ProfileScope scope(in.x.device().profiler(), "embeddings");
-  auto p = std::make_unique<State>();
+  auto p = std::make_unique<JointPass>();
   p->silu_vec = op::silu(conditioning(in, trace));
   p->rope = in.positions;
   p->streams = {img_in_(input(in)), txt_in_(in.condition["txt"])};
@@ -157,15 +146,10 @@ std::unique_ptr<Pass> Flux1::embed(const PassInputs& in, Trace* trace) {
   return p;
 }
 
-void Flux1::join(State& p) const {
-  p.joined = op::concat({p.streams.txt, p.streams.img}, 1);
-  if (!p.in_place) p.streams = {};
-}
-
 void Flux1::run(size_t part, Pass& pass) {
-  State& p = static_cast<State&>(pass);
+  JointPass& p = static_cast<JointPass&>(pass);
   const int layer = parts_[part].layer;
-  if (layer < 0) return join(p);
+  if (layer < 0) return p.join();
   Profiler& profiler = p.silu_vec.device().profiler();
   const auto doubles = static_cast<int>(double_.size());
   if (layer < doubles) {
@@ -178,14 +162,9 @@ void Flux1::run(size_t part, Pass& pass) {
 }
 
 Tensor Flux1::finish(Pass& pass) {
-  const State& p = static_cast<const State&>(pass);
+  const JointPass& p = static_cast<const JointPass&>(pass);
   const ProfileScope scope(p.silu_vec.device().profiler(), "final_layer");
-  const int64_t drawn = p.tokens.drawn();
-  if (single_.empty() && drawn == p.tokens.image) return final_(p.streams.img, p.silu_vec);
-  const Tensor img = single_.empty() ? op::narrow(p.streams.img, 1, 0, drawn)
-                                     : op::narrow(p.joined, 1, p.tokens.text, drawn);
-  // Of one picture they are dense where they lie.
-  return final_(img.is_contiguous() ? img : op::clone(img), p.silu_vec);
+  return final_(p.drawn(), p.silu_vec);
 }
 
 InitRule flux1_init() {

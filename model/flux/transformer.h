@@ -45,15 +45,10 @@ class Flux1 final : public Backbone {
   Tensor finish(Pass& pass) override;
 
  private:
-  struct State final : BlockContext {
-    DoubleBlock::Streams streams;  // through the double blocks
-    Tensor joined;                 // [B, T + I, H] through the single blocks
-  };
   std::unique_ptr<Pass> embed(const PassInputs& in, Trace* trace) override;
   void check(const PassInputs& in) const;
   Tensor conditioning(const PassInputs& in, Trace* trace) const;  // vec [B, H]
-  void join(State& pass) const;
-  DoubleBlock::Streams run_double(size_t i, const DoubleBlock::Streams& x, const BlockContext& context);
+  Streams run_double(size_t i, const Streams& x, const BlockContext& context);
   Tensor run_single(size_t i, const Tensor& x, const BlockContext& context);
 
   Flux1Config config_;

@@ -283,7 +283,7 @@ TEST(Flux1, ZeroGatesLeaveTheInputAndFinalLayer) {
   Trace trace;
   const std::vector<float> out = model.forward(in, &trace).to_host();
   EXPECT_EQ(trace["double.0.img"].to_host(), trace["img_in"].to_host());
-  FinalLayer last(config);
+  FinalLayer last(config.hidden, config.out_channels);
   for (const Param& p : parameters(model)) {
     for (const Param& q : parameters(last, "final_layer.")) {
       if (p.name == q.name) *q.tensor = *p.tensor;
