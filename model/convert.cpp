@@ -69,6 +69,8 @@ class Conversion {
       if (options_.layout == "diffusers")
         parts = io::foreign_parts(p.name, shape, part_.names,
                                   part_.rows ? part_.rows(p) : std::vector<int64_t>{});
+      if (options_.gguf && !part_.gguf_names.rules.empty())
+        parts = io::foreign_parts(p.name, shape, part_.gguf_names);
       if (options_.gguf && part_.architecture == "t5encoder") parts[0].name = gguf_t5_name(p.name);
       for (const io::ForeignPart& piece : parts) {
         std::vector<int64_t> s = shape;
@@ -122,6 +124,13 @@ class Conversion {
   }
 
   void write(const Param& p, FileDType type, const io::ForeignPart& part, const io::Sink& sink) {
+    if (part.head) {
+      for (int64_t r = 0; r < part.rows; ++r) {
+        const int64_t c = r % part.head;
+        write_rows(p, type, r - c + c / 2 + (c % 2) * (part.head / 2), 1, sink);
+      }
+      return;
+    }
     if (!part.swap_halves) return write_rows(p, type, part.row, part.rows, sink);
     const int64_t half = part.rows / 2;
     write_rows(p, type, part.row + half, part.rows - half, sink);
@@ -281,10 +290,12 @@ Converted convert(const ModelPartFile& part, const WeightSource& source, const s
   const std::string misfit = misfits(part.rules, part.params, options.type);
   if (!misfit.empty()) conversion.remark(misfit);
   if (options.gguf) {
-    io::write_gguf(out, tensors,
-                   {{"general.architecture", part.architecture},
-                    {"general.quantization_version", uint32_t{2}},
-                    {"general.file_type", gguf_file_type(options.type)}});
+    std::vector<std::pair<std::string, io::GgufValue>> values{
+        {"general.architecture", part.architecture},
+        {"general.quantization_version", uint32_t{2}},
+        {"general.file_type", gguf_file_type(options.type)}};
+    values.insert(values.end(), part.gguf_values.begin(), part.gguf_values.end());
+    io::write_gguf(out, tensors, values);
   } else {
     io::write_safetensors(out, tensors, {{"format", "pt"}});
   }

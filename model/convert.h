@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/io/names.h"
+#include "model/io/tensor_writer.h"
 #include "model/load.h"
 #include "model/lora/modules.h"
 #include "model/module.h"
@@ -26,6 +27,8 @@ struct ModelPartFile {
   std::string architecture;                // as GGUF files call it
   InitRule init;                           // of weights that nobody trained
   std::vector<lora::Component> lora = {};  // the part as LoRA files see it; empty: they don't change it
+  io::NameTable gguf_names = {};           // of GGUF files; without rules: ours
+  std::vector<std::pair<std::string, io::GgufValue>> gguf_values = {};  // their metadata beside
 };
 
 /// The part that a file holds: `wanted` of several ("" where there is one). Error format where its tensors

@@ -82,6 +82,17 @@ void swap_row_halves(std::vector<float>& values) {
   std::rotate(values.begin(), values.begin() + static_cast<ptrdiff_t>(values.size() / 2), values.end());
 }
 
+// Every head's rows as Kind::interleaved stores them.
+void interleave_rows(std::vector<float>& values, int64_t rows, int64_t head) {
+  const size_t per_row = values.size() / static_cast<size_t>(rows);
+  const std::vector<float> ours = values;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t c = r % head, from = r - c + c / 2 + (c % 2) * (head / 2);
+    std::copy_n(ours.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(from) * per_row), per_row,
+                values.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(r) * per_row));
+  }
+}
+
 // Encodings of other quantisers, met in the wild: named, so that the message can say what the file is.
 void refuse_foreign_encoding(const TensorSource& file) {
   constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kMarks{
@@ -153,6 +164,7 @@ void NamedTensors::place(const std::string& ours, const std::string& file_name, 
   e.parts[key] = file_name;
   if (rule.any_size) e.any_size.insert(key);
   e.swap_halves = rule.kind == NameRule::Kind::swap_halves;
+  e.head = rule.kind == NameRule::Kind::interleaved ? rule.head : 0;
 }
 
 void NamedTensors::assemble(const std::string& ours, Entry& e) {
@@ -186,6 +198,10 @@ void NamedTensors::assemble(const std::string& ours, Entry& e) {
   if (e.swap_halves && (e.shape.empty() || e.shape[0] % 2)) {
     throw Error(ErrorCode::format,
                 fmt::format("{}: {} {} has no two halves", file_.path(), ours, str(e.shape)));
+  }
+  if (e.head && (e.shape.empty() || e.head % 2 || e.shape[0] % e.head)) {
+    throw Error(ErrorCode::format, fmt::format("{}: {} {} doesn't split into heads of {} rows", file_.path(),
+                                               ours, str(e.shape), e.head));
   }
 }
 
@@ -311,7 +327,8 @@ std::vector<ForeignPart> foreign_parts(const std::string& ours, const std::vecto
     const auto m = match(rule.ours, ours);
     if (!m || rule.fallback) continue;
     if (rule.kind != NameRule::Kind::rows)
-      return {{fill(rule.foreign, *m), 0, all, rule.kind == NameRule::Kind::swap_halves}};
+      return {{fill(rule.foreign, *m), 0, all, rule.kind == NameRule::Kind::swap_halves,
+               rule.kind == NameRule::Kind::interleaved ? rule.head : 0}};
     parts.emplace(rule.part, fill(rule.foreign, *m));
   }
   if (parts.empty()) return {{ours, 0, all, false}};
@@ -338,6 +355,7 @@ std::vector<TensorData> to_foreign(const std::string& ours, const std::vector<in
   const std::vector<ForeignPart> parts = foreign_parts(ours, shape, table, rows);
   if (parts.size() == 1) {
     if (parts[0].swap_halves) swap_row_halves(values);
+    if (parts[0].head) interleave_rows(values, shape[0], parts[0].head);
     return {tensor_data(parts[0].name, shape, values, dtype)};
   }
   const size_t per_row = values.size() / static_cast<size_t>(shape[0]);

@@ -22,12 +22,14 @@ struct NameRule {
     copy,         // the same tensor
     rows,         // part `part` of several that are stacked along rows in order
     swap_halves,  // the two halves of the rows are exchanged
+    interleaved,  // in every head of `head` rows, 2m and 2m + 1 are our m and m + head / 2
   };
   std::string foreign, ours;
   Kind kind = Kind::copy;
   int part = 0;
   bool any_size = false;  // of rows: this part may have other rows than part 0
   bool fallback = false;  // only where the file has no tensor of our name
+  int64_t head = 0;       // of interleaved
 };
 
 struct NameTable {
@@ -78,12 +80,17 @@ class NamedTensors {
     std::vector<int64_t> shape;
     std::set<int> any_size;
     bool swap_halves = false;
+    int64_t head = 0;  // rows of heads that are stored interleaved; 0: they aren't
     uint64_t numel = 0;
     bool mixed = false;  // parts of different types
   };
   const Entry& entry(const std::string& ours) const;
   void place(const std::string& ours, const std::string& file_name, const NameRule& rule);
   void assemble(const std::string& ours, Entry& e);
+  /// A head's rows by way of a buffer, as `stored(first row, rows)` gives them.
+  template <class Stored>
+  void read_interleaved(const Entry& e, size_t row_bytes, uint64_t at, std::span<std::byte> out,
+                        Stored stored) const;
   void read_stacked(const Entry& e, DType to, uint64_t first, std::span<std::byte> out) const;
   void read_stacked_rows(const Entry& e, DType as, int64_t row, std::span<std::byte> out) const;
   void read_values(const TensorInfo& info, DType to, uint64_t first, std::span<std::byte> out) const;
@@ -98,6 +105,7 @@ struct ForeignPart {
   std::string name;
   int64_t row = 0, rows = 0;
   bool swap_halves = false;  // the two halves of the rows are exchanged
+  int64_t head = 0;          // rows of heads that become interleaved
 };
 /// What one of our tensors becomes in the foreign layout. A tensor that the table splits along rows becomes
 /// several: `rows` gives their sizes (equal thirds when empty). Without a rule the name stays.
@@ -123,5 +131,12 @@ const NameTable& flux1_names();       // BFL names; diffusers; ComfyUI prefix
 NameTable vae_names(int64_t levels);  // BFL names; diffusers
 const NameTable& clip_names();
 const NameTable& t5_names();
+/// Of a decoder's own file (model/text/decoder.h): whatever comes before its names, transformers' names with
+/// and without "model.", and those of GGUF files, whose q and k are interleaved in the architectures llama
+/// and mistral3. What isn't the text model's is ignored, and so are layers from `layers` on (-1: none), with
+/// the final norm that follows them.
+NameTable decoder_names(const TensorSource& file, int64_t layers = -1);
+/// For writing: GGUF names of an architecture ("qwen3", "mistral3").
+NameTable decoder_gguf_names(const std::string& architecture, int64_t head);
 
 }  // namespace vkflux::io

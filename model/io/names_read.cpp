@@ -24,12 +24,36 @@ void NamedTensors::read(const std::string& ours, DType to, uint64_t first, std::
   const size_t unit = vkflux::size_of(to);
   if (first > e.numel || out.size() / unit > e.numel - first)
     throw Error(ErrorCode::invalid_argument, fmt::format("{}: read beyond {}", file_.path(), ours));
+  if (e.head) {
+    const uint64_t columns = e.numel / static_cast<uint64_t>(e.shape[0]);
+    return read_interleaved(e, columns * unit, first * unit, out,
+                            [&](int64_t row, std::span<std::byte> rows) {
+                              read_stacked(e, to, static_cast<uint64_t>(row) * columns, rows);
+                            });
+  }
   if (!e.swap_halves) return read_stacked(e, to, first, out);
   // The second half of what is stored comes first.
   const uint64_t half = e.numel / 2,
                  head = first < half ? std::min<uint64_t>(half - first, out.size() / unit) : 0;
   read_stacked(e, to, half + first, out.first(head * unit));
   if (head * unit < out.size()) read_stacked(e, to, first + head - half, out.subspan(head * unit));
+}
+
+template <class Stored>
+void NamedTensors::read_interleaved(const Entry& e, size_t row_bytes, uint64_t at, std::span<std::byte> out,
+                                    Stored stored) const {
+  if (row_bytes == 0) return;
+  const auto head = static_cast<uint64_t>(e.head);
+  std::vector<std::byte> rows(head * row_bytes);
+  for (uint64_t held = UINT64_MAX; !out.empty();) {
+    const uint64_t row = at / row_bytes, inside = at % row_bytes, first = row / head * head, c = row - first;
+    if (first != held) stored(static_cast<int64_t>(held = first), rows);
+    const uint64_t from = c < head / 2 ? 2 * c : 2 * (c - head / 2) + 1;
+    const size_t n = std::min<size_t>(row_bytes - inside, out.size());
+    std::copy_n(rows.begin() + static_cast<ptrdiff_t>(from * row_bytes + inside), n, out.begin());
+    out = out.subspan(n);
+    at += n;
+  }
 }
 
 void NamedTensors::read_stacked(const Entry& e, DType to, uint64_t first, std::span<std::byte> out) const {
@@ -103,6 +127,10 @@ void NamedTensors::read_packed(const std::string& ours, DType as, int64_t row,
   const auto count = static_cast<int64_t>(out.size() / size);
   if (out.size() % size != 0 || row < 0 || row > rows || count > rows - row)
     throw Error(ErrorCode::invalid_argument, fmt::format("{}: read beyond {}", file_.path(), ours));
+  if (e.head)
+    return read_interleaved(
+        e, size, static_cast<uint64_t>(row) * size, out,
+        [&](int64_t from, std::span<std::byte> rows) { read_stacked_rows(e, as, from, rows); });
   if (!e.swap_halves) return read_stacked_rows(e, as, row, out);
   // The second half of what is stored comes first.
   const int64_t half = rows / 2, head = row < half ? std::min(half - row, count) : 0;
