@@ -51,6 +51,9 @@ struct ModelOptions {
   std::map<std::string, std::string> files;
   std::string variant;      // "fp16": of files such as model.fp16.safetensors; empty: the plain ones
   int64_t text_tokens = 0;  // of the prompt's longest encoding; 0: the model's default
+  /// Numbers of the hidden states that a decoder-only text encoder gives the transformer; empty: the model's.
+  std::vector<int64_t> text_states;
+  bool plain_prompts = false;  // special tokens that a prompt names are plain text, where both are possible
 };
 
 enum class ModelStage { text, transformer };

@@ -3,9 +3,9 @@
 #include <filesystem>
 #include <vector>
 
-#include "model/io/decimal.h"
 #include "model/io/file.h"
 #include "model/io/json.h"
+#include "model/model_index.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -37,22 +37,15 @@ void copy_tokenizer(const std::string& from, const std::string& to, int64_t leng
   write_json(config, json);
 }
 
-io::Json index(const SamplingDefaults& d) {
+io::Json parts() {
   const auto part = [](const char* library, const char* type) { return io::Json::array({library, type}); };
-  return {{"_class_name", "FluxPipeline"},
-          {"scheduler", part("diffusers", "FlowMatchEulerDiscreteScheduler")},
+  return {{"scheduler", part("diffusers", "FlowMatchEulerDiscreteScheduler")},
           {"text_encoder", part("transformers", "CLIPTextModel")},
           {"text_encoder_2", part("transformers", "T5EncoderModel")},
           {"tokenizer", part("transformers", "CLIPTokenizer")},
           {"tokenizer_2", part("transformers", "T5TokenizerFast")},
           {"transformer", part("diffusers", "FluxTransformer2DModel")},
-          {"vae", part("diffusers", "AutoencoderKL")},
-          {"vkflux",
-           {{"steps", d.steps},
-            {"cfg", io::decimal(d.cfg)},
-            {"guidance", io::decimal(d.guidance)},
-            {"size", io::Json::array({d.width, d.height})},
-            {"txt_tokens", d.txt_tokens}}}};
+          {"vae", part("diffusers", "AutoencoderKL")}};
 }
 
 }  // namespace
@@ -70,7 +63,7 @@ void save_flux1(const std::string& dir, const Flux1Parts& p) {
   copy_tokenizer(p.tokenizer, dir + "/tokenizer", p.clip.config().positions);
   copy_tokenizer(p.tokenizer_2, dir + "/tokenizer_2", p.defaults.txt_tokens);
   write_json(dir + "/scheduler/scheduler_config.json", p.schedule.to_json());
-  write_json(dir + "/model_index.json", index(p.defaults));
+  write_json(dir + "/model_index.json", model_index("FluxPipeline", parts(), p.defaults));
 }
 
 }  // namespace vkflux

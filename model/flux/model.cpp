@@ -2,16 +2,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-
 #include "model/flux/files.h"
 #include "model/flux/known_fields.h"
 #include "model/flux/lora.h"
 #include "model/flux/parts.h"
 #include "model/flux/tokenizers.h"
 #include "model/lora/lora.h"
+#include "model/model_index.h"
 #include "model/prompt_cache.h"
 #include "model/sampler/scheduler_config.h"
 #include "model/text/tokenizer.h"
@@ -20,12 +17,6 @@
 
 namespace vkflux {
 namespace {
-
-int64_t positive(const io::Json& json, const char* key, int64_t fallback, const std::string& origin) {
-  const auto v = io::get_or<int64_t>(json, key, fallback, origin);
-  if (v < 1 || v > 1 << 20) throw Error(ErrorCode::format, fmt::format("{}: \"{}\" is {}", origin, key, v));
-  return v;
-}
 
 constexpr const char *kClip = "text_encoder", *kT5 = "text_encoder_2";
 
@@ -162,32 +153,13 @@ std::string Flux1Model::encoding_key(const TokenIds& clip_ids, const TokenIds& t
 }
 
 void Flux1Model::read_index() {
-  const std::string origin = "model_index.json";
-  const io::Json index = files_.index.empty() ? io::Json::object() : io::read_json(files_.index);
+  const io::Json index = read_model_index(files_);
   with_tensors("transformer", io::flux1_names(),
                [&](const io::NamedTensors& t) { flux_ = infer_flux1_config(shapes_of(t)); });
-  info_.pipeline = io::get_or<std::string>(index, "_class_name", "", origin);
-  SamplingDefaults& defaults = info_.defaults;
-  if (!flux_.guidance) defaults.steps = 4;
+  info_.pipeline = pipeline_of(index);
+  if (!flux_.guidance) info_.defaults.steps = 4;
   set_picture_inputs();
-  const auto it = index.find("vkflux");
-  if (it == index.end()) return;
-  defaults.steps = positive(*it, "steps", defaults.steps, origin);
-  defaults.cfg = io::get_or<float>(*it, "cfg", defaults.cfg, origin);
-  defaults.guidance = io::get_or<float>(*it, "guidance", defaults.guidance, origin);
-  if (!std::isfinite(defaults.cfg) || !std::isfinite(defaults.guidance)) {
-    throw Error(ErrorCode::format, origin + ": cfg and guidance must be finite");
-  }
-  if (it->contains("size") && (*it)["size"].is_array()) {
-    const auto size = io::get<std::vector<int64_t>>(*it, "size", origin);
-    if (size.size() != 2 || size[0] < 1 || size[1] < 1 || std::max(size[0], size[1]) > 1 << 16) {
-      throw Error(ErrorCode::format, origin + ": \"size\" must be a number or [width, height]");
-    }
-    defaults.width = size[0];
-    defaults.height = size[1];
-  } else {
-    defaults.width = defaults.height = positive(*it, "size", defaults.width, origin);
-  }
+  apply_recommended(info_.defaults, index);
 }
 
 // What the transformer reads of pictures, from its channels, and from the pipeline where channels can't tell.

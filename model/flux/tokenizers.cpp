@@ -7,14 +7,13 @@
 #include "model/io/file.h"
 #include "model/io/names.h"
 #include "model/load.h"
+#include "model/model_index.h"
 #include "model/text/clip.h"
 #include "model/text/tokenizer_places.h"
 #include "vk/error.h"
 
 namespace vkflux {
 namespace {
-
-constexpr int64_t kMaxTextTokens = 4096;
 
 using Remark = std::function<void(const std::string&)>;
 
@@ -57,27 +56,15 @@ Flux1Tokenizers load_flux1_tokenizers(const ModelFiles& files, const Remark& rem
 }
 
 int64_t flux1_text_tokens(const ModelFiles& files, bool guidance, int64_t wanted) {
-  if (wanted < 0 || wanted > kMaxTextTokens)
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("{} text tokens: 1 to {} are possible", wanted, kMaxTextTokens));
-  if (wanted > 0) return wanted;
-  const std::string origin = "model_index.json";
-  const io::Json index = files.index.empty() ? io::Json::object() : io::read_json(files.index);
-  const auto ours = index.is_object() ? index.find("vkflux") : index.end();
   int64_t tokens = guidance ? 512 : 256;
   const auto own = files.tokenizers.find("tokenizer_2");
   const std::string config =
       own == files.tokenizers.end() ? std::string() : own->second + "/tokenizer_config.json";
-  if (ours != index.end() && ours->is_object() && ours->contains("txt_tokens")) {
-    tokens = io::get<int64_t>(*ours, "txt_tokens", origin);
-  } else if (!files.folder.empty() && io::is_there(config)) {
+  if (!files.folder.empty() && io::is_there(config)) {
     const auto longest = io::get_or<double>(io::read_json(config), "model_max_length", 512, config);
     if (longest >= 1) tokens = std::min(tokens, static_cast<int64_t>(std::min(longest, 1e6)));
   }
-  if (tokens < 1 || tokens > kMaxTextTokens)
-    throw Error(ErrorCode::format,
-                fmt::format("{} text tokens: 1 to {} are possible", tokens, kMaxTextTokens));
-  return tokens;
+  return text_tokens(read_model_index(files), tokens, wanted);
 }
 
 std::vector<PromptTokenizer> flux1_prompt_tokenizers(const ModelFiles& files, const ModelOptions& options) {

@@ -1,0 +1,34 @@
+// The three parts of a FLUX.2 model.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "model/flux2/transformer.h"
+#include "model/latent_codec.h"
+#include "model/part_weights.h"
+#include "model/text/decoder.h"
+#include "model/vae/autoencoder.h"
+
+namespace vkflux {
+
+struct Flux2Configs {
+  Flux2Config transformer;
+  DecoderConfig text;
+  /// The hidden states of the text encoder that the transformer reads, side by side; only the layers up to
+  /// the last of them are loaded.
+  std::vector<int64_t> states;
+  AutoencoderConfig vae;
+
+  int64_t text_layers() const;
+};
+
+/// The published models: "flux2-dev", "flux2-klein-9b", "flux2-klein-4b".
+Flux2Configs flux2_configs(std::string_view name);
+
+/// text_encoder, transformer, vae. text_names: of the text encoder's file, whose names depend on it.
+std::vector<PartRecipe> flux2_recipes(const Flux2Configs& configs, io::NameTable text_names);
+/// The autoencoder of a model that was made by these recipes, as its residency wants it.
+std::shared_ptr<LatentCodec> flux2_codec(PartWeights& weights, const AutoencoderConfig& vae);
+
+}  // namespace vkflux
