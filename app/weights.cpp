@@ -54,6 +54,8 @@ ModelOptions model_options(const std::string& weights, const ModelFlags& flags) 
   options.files = flags.files;
   options.variant = flags.variant;
   options.text_tokens = flags.text_length;
+  options.text_states = flags.text_states;
+  options.plain_prompts = flags.plain_prompts;
   options.weights = weights == kAsStored ? std::nullopt : std::optional(weight_type(weights));
   options.remark = [](const std::string& text) { spdlog::info("{}", text); };
   return options;

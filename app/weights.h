@@ -19,7 +19,9 @@ DType weight_type(const std::string& name);
 struct ModelFlags {
   std::map<std::string, std::string> files;  // of single parts and tokenizers: ModelOptions::files
   std::string variant;
-  int64_t text_length = 0;  // 0: the model's
+  int64_t text_length = 0;           // 0: the model's
+  std::vector<int64_t> text_states;  // empty: the model's
+  bool plain_prompts = false;
 };
 /// Options with these weights and parts; what was kept or found otherwise than wanted is logged.
 ModelOptions model_options(const std::string& weights, const ModelFlags& flags = {});

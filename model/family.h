@@ -108,6 +108,8 @@ class TrainableModel {
   };
   virtual ~TrainableModel() = default;
   virtual Backbone& backbone() = 0;
+  /// What its pictures are drawn with.
+  virtual Schedule schedule() const = 0;
   virtual std::vector<Part> parts() = 0;
   /// Differentiable with respect to the parts.
   virtual Condition encode(const std::vector<std::string>& captions) = 0;

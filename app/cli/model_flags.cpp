@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 
 #include "app/cli/numbers.h"
@@ -13,6 +14,7 @@ namespace vkflux::cli {
 namespace {
 
 constexpr int64_t kMostTextTokens = 4096;
+constexpr size_t kMostStates = 64;
 
 std::string flag_of(const std::string& part) {
   for (const Family& family : families()) {
@@ -20,6 +22,26 @@ std::string flag_of(const std::string& part) {
       if (kind.name == part) return std::string(kind.flag);
   }
   return "--" + part;
+}
+
+std::vector<int64_t> parse_states(const std::string& text) {
+  std::vector<int64_t> out;
+  size_t at = 0;
+  while (at <= text.size()) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    const char* last = text.data() + end;
+    int64_t n = 0;
+    const auto r = std::from_chars(text.data() + at, last, n);
+    if (r.ec != std::errc() || r.ptr != last || n < -kMostLayers || n > kMostLayers ||
+        out.size() == kMostStates)
+      throw Error(
+          ErrorCode::invalid_argument,
+          fmt::format("\"{}\": expected numbers of hidden states with commas between, such as 9,18,27",
+                      text));
+    out.push_back(n);
+    at = end + 1;
+  }
+  return out;
 }
 
 }  // namespace
@@ -52,11 +74,23 @@ void add_model_options(CLI::App& c, std::string& model, ModelFlags& flags, bool 
                "take the files of this variant from the model's folder: fp16 for model.fp16.safetensors");
 }
 
-void add_text_length_option(CLI::App& c, ModelFlags& flags) {
+void add_text_options(CLI::App& c, ModelFlags& flags) {
   c.add_option("--text-length", flags.text_length,
                "tokens of the prompt for the longest text encoder; default: the model's (512, and 256 for "
                "schnell)")
       ->transform(whole(1, kMostTextTokens));
+  c.add_option_function<std::string>(
+       "--text-states", [&flags](const std::string& text) { flags.text_states = parse_states(text); },
+       "numbers of the text encoder's hidden states that the transformer was trained on, of models whose "
+       "encoder "
+       "is a language model (FLUX.2 dev: 10,20,30; klein: 9,18,27, the defaults); 0 is the embedding, -1 the "
+       "last")
+      ->type_name("NUMBERS")
+      ->check(parsed_by([](const std::string& text) { parse_states(text); }, "NUMBERS"));
+  c.add_flag(
+      "--plain-prompts", flags.plain_prompts,
+      "take special tokens that a prompt names (<|im_end|>, say) as plain text, where the text encoder is "
+      "a language model");
 }
 
 void declare_model(FileUse& use, const std::string& model, const ModelFlags& flags) {

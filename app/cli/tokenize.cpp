@@ -83,7 +83,7 @@ void add_tokenize(CLI::App& app) {
                   "vkflux tokenize --model models/emoji --prompt \"red apple\"", common,
                   [common, o] { return run(*common, *o); });
   add_model_options(*c, o->model, o->parts);
-  add_text_length_option(*c, o->parts);
+  add_text_options(*c, o->parts);
   c->add_option("--prompt", o->prompts, "what to tokenize (repeatable)")->required()->allow_extra_args(false);
 }
 

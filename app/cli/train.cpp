@@ -363,7 +363,7 @@ int train_flow(const Common& common, FlowRun r) {
   const auto model = family(r.family).create(r.sizes);
   check_captions(*model, data, members, r.options.captions);
   if (!r.from.empty()) model->load(*device, r.from);
-  ModelInfo info{model->backbone().layout(), vae->config().factor(), Schedule::flux1_schnell(), {}};
+  ModelInfo info{model->backbone().layout(), vae->config().factor(), model->schedule(), {}};
   info.defaults.steps = r.sample_steps;
   info.defaults.cfg = r.sample_cfg;
   info.defaults.width = info.defaults.height = r.options.size;
@@ -372,8 +372,10 @@ int train_flow(const Common& common, FlowRun r) {
   trainer.inputs().set("family", r.family);
   if (!r.from.empty()) trainer.inputs().set_files("from", {r.from});
   trainer.inputs().set_files("vae", {r.vae});
-  trainer.inputs().set_files("tokenizers",
-                             {r.sizes.tokenizers + "/tokenizer", r.sizes.tokenizers + "/tokenizer_2"});
+  std::vector<std::string> tokenizers;
+  for (const std::string_view name : family(r.family).tokenizer_names)
+    tokenizers.push_back(fmt::format("{}/{}", r.sizes.tokenizers, name));
+  trainer.inputs().set_files("tokenizers", tokenizers);
   const auto sample = [&](const std::string& path) {
     std::vector<std::string> prompts;
     for (const size_t i : shown(members)) prompts.push_back(data.items()[i].name());

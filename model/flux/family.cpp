@@ -32,6 +32,7 @@ class TrainableFlux1 final : public TrainableModel {
         t5_(t5_config(s)) {}
 
   Backbone& backbone() override { return transformer_; }
+  Schedule schedule() const override { return Schedule::flux1_schnell(); }
   std::vector<Part> parts() override {
     return {{"transformer.", parameters(transformer_), flux1_init()},
             {"text_encoder.", parameters(clip_), clip_init()},
@@ -50,8 +51,8 @@ class TrainableFlux1 final : public TrainableModel {
   }
   std::vector<TextCut> cuts(const std::vector<std::string>& captions) const override {
     std::vector<TextCut> out;
-    find_cuts("CLIP", *clip_tokenizer_, tokens_, captions, out);
-    find_cuts("T5", *t5_tokenizer_, tokens_, captions, out);
+    find_cuts("CLIP", *clip_tokenizer_, clip_tokenizer_->room(tokens_), captions, out);
+    find_cuts("T5", *t5_tokenizer_, t5_tokenizer_->room(tokens_), captions, out);
     return out;
   }
   std::string fingerprint() const override {
@@ -73,7 +74,7 @@ class TrainableFlux1 final : public TrainableModel {
     SamplingDefaults recommended = defaults;
     recommended.txt_tokens = tokens_;
     save_flux1(folder, {transformer_, clip_, t5_, tokenizers_ + "/tokenizer", tokenizers_ + "/tokenizer_2",
-                        codec, Schedule::flux1_schnell(), recommended, io::FileDType::f16});
+                        codec, schedule(), recommended, io::FileDType::f16});
   }
 
  private:

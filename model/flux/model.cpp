@@ -81,8 +81,8 @@ class Flux1Model final : public Model {
   }
   std::vector<TextCut> cuts(const std::vector<std::string>& prompts) const override {
     std::vector<TextCut> out;
-    find_cuts("CLIP", *clip_tokenizer_, clip_length(), prompts, out);
-    find_cuts("T5", *t5_tokenizer_, t5_length(), prompts, out);
+    find_cuts("CLIP", *clip_tokenizer_, clip_tokenizer_->room(clip_length()), prompts, out);
+    find_cuts("T5", *t5_tokenizer_, t5_tokenizer_->room(t5_length()), prompts, out);
     return out;
   }
 

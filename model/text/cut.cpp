@@ -33,9 +33,8 @@ std::string lost_part(const Tokenizer& tokenizer, const std::string& text, size_
 
 }  // namespace
 
-void find_cuts(const std::string& encoder, const Tokenizer& tokenizer, int length,
+void find_cuts(const std::string& encoder, const Tokenizer& tokenizer, size_t room,
                const std::vector<std::string>& texts, std::vector<TextCut>& cuts) {
-  const size_t room = tokenizer.room(length);
   for (size_t i = 0; i < texts.size(); ++i) {
     const size_t tokens = tokenizer.tokenize(texts[i]).size();
     if (room < tokens) cuts.push_back({i, encoder, tokens, room, lost_part(tokenizer, texts[i], room)});

@@ -16,8 +16,8 @@ struct TextCut {
   std::string lost;             // the end that isn't read, from a word's begin where it has several words
 };
 
-/// Appends an entry for each text of more content than tokenizer.room(length). Errors of tokenize().
-void find_cuts(const std::string& encoder, const Tokenizer& tokenizer, int length,
+/// Appends an entry for each text of more content than `room` tokens. Errors of tokenize().
+void find_cuts(const std::string& encoder, const Tokenizer& tokenizer, size_t room,
                const std::vector<std::string>& texts, std::vector<TextCut>& cuts);
 
 }  // namespace vkflux

@@ -14,14 +14,14 @@ TEST(TextCut, NamesTheWordsThatAreLost) {
   const std::vector<std::string> texts{"red apple", "", "red apple green apple red heart blue heart",
                                        "red apple green apple red heart"};
   std::vector<TextCut> cuts;
-  find_cuts("CLIP", *clip, 8, texts, cuts);  // start and end leave room for six
+  find_cuts("CLIP", *clip, clip->room(8), texts, cuts);  // start and end leave room for six
   ASSERT_EQ(cuts.size(), 1u);
   EXPECT_EQ(cuts[0].text, 2u);
   EXPECT_EQ(cuts[0].encoder, "CLIP");
   EXPECT_EQ(cuts[0].tokens, 8u);
   EXPECT_EQ(cuts[0].room, 6u);
   EXPECT_EQ(cuts[0].lost, "blue heart");
-  find_cuts("T5", *t5, 6, texts, cuts);  // the end leaves room for five
+  find_cuts("T5", *t5, t5->room(6), texts, cuts);  // the end leaves room for five
   ASSERT_EQ(cuts.size(), 3u);
   EXPECT_EQ(cuts[1].lost, "heart blue heart");
   EXPECT_EQ(cuts[2].text, 3u);
@@ -34,7 +34,7 @@ TEST(TextCut, WithoutSpacesItIsCutBetweenCharacters) {
   std::string text;
   for (int i = 0; i < 9; ++i) text += "\u4E2D";  // three bytes each, which are the tokens
   std::vector<TextCut> cuts;
-  find_cuts("CLIP", *clip, 8, {text}, cuts);
+  find_cuts("CLIP", *clip, clip->room(8), {text}, cuts);
   ASSERT_EQ(cuts.size(), 1u);
   EXPECT_GT(cuts[0].tokens, 6u);
   EXPECT_FALSE(cuts[0].lost.empty());

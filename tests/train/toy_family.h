@@ -207,6 +207,7 @@ class ToyModel final : public Model {
 class TrainableToy final : public TrainableModel {
  public:
   Backbone& backbone() override { return backbone_; }
+  Schedule schedule() const override { return Schedule::flux1_schnell(); }
   std::vector<Part> parts() override { return {{"toy.", parameters(backbone_), toy_init}}; }
   Condition encode(const std::vector<std::string>& captions) override { return toy_condition(captions); }
   std::string fingerprint() const override { return "toy"; }

@@ -1,0 +1,51 @@
+#include "model/flux2/shapes.h"
+
+#include "model/flux2/parts.h"
+#include "model/text/prompt_encoder.h"
+
+namespace vkflux {
+namespace {
+
+constexpr int64_t kTextTokens = 512;
+
+class ShapesModel final : public Model {
+ public:
+  ShapesModel(Device& device, std::string_view name, const ModelOptions& options)
+      : configs_(flux2_configs(name)) {
+    info_.layout = flux2_layout(configs_.transformer);
+    info_.pixels_per_cell = configs_.vae.factor();
+    info_.schedule = Schedule::flux2();
+    info_.references = true;
+    info_.defaults.steps = configs_.transformer.guidance ? 50 : 4;
+    info_.defaults.txt_tokens = options.text_tokens ? options.text_tokens : kTextTokens;
+    weights_ = std::make_unique<PartWeights>(device, flux2_recipes(configs_, {}), shapes_alone(),
+                                             PartWeights::Options{options.weights, {}, options.keep_parts});
+  }
+
+  const ModelInfo& info() const override { return info_; }
+  std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux2>("transformer"); }
+  std::shared_ptr<LatentCodec> codec() override { return flux2_codec(*weights_, configs_.vae); }
+  Condition encode(const std::vector<std::string>& prompts) override {
+    DecoderTokens tokens;
+    tokens.ids.assign(prompts.size(),
+                      std::vector<int32_t>(static_cast<size_t>(info_.defaults.txt_tokens), 1));
+    return {{"txt", encode_prompts(*weights_->get<DecoderLm>("text_encoder"), tokens, configs_.states)}};
+  }
+  std::vector<ModelPart> parts() const override { return weights_->parts(); }
+  const Residency& residency() const override { return weights_->residency(); }
+  void set_residency(const Residency& r) override { weights_->set_residency(r); }
+  std::shared_ptr<void> set_aside() override { return weights_->set_aside(); }
+
+ private:
+  Flux2Configs configs_;
+  ModelInfo info_;
+  std::unique_ptr<PartWeights> weights_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> flux2_shapes(Device& device, std::string_view name, const ModelOptions& options) {
+  return std::make_unique<ShapesModel>(device, name, options);
+}
+
+}  // namespace vkflux
