@@ -8,6 +8,7 @@
 #include "model/component.h"
 #include "model/family.h"
 #include "model/flux/family.h"
+#include "model/flux2/component.h"
 #include "model/text/clip.h"
 #include "model/text/t5.h"
 #include "model/vae/load.h"
@@ -26,7 +27,8 @@ std::span<const Family> families() {
 }
 
 std::span<const ComponentKind> component_kinds() {
-  static const std::array rows{flux1_component(), autoencoder_component(), clip_component(), t5_component()};
+  static const std::array rows{flux1_component(), flux2_component(), autoencoder_component(),
+                               clip_component(), t5_component()};
   return rows;
 }
 

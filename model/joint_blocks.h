@@ -58,7 +58,7 @@ struct BlockContext : Pass {
 };
 
 /// A pass and its tokens between its parts.
-struct JointPass final : BlockContext {
+struct JointPass : BlockContext {
   Streams streams;  // through the double blocks
   Tensor joined;    // [B, N, H] through the single blocks; undefined before join()
 

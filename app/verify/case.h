@@ -74,6 +74,7 @@ class Case {
   void out(const std::string& name, const Tensor& value) { got_["out." + name] = value.to_host(); }
   void out(const std::string& name, std::vector<float> value) { got_["out." + name] = std::move(value); }
   void mid(const std::string& name, const Tensor& value) { got_["mid." + name] = value.to_host(); }
+  void mid(const std::string& name, std::vector<float> value) { got_["mid." + name] = std::move(value); }
   /// A gradient that the product's own training step computed.
   void grad(const std::string& name, const Tensor& value) { got_["grad." + name] = value.to_host(); }
   /// Backward from those of the outputs whose cotangents "in." + name the file has (ones are never assumed);
@@ -138,6 +139,10 @@ void run_flux1_denoise(Case& c);
 void run_flux1_ids(Case& c);
 void run_flux1_modules(Case& c);
 void run_flux1_rope(Case& c);
+void run_flux2_full(Case& c);
+void run_flux2_denoise(Case& c);
+void run_flux2_ids(Case& c);
+void run_flux2_rope(Case& c);
 void run_vae(Case& c);
 void run_text_encoder(Case& c);
 void run_ttr_kernel(Case& c);
@@ -154,6 +159,7 @@ void run_ttr_reward_loss(Case& c);
 void run_ttr_reward_tables(Device& device, const nlohmann::json& file, Report& report);
 void run_ttr_distill(Case& c);
 void run_flux1_schedule(Device& device, const nlohmann::json& file, Report& report);
+void run_flux2_schedule(Device& device, const nlohmann::json& file, Report& report);
 void run_ttr_landmarks(Device& device, const nlohmann::json& file, Report& report);
 void run_ttr_readiness(Device& device, const nlohmann::json& file, Report& report);
 void run_ttr_routing(Device& device, const nlohmann::json& file, Report& report);

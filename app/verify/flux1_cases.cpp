@@ -3,27 +3,23 @@
 #include <algorithm>
 #include <cmath>
 
-#include "app/verify/case.h"
+#include "app/verify/flux_parts.h"
 #include "app/verify/table_check.h"
 #include "autograd/ops.h"
 #include "model/flux/rope.h"
 #include "model/flux/transformer.h"
-#include "model/sampler/run.h"
 #include "model/sampler/schedule.h"
 #include "vk/error.h"
 
 namespace vkflux::verify {
 namespace {
 
-constexpr double kRopeTolerance = 2e-5, kScheduleTolerance = 1e-6, kMuTolerance = 1e-12;
+constexpr double kScheduleTolerance = 1e-6, kMuTolerance = 1e-12;
+constexpr double kTheta = 10000;  // of rope, unless the file says otherwise
 
 // What models without bias before attention haven't got.
 std::string absent_biases(const nlohmann::json& config) {
   return field(config, "qkv_bias", true) ? "" : "qkv.bias";
-}
-
-int64_t mlp_width(int64_t hidden, const nlohmann::json& j) {
-  return static_cast<int64_t>(static_cast<double>(hidden) * required<double>(j, "mlp_ratio"));
 }
 
 Flux1Config model_config(const nlohmann::json& j) {
@@ -44,25 +40,6 @@ Flux1Config model_config(const nlohmann::json& j) {
   return c;
 }
 
-Tensor rope_of(Case& c, const Tensor& ids, const nlohmann::json& config) {
-  const std::vector<float> host = ids.to_host();
-  return rope_table(c.device(), host, ids.dim(0), required<std::vector<int64_t>>(config, "axes_dim"),
-                    field(config, "theta", 10000.0));
-}
-
-Tensor joined_ids(Case& c) {
-  const auto scope = Tape::pause();
-  return op::concat({c.in("txt_ids"), c.in("img_ids")}, 1);
-}
-
-// (cos, sin) [B, N, D/2, 2] as the reference's [B, 1, N, D/2, 2, 2] of [[cos, -sin], [sin, cos]].
-std::vector<float> rotation_matrices(const Tensor& table) {
-  std::vector<float> out;
-  const std::vector<float> t = table.to_host();
-  for (size_t i = 0; i < t.size(); i += 2) out.insert(out.end(), {t[i], -t[i + 1], t[i + 1], t[i]});
-  return out;
-}
-
 }  // namespace
 
 void run_flux1_block(Case& c) {
@@ -74,7 +51,7 @@ void run_flux1_block(Case& c) {
   config.mlp_hidden = mlp_width(config.hidden, j);
   Trace trace;
   BlockContext context;
-  context.rope = rope_of(c, c.in("ids"), j);
+  context.rope = rope_of(c, c.in("ids"), j, kTheta);
   context.trace = &trace;
   context.tokens.text = field(j, "txt_tokens", int64_t{0});
   context.tokens.image = c.in("ids").dim(1) - context.tokens.text;
@@ -117,7 +94,7 @@ void run_flux1_full(Case& c) {
     in.condition = {{"txt", c.in("txt")}, {"y", c.in("y")}};
     in.t = c.in("timesteps");
     if (model.config().guidance) in.guidance = c.in("guidance");
-    model.prepare(in, joined_ids(c).to_host());
+    model.prepare(in, joined_ids(c, {"txt_ids", "img_ids"}));
     y = model.forward(in, &trace);
   }
   c.out("img", y);
@@ -129,68 +106,10 @@ void run_flux1_full(Case& c) {
   c.backward({{y, "loss_cotangent"}});
 }
 
-namespace {
-
-/// A backbone that also sees what the file gives beside the state: channels behind those of every token
-/// ("img_cond"), and tokens behind the picture's ("img_cond_seq"), whose predictions are dropped.
-class Conditioned final : public Backbone {
- public:
-  Conditioned(Case& c, Flux1& model) : Backbone(model.layout()), model_(model) {
-    if (c.has_in("img_cond")) channels_ = c.in("img_cond");
-    if (c.has_in("img_cond_seq")) tokens_ = c.in("img_cond_seq");
-  }
-  void prepare(PassInputs& in, std::span<const float> ids) const override {
-    PassInputs whole = joined(in);
-    model_.prepare(whole, ids);
-    whole.x = in.x;
-    in = whole;
-  }
-  const std::vector<PassPart>& parts() const override { return model_.parts(); }
-  void run(size_t part, Pass& pass) override { model_.run(part, pass); }
-  Tensor finish(Pass& pass) override { return op::clone(op::narrow(model_.finish(pass), 1, 0, count_)); }
-
- protected:
-  std::unique_ptr<Pass> embed(const PassInputs& in, Trace* trace) override {
-    count_ = in.x.dim(1);
-    PassInputs whole = joined(in);
-    whole.attention = nullptr;  // the caller's begin() asks for it
-    return model_.begin(whole, false, trace);
-  }
-
- private:
-  PassInputs joined(const PassInputs& in) const {
-    PassInputs whole = in;
-    if (channels_.defined()) whole.x = op::concat({whole.x, channels_}, 2);
-    if (tokens_.defined()) whole.x = op::concat({whole.x, tokens_}, 1);
-    return whole;
-  }
-  Flux1& model_;
-  Tensor channels_, tokens_;
-  int64_t count_ = 0;  // tokens of the picture
-};
-
-}  // namespace
-
 void run_flux1_denoise(Case& c) {
   Flux1 model(model_config(required<nlohmann::json>(c.config(), "model")));
   c.use(model, "", absent_biases(c.config().at("model")));
-  SamplingOptions options;
-  options.levels = c.numbers("in.timesteps");
-  std::vector<Tensor> ids{c.in("txt_ids"), c.in("img_ids")};
-  if (c.has_in("img_cond_seq_ids")) ids.push_back(c.in("img_cond_seq_ids"));
-  options.ids = op::concat(ids, 1).to_host();
-  options.guidance = field(c.config(), "guidance", 4.0f);  // of the reference
-  Conditioned backbone(c, model);
-  SamplingRun run(backbone, {{"txt", c.in("txt")}, {"y", c.in("vec")}}, {}, c.in("img"), options);
-  c.tolerance("out.", 5e-4);
-  c.tolerance("mid.", 5e-4);
-  while (!run.finished()) {
-    const int64_t i = run.step_index();
-    c.mid(fmt::format("step.{}.img", i), run.x());
-    run.step();
-    c.mid(fmt::format("step.{}.pred", i), run.output());
-  }
-  c.out("img", run.x());
+  check_trajectory(c, model, {{"txt", c.in("txt")}, {"y", c.in("vec")}}, {"txt_ids", "img_ids"});
 }
 
 void run_flux1_ids(Case& c) {
@@ -281,32 +200,7 @@ void run_flux1_modules(Case& c) {
 }
 
 void run_flux1_rope(Case& c) {
-  for (const auto& [tag, config] : c.config().items()) {
-    if (c.has_in(tag + ".t")) {
-      const Tensor t = c.in(tag + ".t");
-      const Tensor e =
-          op::timestep_embedding(t, required<int64_t>(config, "dim"), field(config, "max_period", 10000.0f),
-                                 field(config, "time_factor", 1000.0f));
-      double largest = 1;
-      for (float x : t.to_host()) largest = std::max(largest, std::fabs(static_cast<double>(x)));
-      c.tolerance("out." + tag, 3e-4 * largest, true);
-      c.out(tag + ".emb", e);
-      c.out(tag + ".emb_f32", e);
-      continue;
-    }
-    const Tensor table = rope_of(c, c.in(tag + ".ids"), config);
-    c.tolerance("out." + tag + ".pe", kRopeTolerance, true);
-    c.out(tag + ".pe", rotation_matrices(table));
-    Tensor q, k;
-    {
-      const auto scope = c.tape().record();
-      q = op::rope(c.in(tag + ".q"), table);
-      k = op::rope(c.in(tag + ".k"), table);
-    }
-    c.out(tag + ".q", q);
-    c.out(tag + ".k", k);
-    c.backward({{q, "loss_cotangent." + tag + ".q"}, {k, "loss_cotangent." + tag + ".k"}});
-  }
+  check_rope(c, kTheta);
 }
 
 void run_flux1_schedule(Device&, const nlohmann::json& file, Report& report) {
@@ -324,7 +218,7 @@ void run_flux1_schedule(Device&, const nlohmann::json& file, Report& report) {
       schedule.max_mu = field(row, "max_shift", schedule.max_mu);
       got = schedule.levels(required<int64_t>(row, "num_steps"), tokens);
       if (const auto want_mu = optional_field<double>(row, "mu")) {
-        const double error = std::fabs(schedule.mu(tokens) - *want_mu);
+        const double error = std::fabs(schedule.mu(tokens, required<int64_t>(row, "num_steps")) - *want_mu);
         const double bound = kMuTolerance * std::fabs(*want_mu);
         report.checks.push_back({check.tensor + ".mu", error, bound, true, error <= bound, ""});
       }
@@ -341,7 +235,7 @@ void run_flux1_schedule(Device&, const nlohmann::json& file, Report& report) {
       line.max_mu = field(row, "y2", line.max_mu);
       want = required<std::vector<double>>(row, "result");
       for (double x : required<std::vector<double>>(row, "x"))
-        got.push_back(line.mu(static_cast<int64_t>(x)));
+        got.push_back(line.mu(static_cast<int64_t>(x), 1));
       for (double y : want) check.tolerance = std::min(check.tolerance, kMuTolerance * std::fabs(y));
     } else {
       report.checks.push_back(failed_check(check.tensor, "unknown function"));

@@ -23,6 +23,10 @@ constexpr Row<CaseFn> kCases[] = {
     {"flux1_ids", run_flux1_ids},
     {"flux1_modules", run_flux1_modules},
     {"flux1_rope_timestep", run_flux1_rope},
+    {"flux2_full", run_flux2_full},
+    {"flux2_denoise", run_flux2_denoise},
+    {"flux2_ids", run_flux2_ids},
+    {"flux2_rope", run_flux2_rope},
     {"vae_flux1", run_vae},
     {"clip_text", run_text_encoder},
     {"t5_encoder", run_text_encoder},
@@ -41,13 +45,10 @@ constexpr Row<CaseFn> kCases[] = {
     {"ttr_reward_loss", run_ttr_reward_loss},
 };
 constexpr Row<TableFn> kTables[] = {
-    {"flux1_schedule", run_flux1_schedule},
-    {"ttr_landmarks", run_ttr_landmarks},
-    {"ttr_reward_tables", run_ttr_reward_tables},
-    {"ttr_readiness", run_ttr_readiness},
-    {"ttr_routing", run_ttr_routing},
-    {"ttr_runtime_tables", run_ttr_runtime_tables},
-    {"ttr_sweep_utils", run_ttr_sweep_utils},
+    {"flux1_schedule", run_flux1_schedule},         {"flux2_schedule", run_flux2_schedule},
+    {"ttr_landmarks", run_ttr_landmarks},           {"ttr_reward_tables", run_ttr_reward_tables},
+    {"ttr_readiness", run_ttr_readiness},           {"ttr_routing", run_ttr_routing},
+    {"ttr_runtime_tables", run_ttr_runtime_tables}, {"ttr_sweep_utils", run_ttr_sweep_utils},
     {"ttr_comet_keys", run_ttr_comet_keys},
 };
 

@@ -137,7 +137,11 @@ const char* variant(const Flux1Config& c) {
 std::optional<io::Json> describe(const io::TensorSource& file, const io::Json& json) {
   const io::NamedTensors named(file, io::flux1_names());
   if (!named.has("img_in.weight") || !named.has("final_layer.linear.weight")) return {};
-  Flux1Config config = infer_flux1_config(shapes_of(named));
+  const auto shapes = shapes_of(named);
+  const auto shared = shapes.lower_bound("double_stream_modulation_img.");
+  if (shared != shapes.end() && shared->first.starts_with("double_stream_modulation_img."))
+    return {};  // FLUX.2, which has a kind of its own
+  Flux1Config config = infer_flux1_config(shapes);
   if (json.is_object() && json.contains("axes_dims_rope")) apply_flux1_json(config, json);
   io::Json out = flux1_json(config);
   out["variant"] = variant(config);

@@ -11,15 +11,6 @@
 
 namespace vkflux {
 
-/// The modulations [B, H] of a pass, by what they modulate: shift, scale, gate, twice for the streams.
-struct Flux2Modulations {
-  std::vector<Tensor> img, txt, single;
-};
-
-struct Flux2Context : BlockContext {
-  Flux2Modulations modulations;
-};
-
 /// Text or image half of a double block.
 struct Flux2Stream {
   Linear qkv, proj, mlp_in, mlp_out;

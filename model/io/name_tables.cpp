@@ -17,13 +17,41 @@ void stacked(std::vector<NameRule>& rules, const std::string& ours, const std::v
   }
 }
 
+constexpr const char kDouble[] = "double_blocks.{i}.", kSingle[] = "single_blocks.{i}.";
+
+void same(std::vector<NameRule>& rules, const std::string& foreign, const std::string& ours) {
+  rules.push_back({foreign + ".{w}", ours + ".{w}"});
+}
+
+// Of double blocks, in both generations of FLUX.
+void joint_attention(std::vector<NameRule>& r) {
+  const std::string d = kDouble, td = "transformer_blocks.{i}.";
+  stacked(r, d + "img_attn.qkv", {td + "attn.to_q", td + "attn.to_k", td + "attn.to_v"});
+  stacked(r, d + "txt_attn.qkv", {td + "attn.add_q_proj", td + "attn.add_k_proj", td + "attn.add_v_proj"});
+  r.push_back({td + "attn.norm_q.weight", d + "img_attn.norm.query_norm.scale"});
+  r.push_back({td + "attn.norm_k.weight", d + "img_attn.norm.key_norm.scale"});
+  r.push_back({td + "attn.norm_added_q.weight", d + "txt_attn.norm.query_norm.scale"});
+  r.push_back({td + "attn.norm_added_k.weight", d + "txt_attn.norm.key_norm.scale"});
+  same(r, td + "attn.to_out.0", d + "img_attn.proj");
+  same(r, td + "attn.to_add_out", d + "txt_attn.proj");
+}
+
+// Repackaged files that renamed the norm vectors.
+void renamed_norms(std::vector<NameRule>& r) {
+  const std::string d = kDouble, s = kSingle;
+  for (const char* n : {"query_norm", "key_norm"}) {
+    for (const char* a : {"img_attn", "txt_attn"}) {
+      r.push_back({fmt::format("{}{}.norm.{}.weight", d, a, n), fmt::format("{}{}.norm.{}.scale", d, a, n)});
+    }
+    r.push_back({fmt::format("{}norm.{}.weight", s, n), fmt::format("{}norm.{}.scale", s, n)});
+  }
+}
+
 NameTable make_flux1() {
   NameTable t;
   t.prefixes = {"model.diffusion_model.", "diffusion_model."};
   auto& r = t.rules;
-  const auto pair = [&](const std::string& foreign, const std::string& ours) {
-    r.push_back({foreign + ".{w}", ours + ".{w}"});
-  };
+  const auto pair = [&](const std::string& foreign, const std::string& ours) { same(r, foreign, ours); };
   pair("x_embedder", "img_in");
   pair("context_embedder", "txt_in");
   const std::vector<std::pair<std::string, std::string>> embedders{
@@ -32,22 +60,15 @@ NameTable make_flux1() {
     pair("time_text_embed." + foreign + ".linear_1", ours + ".in_layer");
     pair("time_text_embed." + foreign + ".linear_2", ours + ".out_layer");
   }
-  const std::string d = "double_blocks.{i}.", td = "transformer_blocks.{i}.";
+  const std::string d = kDouble, td = "transformer_blocks.{i}.";
   pair(td + "norm1.linear", d + "img_mod.lin");
   pair(td + "norm1_context.linear", d + "txt_mod.lin");
-  stacked(r, d + "img_attn.qkv", {td + "attn.to_q", td + "attn.to_k", td + "attn.to_v"});
-  stacked(r, d + "txt_attn.qkv", {td + "attn.add_q_proj", td + "attn.add_k_proj", td + "attn.add_v_proj"});
-  r.push_back({td + "attn.norm_q.weight", d + "img_attn.norm.query_norm.scale"});
-  r.push_back({td + "attn.norm_k.weight", d + "img_attn.norm.key_norm.scale"});
-  r.push_back({td + "attn.norm_added_q.weight", d + "txt_attn.norm.query_norm.scale"});
-  r.push_back({td + "attn.norm_added_k.weight", d + "txt_attn.norm.key_norm.scale"});
-  pair(td + "attn.to_out.0", d + "img_attn.proj");
-  pair(td + "attn.to_add_out", d + "txt_attn.proj");
+  joint_attention(r);
   pair(td + "ff.net.0.proj", d + "img_mlp.0");
   pair(td + "ff.net.2", d + "img_mlp.2");
   pair(td + "ff_context.net.0.proj", d + "txt_mlp.0");
   pair(td + "ff_context.net.2", d + "txt_mlp.2");
-  const std::string s = "single_blocks.{i}.", ts = "single_transformer_blocks.{i}.";
+  const std::string s = kSingle, ts = "single_transformer_blocks.{i}.";
   pair(ts + "norm.linear", s + "modulation.lin");
   stacked(r, s + "linear1", {ts + "attn.to_q", ts + "attn.to_k", ts + "attn.to_v", ts + "proj_mlp"}, true);
   pair(ts + "proj_out", s + "linear2");
@@ -55,13 +76,40 @@ NameTable make_flux1() {
   r.push_back({ts + "attn.norm_k.weight", s + "norm.key_norm.scale"});
   pair("proj_out", "final_layer.linear");
   r.push_back({"norm_out.linear.{w}", "final_layer.adaLN_modulation.1.{w}", Kind::swap_halves});
-  // Repackaged files that renamed the norm vectors.
-  for (const char* n : {"query_norm", "key_norm"}) {
-    for (const char* a : {"img_attn", "txt_attn"}) {
-      r.push_back({fmt::format("{}{}.norm.{}.weight", d, a, n), fmt::format("{}{}.norm.{}.scale", d, a, n)});
-    }
-    r.push_back({fmt::format("{}norm.{}.weight", s, n), fmt::format("{}norm.{}.scale", s, n)});
+  renamed_norms(r);
+  return t;
+}
+
+NameTable make_flux2() {
+  NameTable t;
+  t.prefixes = {"model.diffusion_model.", "diffusion_model."};
+  auto& r = t.rules;
+  const auto pair = [&](const std::string& foreign, const std::string& ours) { same(r, foreign, ours); };
+  pair("x_embedder", "img_in");
+  pair("context_embedder", "txt_in");
+  for (const char* e : {"time", "guidance"}) {
+    const std::string embedder =
+        fmt::format("time_guidance_embed.{}_embedder.", e == std::string("time") ? "timestep" : e);
+    pair(embedder + "linear_1", fmt::format("{}_in.in_layer", e));
+    pair(embedder + "linear_2", fmt::format("{}_in.out_layer", e));
   }
+  for (const char* m :
+       {"double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation"})
+    pair(fmt::format("{}.linear", m), fmt::format("{}.lin", m));
+  joint_attention(r);
+  const std::string td = "transformer_blocks.{i}.", ts = "single_transformer_blocks.{i}.";
+  for (const auto& [foreign, ours] : {std::pair{"ff", "img_mlp"}, std::pair{"ff_context", "txt_mlp"}}) {
+    pair(fmt::format("{}{}.linear_in", td, foreign), fmt::format("{}{}.0", kDouble, ours));
+    pair(fmt::format("{}{}.linear_out", td, foreign), fmt::format("{}{}.2", kDouble, ours));
+  }
+  const std::string s = kSingle;
+  pair(ts + "attn.to_qkv_mlp_proj", s + "linear1");
+  pair(ts + "attn.to_out", s + "linear2");
+  r.push_back({ts + "attn.norm_q.weight", s + "norm.query_norm.scale"});
+  r.push_back({ts + "attn.norm_k.weight", s + "norm.key_norm.scale"});
+  pair("proj_out", "final_layer.linear");
+  r.push_back({"norm_out.linear.{w}", "final_layer.adaLN_modulation.1.{w}", Kind::swap_halves});
+  renamed_norms(r);
   return t;
 }
 
@@ -101,6 +149,11 @@ void vae_half(std::vector<NameRule>& r, const std::string& half, int64_t levels)
 
 const NameTable& flux1_names() {
   static const NameTable table = make_flux1();
+  return table;
+}
+
+const NameTable& flux2_names() {
+  static const NameTable table = make_flux2();
   return table;
 }
 

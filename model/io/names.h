@@ -128,6 +128,7 @@ std::vector<ForeignName> foreign_names(const std::string& ours, const NameTable&
 std::string rename(const std::string& text, const std::string& pattern, const std::string& foreign);
 
 const NameTable& flux1_names();       // BFL names; diffusers; ComfyUI prefix
+const NameTable& flux2_names();       // likewise
 NameTable vae_names(int64_t levels);  // BFL names; diffusers
 const NameTable& clip_names();
 const NameTable& t5_names();

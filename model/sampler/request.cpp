@@ -29,6 +29,7 @@ Schedule wanted_schedule(const ModelInfo& m, const SamplingRequest& r) {
   if (r.shift && grows)
     throw Error(ErrorCode::invalid_argument, "give a fixed shift, or a base and a maximal one, not both");
   if (r.shift || grows) s.dynamic = grows;
+  if (grows) s.empirical = false;
   s.shift = r.shift.value_or(s.shift);
   s.base_mu = r.base_shift.value_or(s.base_mu);
   s.max_mu = r.max_shift.value_or(s.max_mu);

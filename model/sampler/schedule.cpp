@@ -15,6 +15,15 @@ constexpr double kTimesPerSecond = 1000;  // of the transformer's time embedding
 // Lengths of ComfyUI's tables of levels: of models that shift with the size, and of the others.
 constexpr int64_t kShiftedTable = 10000, kPlainTable = 1000;
 
+// Of an image of this many tokens drawn in so many steps. FLUX.2's authors measured it.
+double empirical_mu(double tokens, double steps) {
+  constexpr double kMostTokens = 4300, kFew = 10, kMany = 200;
+  const double many = 0.00016927 * tokens + 0.45666666;
+  if (tokens > kMostTokens) return many;
+  const double few = 8.73809524e-05 * tokens + 1.89833333, slope = (many - few) / (kMany - kFew);
+  return slope * steps + (many - kMany * slope);
+}
+
 }  // namespace
 
 double time_shift(double mu, double sigma, double t) {
@@ -36,23 +45,25 @@ void Schedule::check() const {
   if (train_steps < 1) refuse(fmt::format("num_train_timesteps {}: expected 1 or more", train_steps));
 }
 
-double Schedule::mu(int64_t image_tokens) const {
+double Schedule::mu(int64_t image_tokens, int64_t steps) const {
+  if (empirical) return empirical_mu(static_cast<double>(image_tokens), static_cast<double>(steps));
   const double slope = (max_mu - base_mu) / (max_tokens - base_tokens);
   return slope * static_cast<double>(image_tokens) + (base_mu - slope * base_tokens);
 }
 
-double Schedule::shifted(double t, int64_t image_tokens) const {
-  const double m = dynamic ? mu(image_tokens) : std::log(shift);
+double Schedule::shifted(double t, double mu_of) const {
+  const double m = dynamic ? mu_of : std::log(shift);
   if (!dynamic || !linear_shift) return time_shift(m, 1, t);
   return t > 0 ? m / (m + (1 / t - 1)) : 0;
 }
 
 std::vector<double> Schedule::own_levels(int64_t steps, int64_t image_tokens) const {
   const auto n = static_cast<double>(steps), trained = static_cast<double>(train_steps);
+  const double m = mu(image_tokens, steps);
   std::vector<double> out;
   if (grid == TimeGrid::solvers) {
     // In the order of operations of the original: what is made whole later mustn't differ by a rounding.
-    const double s = dynamic ? std::exp(mu(image_tokens)) : shift, stride = (1 / trained - 1) / n;
+    const double s = dynamic ? std::exp(m) : shift, stride = (1 / trained - 1) / n;
     for (int64_t k = steps; k > 0; --k) {
       const double alpha = k == steps ? 1 / trained : static_cast<double>(k) * stride + 1, u = 1 - alpha;
       out.push_back(s * u / (1 + (s - 1) * u));
@@ -63,7 +74,7 @@ std::vector<double> Schedule::own_levels(int64_t steps, int64_t image_tokens) co
   for (int64_t k = 0; k < steps; ++k) {
     double u = 1 - static_cast<double>(k) / n;
     if (grid == TimeGrid::table) u = steps > 1 ? 1 + static_cast<double>(k) / (n - 1) * (least - 1) : 1;
-    out.push_back(shifted(u, image_tokens));
+    out.push_back(shifted(u, m));
   }
   if (terminal > 0) {
     const double scale = (1 - out.back()) / (1 - terminal);
@@ -90,7 +101,8 @@ std::vector<double> Schedule::levels(int64_t steps, int64_t image_tokens) const 
     out.push_back(final_repeats ? out.back() : inverted ? 1 : final_level);
   } else {
     out = picked(spacing,
-                 {[&](double t) { return shifted(t, image_tokens); }, dynamic ? kShiftedTable : kPlainTable},
+                 {[&](double t) { return shifted(t, mu(image_tokens, steps)); },
+                  dynamic ? kShiftedTable : kPlainTable},
                  steps);
   }
   for (const double x : out) {
@@ -98,7 +110,7 @@ std::vector<double> Schedule::levels(int64_t steps, int64_t image_tokens) const 
     throw Error(ErrorCode::format,
                 fmt::format("the schedule has no finite levels for {} step{} (shift_terminal {:g}, mu {:g}): "
                             "take more steps, or another --schedule",
-                            steps, steps == 1 ? "" : "s", terminal, mu(image_tokens)));
+                            steps, steps == 1 ? "" : "s", terminal, mu(image_tokens, steps)));
   }
   return out;
 }

@@ -21,9 +21,13 @@ enum class TimeGrid {
 };
 
 struct Schedule {
-  /// With dynamic shifting the shift's exponent mu grows linearly with the number of image tokens, unclamped:
-  /// base_mu at base_tokens, max_mu at max_tokens. Without it every level goes through shift s/(1+(s-1)u).
+  /// With dynamic shifting the shift's exponent mu depends on the number of image tokens; without it every
+  /// level goes through shift s/(1+(s-1)u).
   bool dynamic = true;
+  /// Where mu comes from: a line through base_mu at base_tokens and max_mu at max_tokens, unclamped; or
+  /// FLUX.2's two measured lines, for 10 and for 200 steps, with the steps of a run between or beyond them
+  /// (above 4300 tokens that for 200 steps alone).
+  bool empirical = false;
   double shift = 1;
   double base_mu = 0.5, max_mu = 1.15;
   double base_tokens = 256, max_tokens = 4096;
@@ -40,7 +44,8 @@ struct Schedule {
 
   /// Error invalid_argument for numbers that can't be.
   void check() const;
-  double mu(int64_t image_tokens) const;
+  /// steps: of the run; a line doesn't depend on them.
+  double mu(int64_t image_tokens, int64_t steps) const;
   /// Error invalid_argument unless 1 <= steps <= 10000, format where a level isn't finite.
   std::vector<double> levels(int64_t steps, int64_t image_tokens) const;
   /// What the transformer is told in place of the levels of levels(); empty: the levels themselves.
@@ -50,11 +55,14 @@ struct Schedule {
 
   static Schedule flux1_dev() { return {}; }
   static Schedule flux1_schnell() { return {false}; }
+  static Schedule flux2() { return {true, true}; }
   /// As FlowMatchEulerDiscreteScheduler's scheduler_config.json; see SchedulerConfig (scheduler_config.h).
+  /// The file doesn't say where mu comes from: the pipeline does.
   io::Json to_json() const;
 
  private:
-  double shifted(double t, int64_t image_tokens) const;
+  /// mu_of: mu() of the run.
+  double shifted(double t, double mu_of) const;
   std::vector<double> own_levels(int64_t steps, int64_t image_tokens) const;
 };
 

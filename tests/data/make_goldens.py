@@ -457,7 +457,7 @@ def make_schedule(folder):
         {"fn": "get_schedule", "num_steps": 3, "image_seq_len": 256, "base_shift": -0.5, "max_shift": "0.2", "shift": 1, "mu": -0.5, "result": get_schedule(3, 256, -0.5, 0.2)},
         {"fn": "get_lin_function", "x": 777, "x1": 100, "y1": 1.0, "x2": 900, "y2": 3.0, "result": get_lin_function(100, 1.0, 900, 3.0)(777)},
     ]  # fmt: skip
-    shifted = [time_shift(0.7, 2.0, torch.tensor(x, dtype=F64)).item() for x in (t := [1.0, 0.5, 0.1])]
+    shifted = time_shift(0.7, 2.0, torch.tensor(t := [1.0, 0.5, 0.1], dtype=F64)).tolist()
     rows.append({"fn": "time_shift", "mu": 0.7, "sigma": 2.0, "t": t, "result": shifted})
     write(folder, "schedule_options", {"case": "flux1_schedule", "cases": rows})
 

@@ -31,8 +31,8 @@ TEST(Schedule, MatchesTheReference) {
                  0.777133, 0.737974, 0.696497, 0.652489, 0.605714, 0.555899, 0.502740,
                  0.445888, 0.384945, 0.319451, 0.248879, 0.172612, 0.089934, 0});
   expect_levels(Schedule::flux1_schnell().levels(4, 4096), {1, 0.75, 0.5, 0.25, 0});
-  EXPECT_NEAR(Schedule().mu(1024), 0.63, 1e-12);
-  EXPECT_NEAR(Schedule().mu(16384), 3.23, 1e-12);
+  EXPECT_NEAR(Schedule().mu(1024, 4), 0.63, 1e-12);
+  EXPECT_NEAR(Schedule().mu(16384, 4), 3.23, 1e-12);
 }
 
 Schedule schedule_of(const io::Json& json) {
@@ -44,7 +44,7 @@ TEST(Schedule, ReadsDiffusersConfig) {
       {{"_class_name", "FlowMatchEulerDiscreteScheduler"}, {"shift", 3.0}, {"use_dynamic_shifting", false}});
   expect_levels(s.levels(2, 77), {1, 0.75, 0});
   Schedule t = schedule_of({{"use_dynamic_shifting", true}, {"base_shift", 0.3}, {"max_shift", 0.9}});
-  EXPECT_NEAR(t.mu(777), 0.38140625, 1e-12);
+  EXPECT_NEAR(t.mu(777, 4), 0.38140625, 1e-12);
   t.terminal = 0.1;
   t.linear_shift = true;
   t.spacing = Spacing::beta;
