@@ -8,6 +8,7 @@
 #include "model/family.h"
 #include "model/flux/family.h"
 #include "model/text/clip.h"
+#include "model/text/decoder.h"
 #include "model/text/t5.h"
 #include "model/vae/load.h"
 #include "vk/error.h"
@@ -25,7 +26,8 @@ std::span<const Family> families() {
 }
 
 std::span<const ComponentKind> component_kinds() {
-  static const std::array rows{flux1_component(), autoencoder_component(), clip_component(), t5_component()};
+  static const std::array rows{flux1_component(), autoencoder_component(), clip_component(),
+                               t5_component(),    qwen3_component(),       mistral_component()};
   return rows;
 }
 
