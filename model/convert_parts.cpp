@@ -7,8 +7,10 @@
 #include "model/convert.h"
 #include "model/flux/lora.h"
 #include "model/flux/transformer.h"
+#include "model/io/file.h"
 #include "model/philox.h"
 #include "model/text/clip.h"
+#include "model/text/decoder.h"
 #include "model/text/t5.h"
 #include "model/vae/autoencoder.h"
 #include "vk/error.h"
@@ -42,6 +44,38 @@ ModelPartFile vae(const AutoencoderConfig& c) {
       "vae", autoencoder_init()};
 }
 
+ModelPartFile decoder(const DecoderConfig& c, const io::NameTable& names) {
+  const std::string arch = c.qk_norm ? "qwen3" : "mistral3";
+  ModelPartFile part{"text_encoder", params_of<DecoderLm>(c), names, decoder_storage(), {},
+                     arch,           decoder_init(c)};
+  part.gguf_names = io::decoder_gguf_names(arch, c.head_dim);
+  const auto number = [&](const char* key, int64_t value) {
+    part.gguf_values.emplace_back(arch + key, static_cast<uint32_t>(value));
+  };
+  number(".block_count", c.layers);
+  number(".embedding_length", c.width);
+  number(".feed_forward_length", c.mlp);
+  number(".attention.head_count", c.heads);
+  number(".attention.head_count_kv", c.kv_heads);
+  number(".attention.key_length", c.head_dim);
+  number(".attention.value_length", c.head_dim);
+  number(".rope.dimension_count", c.head_dim);
+  part.gguf_values.emplace_back(arch + ".attention.layer_norm_rms_epsilon", c.eps);
+  part.gguf_values.emplace_back(arch + ".rope.freq_base", static_cast<float>(c.theta));
+  if (c.rope_factor != 1) {
+    part.gguf_values.emplace_back(arch + ".rope.scaling.type", "linear");
+    part.gguf_values.emplace_back(arch + ".rope.scaling.factor", static_cast<float>(c.rope_factor));
+  }
+  return part;
+}
+
+/// The config.json beside a file, which knows what its tensors don't; else no object.
+io::Json config_beside(const io::TensorSource& file) {
+  const std::string& path = file.path();
+  const std::string config = path.substr(0, path.find_last_of('/') + 1) + "config.json";
+  return io::is_there(config) ? io::read_json(config) : io::Json();
+}
+
 bool any_name(const io::TensorSource& file, std::string_view part) {
   return std::any_of(file.tensors().begin(), file.tensors().end(),
                      [&](const auto& t) { return t.first.find(part) != std::string::npos; });
@@ -73,6 +107,14 @@ constexpr std::array kFinders{
            },
            [](const io::TensorSource& f) {
              return t5(infer_t5_config(shapes_of(io::NamedTensors(f, io::t5_names()))));
+           }},
+    Finder{"text_encoder",
+           [](const io::TensorSource& f) {
+             return (any_name(f, "layers.0.self_attn.q_proj.weight") || f.has("blk.0.attn_q.weight")) &&
+                    io::NamedTensors(f, io::decoder_names(f)).has("model.layers.0.self_attn.q_proj.weight");
+           },
+           [](const io::TensorSource& f) {
+             return decoder(decoder_config(f, config_beside(f)), io::decoder_names(f));
            }},
     Finder{"vae",
            [](const io::TensorSource& f) {
@@ -151,7 +193,8 @@ ModelPartFile part_of_file(const io::TensorSource& file, const std::string& want
 }
 
 const std::vector<std::string>& made_up_parts() {
-  static const std::vector<std::string> names{"flux1-dev", "flux1-schnell", "t5xxl", "clip_l", "ae"};
+  static const std::vector<std::string> names{"flux1-dev", "flux1-schnell", "t5xxl",    "clip_l",
+                                              "ae",        "qwen3_4b",      "qwen3_8b", "mistral_small"};
   return names;
 }
 
@@ -168,6 +211,13 @@ ModelPartFile made_up_part(const std::string& name, const MadeUpSizes& sizes) {
     return clip(c);
   }
   if (name == "ae") return vae({});
+  if (name == "qwen3_4b" || name == "qwen3_8b" || name == "mistral_small") {
+    DecoderConfig c = name == "qwen3_4b"   ? qwen3_4b_config()
+                      : name == "qwen3_8b" ? qwen3_8b_config()
+                                           : mistral_small_config();
+    c.layers = size(sizes.depth, c.layers);
+    return decoder(c, {});
+  }
   Flux1Config c;
   c.guidance = name == "flux1-dev";
   c.depth = size(sizes.depth, c.depth);

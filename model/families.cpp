@@ -9,7 +9,9 @@
 #include "model/family.h"
 #include "model/flux/family.h"
 #include "model/flux2/component.h"
+#include "model/flux2/family.h"
 #include "model/text/clip.h"
+#include "model/text/decoder.h"
 #include "model/text/t5.h"
 #include "model/vae/load.h"
 #include "vk/error.h"
@@ -22,13 +24,14 @@ const Residency& Model::residency() const {
 }
 
 std::span<const Family> families() {
-  static const std::array rows{flux1_family()};
+  static const std::array rows{flux1_family(), flux2_family()};
   return rows;
 }
 
 std::span<const ComponentKind> component_kinds() {
   static const std::array rows{flux1_component(), flux2_component(), autoencoder_component(),
-                               clip_component(), t5_component()};
+                               clip_component(),  t5_component(),    qwen3_component(),
+                               mistral_component()};
   return rows;
 }
 

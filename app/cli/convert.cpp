@@ -145,12 +145,12 @@ void add_convert(CLI::App& app) {
                 "(T5) or vae")
       ->check(CLI::IsMember({"transformer", "text_encoder", "text_encoder_2", "vae"}));
   add_lora_option(*c, o->loras);
-  CLI::Option* made_up =
-      c->add_option(
-           "--synthetic", o->made_up,
-           "no IN: random weights of this size (flux1-dev, flux1-schnell, t5xxl, clip_l, ae), to try a "
-           "machine with")
-          ->check(CLI::IsMember(made_up_parts()));
+  CLI::Option* made_up = c->add_option("--synthetic", o->made_up,
+                                       "no IN: random weights of this size (" +
+                                           fmt::format("{}", fmt::join(made_up_parts(), ", ")) +
+                                           "), to try a "
+                                           "machine with")
+                             ->check(CLI::IsMember(made_up_parts()));
   c->add_option("--seed", o->seed, "of --synthetic")
       ->capture_default_str()
       ->transform(any_seed())
