@@ -4,8 +4,8 @@
     scripts/check_full_size.py --folder /tmp/full [--program build/vkflux] [--type q4_k] [--vram 14 6]
 
 The weights are random (`vkflux convert --synthetic`): the picture means nothing, but every byte and product
-of the 12B pipeline is there. Needs about 12 GB of disk for q4_k (16 for f8) and as much memory as the largest
---vram; CLIP's vocabulary as scripts/get-clip-vocabulary brings it. One run for each --vram. Fails unless all
+of the whole pipeline is there. FLUX.1 needs about 12 GB of disk in q4_k (16 in f8) and as much memory as the
+largest --vram; CLIP's vocabulary as scripts/get-clip-vocabulary brings it. One run for each --vram. Fails unless all
 pictures and latents have the same bits, and the plan's peak is within 5 % of what the pool measured.
 """
 
@@ -18,10 +18,19 @@ import subprocess
 import sys
 import time
 
-PARTS = {  # of FLUX.1: flag, name of the size, type, ending
-    "--clip_l": ("clip_l", "f16", "safetensors"),
-    "--t5xxl": ("t5xxl", "q4_k", "gguf"),
-    "--vae": ("ae", "f32", "safetensors"),
+# Of each family: flag, name of the size, type, ending; and the tokenizers that stand for the published ones.
+FLUX1 = {"--clip_l": ("clip_l", "f16", "safetensors"), "--t5xxl": ("t5xxl", "q4_k", "gguf"), "--vae": ("ae", "f32", "safetensors")}
+FLUX2 = {"--llm": ("qwen3_4b", "q4_k", "gguf"), "--vae": ("ae2", "f32", "safetensors")}
+PARTS = {
+    "flux1-dev": FLUX1,
+    "flux1-schnell": FLUX1,
+    "flux2-klein-4b": FLUX2,
+    "flux2-klein-9b": {**FLUX2, "--llm": ("qwen3_8b", "q4_k", "gguf")},
+    "flux2-dev": {**FLUX2, "--llm": ("mistral_small", "q4_k", "gguf")},
+}
+TOKENIZERS = {
+    "flux1": ["--tokenizer_2", "models/emoji/tokenizer_2"],
+    "flux2": ["--tokenizer", "tests/data/flux2_pipelines/klein/tokenizer"],
 }
 TOLERANCE = 0.05  # of the plan
 
@@ -46,7 +55,7 @@ def draw(options, model, parts, vram):
     command = [options.program, "sample", "--json", "--model", model, "--prompt", "a cat", "--vram", vram]
     for flag, path in parts.items():
         command += [flag, path]
-    command += ["--tokenizer_2", options.spiece, "--size", options.size, "--steps", str(options.steps)]
+    command += TOKENIZERS[options.model[:5]] + ["--size", options.size, "--steps", str(options.steps)]
     command += ["--text-length", str(options.text_length), "--no-prompt-cache", "--save-latents", out + ".safetensors"]
     begin = time.monotonic()
     run = subprocess.run(command + ["--out", out + ".png"], check=True, stdout=subprocess.PIPE)
@@ -60,18 +69,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", default="build/vkflux")
     parser.add_argument("--folder", required=True, help="where the weights are kept")
-    parser.add_argument("--model", default="flux1-dev", help="flux1-dev or flux1-schnell")
+    parser.add_argument("--model", default="flux1-dev", choices=list(PARTS))
     parser.add_argument("--type", default="q4_k", help="of the transformer: a type of blocks, or f8")
     parser.add_argument("--vram", nargs="+", default=["14", "6"], help="GiB of each run")
     parser.add_argument("--size", default="64x64")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--text-length", type=int, default=64)
-    parser.add_argument("--spiece", default="models/emoji/tokenizer_2", help="a tokenizer that stands for T5's")
     options = parser.parse_args()
     os.makedirs(options.folder, exist_ok=True)
 
     model = part(options, options.model, options.type, "safetensors" if options.type == "f8" else "gguf")
-    parts = {flag: part(options, *size) for flag, size in PARTS.items()}
+    parts = {flag: part(options, *size) for flag, size in PARTS[options.model].items()}
     failed = False
     rows = []
     for vram in options.vram:
