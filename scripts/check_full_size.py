@@ -31,6 +31,7 @@ PARTS = {
 TOKENIZERS = {
     "flux1": ["--tokenizer_2", "models/emoji/tokenizer_2"],
     "flux2": ["--tokenizer", "tests/data/flux2_pipelines/klein/tokenizer"],
+    "flux2-dev": ["--tokenizer", "tests/data/flux2_pipelines/dev/tokenizer"],
 }
 TOLERANCE = 0.05  # of the plan
 
@@ -55,7 +56,7 @@ def draw(options, model, parts, vram):
     command = [options.program, "sample", "--json", "--model", model, "--prompt", "a cat", "--vram", vram]
     for flag, path in parts.items():
         command += [flag, path]
-    command += TOKENIZERS[options.model[:5]] + ["--size", options.size, "--steps", str(options.steps)]
+    command += TOKENIZERS.get(options.model, TOKENIZERS[options.model[:5]]) + ["--size", options.size, "--steps", str(options.steps)]
     command += ["--text-length", str(options.text_length), "--no-prompt-cache", "--save-latents", out + ".safetensors"]
     begin = time.monotonic()
     run = subprocess.run(command + ["--out", out + ".png"], check=True, stdout=subprocess.PIPE)
