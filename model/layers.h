@@ -32,11 +32,15 @@ struct Linear {
                       act);
   }
   /// The output for the concatenation of a[..., m] and b[..., in - m], which is only made where the weight's
-  /// packed rows can't be cut.
+  /// rows can't be cut: packed ones, and 16-bit ones whose second part doesn't begin where a buffer may.
   Tensor joined(const Tensor& a, const Tensor& b) const {
     if (side) return with_side_path(*side, weight, bias, {a, b}, 0, out, op::Activation::none);
-    if (is_packed(weight.dtype())) return (*this)(op::concat({a, b}, a.rank() - 1));
     const int64_t m = a.dim(-1);
+    const DType type = weight.dtype();
+    if (is_packed(type) ||
+        (type != DType::f32 &&
+         static_cast<uint64_t>(m) * size_of(type) % a.device().caps().buffer_alignment != 0))
+      return (*this)(op::concat({a, b}, a.rank() - 1));
     return op::add(op::linear(a, op::narrow(weight, 1, 0, m), bias),
                    op::linear(b, op::narrow(weight, 1, m, in - m)));
   }

@@ -93,7 +93,7 @@ def make_denoise(folder):
         "txt_ids": batched(text_ids(2), 1), "img_cond_seq": normal(1, 5, 8),
         "img_cond_seq_ids": batched(torch.cat([grid_ids(1, 3, 10), grid_ids(2, 1, 20)]), 1),
     }  # fmt: skip
-    times = [1.0, 0.7, 0.2, 0.0]
+    times = torch.tensor([1.0, 0.7, 0.2, 0.0], dtype=torch.float32).tolist()
     with torch.no_grad():
         y = denoise(model, timesteps=times, guidance=4.0, **given)
     for k, v in {**given, "timesteps": torch.tensor(times)}.items():
@@ -186,7 +186,7 @@ def make_goldens(folder):
 # ---------------------------------------------------------------- diffusers
 
 TRANSFORMERS = {
-    "dev": {"num_attention_heads": 2, "attention_head_dim": 16, "axes_dims_rope": (4, 4, 4, 4), "num_single_layers": 2},
+    "dev": {"num_attention_heads": 2, "attention_head_dim": 8, "axes_dims_rope": (2, 2, 2, 2), "num_single_layers": 2},
     "klein": {"num_attention_heads": 3, "attention_head_dim": 8, "axes_dims_rope": (2, 0, 4, 2), "guidance_embeds": False,
               "rope_theta": 77, "eps": 1e-3, "mlp_ratio": 2.3, "num_layers": 2},
     "three_axes": {"num_attention_heads": 1, "attention_head_dim": 12, "axes_dims_rope": (4, 2, 6), "num_layers": 0,
@@ -206,7 +206,7 @@ def make_transformers(folder):
         ids, drawn = picture_ids(*grids), 8
         inputs = {
             "hidden_states": normal(batch, len(ids), 8), "encoder_hidden_states": normal(batch, text, 12),
-            "timestep": torch.tensor([0.9, 0.25]).double(), "guidance": torch.tensor([4.0, 1.5]).double(),
+            "timestep": torch.tensor([0.9, 0.25], dtype=torch.float32).double(), "guidance": torch.tensor([4.0, 1.5]).double(),
         }  # fmt: skip
         leaves = {k: v.clone().requires_grad_() for k, v in inputs.items()}
         y = model(img_ids=ids.double(), txt_ids=text_ids(text).double(), return_dict=False, **leaves)[0][:, :drawn]

@@ -90,7 +90,7 @@ class Golden:
         out = {}
         for key, value in self.tensors.items():
             value = value.detach()
-            out[key] = (value.to(torch.float32) if value.dtype == F64 else value).contiguous().clone()
+            out[key] = (value.type(torch.float32) if value.dtype == F64 else value).contiguous().clone()
         path = os.path.join(self.path, name + ".safetensors")
         save_file(out, path, metadata={"case": self.case, "config": json.dumps(self.config)})
         print(f"{name}: {len(out)} tensors, {os.path.getsize(path)} bytes")
