@@ -69,12 +69,14 @@ class BpeMerges {
   /// Repeatedly merges the adjacent pair of lowest rank, all its occurrences from left to right. O(n log n).
   std::vector<uint32_t> apply(const std::vector<uint32_t>& symbols) const;
 
- private:
   struct Merge {
     uint32_t rank, merged;
   };
-  static uint64_t key(uint32_t left, uint32_t right) { return uint64_t{left} << 32 | right; }
+  /// Null: the two don't merge.
   const Merge* find(uint32_t left, uint32_t right) const;
+
+ private:
+  static uint64_t key(uint32_t left, uint32_t right) { return uint64_t{left} << 32 | right; }
 
   std::unordered_map<uint64_t, Merge> merges_;
 };

@@ -2,10 +2,13 @@
 // the bytes of each piece are merged. What is read is what tokenizer.json of the `tokenizers` library says.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,20 +36,25 @@ struct ByteBpeModel {
   };
   enum class Form { none, nfc, nfd, nfkc, nfkd };
 
-  std::vector<std::pair<std::string, int64_t>> tokens;      // bytes, id
-  std::vector<std::pair<std::string, std::string>> merges;  // bytes, by rank
+  /// A text's piece gets a space in front where it has none, and is cut by the pattern (empty: not).
+  struct Step {
+    bool prefix_space = false;
+    std::string pattern;
+  };
+
+  std::vector<std::pair<std::string, int64_t>> tokens;      // in the byte alphabet, id
+  std::vector<std::pair<std::string, std::string>> merges;  // the same, by rank
   bool ranked = false;  // without merges: two tokens merge where what they make is one; smallest id first
   std::vector<Added> added;
-  std::vector<Form> forms;            // normalisation, in order
-  std::vector<std::string> patterns;  // each cuts the pieces of the one before it
-  bool prefix_space = false;          // a text that begins with none gets one
-  bool whole_first = false;           // a piece that is a token isn't merged ("ignore_merges")
-  std::optional<int64_t> unknown;     // of bytes that aren't in the vocabulary; none: they vanish
+  std::vector<Form> forms;  // normalisation, in order
+  std::vector<Step> steps;
+  bool whole_first = false;        // a piece that is a token isn't merged ("ignore_merges")
+  std::optional<int64_t> unknown;  // of bytes that aren't in the vocabulary; none: they vanish
   bool fuse_unknown = false;
-  std::vector<int64_t> before, after;  // what an encoding adds around a text, when it may
+  std::vector<int64_t> before, after;  // what an encoding adds around a text, unless that begins with `start`
   std::string pad, start, end;         // tokens by their text; empty: none
   std::string chat_template;           // Jinja; empty: none
-  std::optional<bool> pad_left;
+  std::optional<bool> pad_left, cut_left;
 };
 
 /// From the text of a tokenizer.json, and of the tokenizer_config.json beside it or an empty string. Error
@@ -61,14 +69,21 @@ ByteBpeModel parse_tekken(std::string_view text, const std::string& origin);
 ByteBpeModel parse_gguf_byte_bpe(const io::Json& values);
 bool has_gguf_byte_bpe(const io::Json& values);
 
+/// A part of a text; special: what it names of the added tokens becomes their ids.
+struct TextPart {
+  std::string_view text;
+  bool special = true;
+};
+
 class ByteBpe {
  public:
   /// Error format when ids are negative, huge or used twice, or a merge isn't in the vocabulary.
   explicit ByteBpe(ByteBpeModel model);
 
-  /// Ids of a text. special: added tokens that it names become their ids; around: with what the model adds to
-  /// every text. ErrorCode::invalid_argument when the text isn't UTF-8 or too long.
-  std::vector<int32_t> ids(std::string_view text, bool special = true, bool around = false) const;
+  /// Ids of a text, or of one in parts that are merged as if they were one. ErrorCode::invalid_argument when
+  /// it isn't UTF-8 or too long.
+  std::vector<int32_t> ids(std::string_view text, bool special = true) const;
+  std::vector<int32_t> ids(const std::vector<TextPart>& parts) const;
   /// A token's text, in the byte alphabet unless it is an added one; empty for ids that there aren't.
   std::string piece(int32_t id) const;
   /// Of a token by its text, added ones first.
@@ -77,11 +92,8 @@ class ByteBpe {
   const ByteBpeModel& model() const { return model_; }
 
  private:
-  struct Found;
-  void append_text(std::string_view text, bool special, std::vector<int32_t>& out) const;
-  void append_normalized(std::string_view text, std::vector<int32_t>& out) const;
+  void append_pieces(std::string_view text, std::vector<int32_t>& out) const;
   void append_piece(std::string_view piece, std::vector<int32_t>& out) const;
-  std::string normalized(std::string_view text) const;
   const ByteBpeModel::Added* added_at(std::string_view text, size_t at, bool normalized) const;
   template <class Ordinary>
   void cut(std::string_view text, bool normalized, std::vector<int32_t>& out, Ordinary ordinary) const;
@@ -92,8 +104,9 @@ class ByteBpe {
   std::unordered_map<int32_t, std::string> texts_;
   std::array<int64_t, 256> byte_{};  // ids; -1: the vocabulary lacks it
   BpeMerges merges_;
-  std::map<std::string, size_t, std::less<>> added_;  // by text: number in model_.added
-  std::vector<PieceSplitter> splitters_;
+  std::map<std::string, size_t, std::less<>> added_;           // by text: number in model_.added
+  std::array<std::set<size_t, std::greater<>>, 256> lengths_;  // of added tokens, by first byte
+  std::vector<std::optional<PieceSplitter>> splitters_;
 };
 
 /// `path`: a folder with tokenizer.json, with vocab.json and merges.txt, or with tekken.json, or one of these

@@ -11,6 +11,7 @@
 #include <unordered_set>
 
 #include "model/io/json.h"
+#include "model/text/base64.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -184,25 +185,6 @@ void check_charsmap(std::string_view map) {
   }
 }
 
-std::string decode_base64(std::string_view text) {
-  std::string out;
-  uint32_t bits = 0;
-  unsigned held = 0;
-  for (char c : text) {
-    if (c == '=') break;
-    constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const size_t digit = kDigits.find(c);
-    if (digit == std::string_view::npos) bad("\"precompiled_charsmap\" isn't base64");
-    bits = bits << 6 | static_cast<uint32_t>(digit);
-    held += 6;
-    if (held >= 8) {
-      held -= 8;
-      out.push_back(static_cast<char>(bits >> held));
-    }
-  }
-  return out;
-}
-
 /// T5's normaliser is the character map, in newer files followed by steps for white space, which the model
 /// does anyway.
 void read_json_normalizer(const nlohmann::json& step, UnigramModel& model) {
@@ -214,7 +196,9 @@ void read_json_normalizer(const nlohmann::json& step, UnigramModel& model) {
     for (const auto& inner : step["normalizers"]) read_json_normalizer(inner, model);
   } else if (type == "Precompiled" && step.contains("precompiled_charsmap") &&
              step["precompiled_charsmap"].is_string()) {
-    model.charsmap = decode_base64(step["precompiled_charsmap"].get_ref<const std::string&>());
+    const auto charsmap = decode_base64(step["precompiled_charsmap"].get_ref<const std::string&>());
+    if (!charsmap) bad("\"precompiled_charsmap\" isn't base64");
+    model.charsmap = *charsmap;
   } else if (type != "Strip" && type != "Replace") {
     bad(fmt::format("normalizer of type \"{}\"; expected Precompiled, as T5's", type));
   }
