@@ -6,6 +6,7 @@
 #include "model/family.h"
 #include "model/io/json.h"
 #include "model/model_files.h"
+#include "model/text/tokenizer_byte_bpe.h"
 
 namespace vkflux::cli {
 namespace {
@@ -16,7 +17,30 @@ struct Options {
   std::string model;
   ModelFlags parts;
   std::vector<std::string> prompts;
+  std::string alone, texts;  // a tokenizer without a model, and a file of texts
+  bool plain = false;
 };
+
+/// The ids of each text by a tokenizer alone.
+int run_alone(const Common& common, const Options& o) {
+  const std::vector<std::string> texts = all_prompts(o.prompts, o.texts);
+  const bool tensors = o.alone.ends_with(".safetensors") || o.alone.ends_with(".gguf");
+  const std::shared_ptr<const ByteBpe> inside =
+      tensors ? byte_bpe_of_tensors(o.alone) : load_byte_bpe(o.alone);
+  if (!inside)
+    throw Error(ErrorCode::format, fmt::format("{}: there is no byte-level BPE tokenizer inside", o.alone));
+  Json all = Json::array();
+  for (const std::string& text : texts) {
+    const std::vector<int32_t> ids = inside->ids(text, !o.plain);
+    if (!common.json) {
+      print_out("{}\n", text);
+      for (const int32_t id : ids) print_out("    {:>6}  {}\n", id, inside->piece(id));
+    }
+    all.push_back(ids);
+  }
+  if (common.json) print_out("{}\n", io::json_text(Json{{"ids", all}}));
+  return kOk;
+}
 
 /// What one encoder is given of a prompt, and which of its tokens don't fit.
 Json tokenized(const PromptTokenizer& t, const std::string& prompt) {
@@ -52,6 +76,10 @@ void print(const Json& encoder) {
 
 int run(const Common& common, const Options& o) {
   for (const std::string& prompt : o.prompts) check_text("--prompt", prompt);
+  if (!o.alone.empty()) return run_alone(common, o);
+  if (o.model.empty() || o.prompts.empty())
+    throw Error(ErrorCode::invalid_argument,
+                o.model.empty() ? "--model or --bpe is needed" : "--prompt is needed");
   const ErrorContext context(o.model);
   const ModelOptions options = model_options("f32", o.parts);
   const FoundModel found = find_model(o.model, options);
@@ -82,9 +110,18 @@ void add_tokenize(CLI::App& app) {
       add_command(app, "tokenize", "show the tokens of a prompt for each text encoder, and what is cut",
                   "vkflux tokenize --model models/emoji --prompt \"red apple\"", common,
                   [common, o] { return run(*common, *o); });
-  add_model_options(*c, o->model, o->parts);
+  add_model_options(*c, o->model, o->parts, false);
   add_text_options(*c, o->parts);
-  c->add_option("--prompt", o->prompts, "what to tokenize (repeatable)")->required()->allow_extra_args(false);
+  c->add_option("--prompt", o->prompts, "what to tokenize (repeatable)")->allow_extra_args(false);
+  CLI::Option* alone =
+      c->add_option("--bpe", o->alone,
+                    "in place of --model a byte-level BPE tokenizer alone: a folder or file (tokenizer.json, "
+                    "vocab.json with "
+                    "merges.txt, tekken.json), or a .safetensors or .gguf file that has one inside");
+  alone->excludes("--model");
+  c->add_option("--texts", o->texts, "with --bpe: a JSON array of texts")->needs(alone);
+  c->add_flag("--plain", o->plain, "with --bpe: special tokens that a text names are plain text")
+      ->needs(alone);
 }
 
 }  // namespace vkflux::cli

@@ -160,7 +160,24 @@ char32_t character_at(std::string_view text, size_t at, size_t& size) {
   return n > 0 ? static_cast<char32_t>(c) : U'\uFFFD';
 }
 
-std::string composed(std::string_view text, ByteBpeModel::Form form) {
+/// Marks that Unicode 9 doesn't have. The reference's normaliser knows that version: these neither move nor
+/// compose, and nothing passes them.
+bool is_later_mark(char32_t c) {
+  constexpr std::array<std::pair<char32_t, char32_t>, 38> kRanges{
+      {{0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
+       {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},
+       {0xA82C, 0xA82C},   {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50},
+       {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+       {0x11930, 0x11930}, {0x11938, 0x11938}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0},
+       {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45},
+       {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136},
+       {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}}};
+  return c >= kRanges.front().first && std::any_of(kRanges.begin(), kRanges.end(), [&](const auto& r) {
+           return c >= r.first && c <= r.second;
+         });
+}
+
+std::string in_form(std::string_view text, ByteBpeModel::Form form) {
   using Form = ByteBpeModel::Form;
   if (form == Form::none) return std::string(text);
   int options = UTF8PROC_STABLE;
@@ -174,6 +191,18 @@ std::string composed(std::string_view text, ByteBpeModel::Form form) {
     throw Error(ErrorCode::invalid_argument, fmt::format("the text isn't UTF-8: {}", utf8proc_errmsg(size)));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(out, &std::free);
   return {reinterpret_cast<const char*>(out), static_cast<size_t>(size)};
+}
+
+std::string composed(std::string_view text, ByteBpeModel::Form form) {
+  std::string out;
+  size_t from = 0, n = 0;
+  for (size_t at = 0; at < text.size(); at += n) {
+    if (!is_later_mark(character_at(text, at, n))) continue;
+    out += in_form(text.substr(from, at - from), form);
+    out += text.substr(at, n);
+    from = at + n;
+  }
+  return out + in_form(text.substr(from), form);
 }
 
 }  // namespace
