@@ -11,6 +11,7 @@
 #include "model/text/clip.h"
 #include "model/text/t5.h"
 #include "model/vae/autoencoder.h"
+#include "model/vae/load.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -74,11 +75,7 @@ constexpr std::array kFinders{
            [](const io::TensorSource& f) {
              return t5(infer_t5_config(shapes_of(io::NamedTensors(f, io::t5_names()))));
            }},
-    Finder{"vae",
-           [](const io::TensorSource& f) {
-             return any_name(f, "encoder.down.") || any_name(f, "encoder.down_blocks.");
-           },
-           [](const io::TensorSource& f) {
+    Finder{"vae", has_autoencoder, [](const io::TensorSource& f) {
              const io::NamedTensors named(f, io::vae_names(autoencoder_levels(f)));
              return vae(infer_autoencoder_config(shapes_of(named)));
            }}};
@@ -151,7 +148,7 @@ ModelPartFile part_of_file(const io::TensorSource& file, const std::string& want
 }
 
 const std::vector<std::string>& made_up_parts() {
-  static const std::vector<std::string> names{"flux1-dev", "flux1-schnell", "t5xxl", "clip_l", "ae"};
+  static const std::vector<std::string> names{"flux1-dev", "flux1-schnell", "t5xxl", "clip_l", "ae", "ae2"};
   return names;
 }
 
@@ -168,6 +165,7 @@ ModelPartFile made_up_part(const std::string& name, const MadeUpSizes& sizes) {
     return clip(c);
   }
   if (name == "ae") return vae({});
+  if (name == "ae2") return vae(autoencoder_of("flux2"));
   Flux1Config c;
   c.guidance = name == "flux1-dev";
   c.depth = size(sizes.depth, c.depth);

@@ -25,7 +25,8 @@ std::span<const Family> families() {
 }
 
 std::span<const ComponentKind> component_kinds() {
-  static const std::array rows{flux1_component(), autoencoder_component(), clip_component(), t5_component()};
+  static const std::array rows{flux1_component(), autoencoder_component(), flux2_autoencoder_component(),
+                               clip_component(), t5_component()};
   return rows;
 }
 

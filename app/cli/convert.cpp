@@ -148,7 +148,8 @@ void add_convert(CLI::App& app) {
   CLI::Option* made_up =
       c->add_option(
            "--synthetic", o->made_up,
-           "no IN: random weights of this size (flux1-dev, flux1-schnell, t5xxl, clip_l, ae), to try a "
+           "no IN: random weights of this size (flux1-dev, flux1-schnell, t5xxl, clip_l, ae, ae2: FLUX.2's "
+           "autoencoder), to try a "
            "machine with")
           ->check(CLI::IsMember(made_up_parts()));
   c->add_option("--seed", o->seed, "of --synthetic")

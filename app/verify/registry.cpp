@@ -24,6 +24,7 @@ constexpr Row<CaseFn> kCases[] = {
     {"flux1_modules", run_flux1_modules},
     {"flux1_rope_timestep", run_flux1_rope},
     {"vae_flux1", run_vae},
+    {"vae_flux2", run_vae},
     {"clip_text", run_text_encoder},
     {"t5_encoder", run_text_encoder},
     {"flux1_rope", run_flux1_rope},

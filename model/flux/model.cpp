@@ -36,7 +36,7 @@ class Flux1Model final : public Model {
     read_tokenizers();
     check_parts();
     info_.layout = flux1_layout(flux_);
-    info_.pixels_per_cell = vae_.factor();
+    info_.pixels_per_cell = tiny_vae_ ? tiny_vae_->cell : vae_.factor();
     if (!options_.loras.empty())
       loras_ =
           LoraSet(options_.loras, flux1_lora_components(flux_, clip_config_, t5_config_), options_.remark);
@@ -45,8 +45,8 @@ class Flux1Model final : public Model {
       return open_named(files_.parts.at(name(part)).path, table);
     };
     weights_ = std::make_unique<FluxWeights>(
-        device, FluxConfigs{clip_config_, t5_config_, flux_, vae_}, open,
-        FluxWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
+        device, FluxConfigs{clip_config_, t5_config_, flux_, vae_, tiny_vae_, files_.parts.at("vae").path},
+        open, FluxWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
   }
 
   const ModelInfo& info() const override { return info_; }
@@ -124,6 +124,7 @@ class Flux1Model final : public Model {
   void read_index();
   void set_picture_inputs();
   void read_configs();
+  void read_autoencoder();
   void read_tokenizers();
   void check_parts() const;
 
@@ -136,6 +137,7 @@ class Flux1Model final : public Model {
   LoraSet loras_;
   Flux1Config flux_;
   AutoencoderConfig vae_;
+  std::optional<TinySizes> tiny_vae_;  // in place of vae_
   ClipTextConfig clip_config_;
   T5Config t5_config_;
   std::unique_ptr<Tokenizer> clip_tokenizer_, t5_tokenizer_;
@@ -217,9 +219,26 @@ void Flux1Model::set_picture_inputs() {
   if (info_.extra == ExtraChannels::fill) d.strength = 1;
 }
 
+void Flux1Model::read_autoencoder() {
+  const auto file = io::open_tensors(files_.parts.at("vae").path);
+  tiny_vae_ = tiny_sizes(*file, flux_.out_channels / 4);
+  if (tiny_vae_) return;
+  with_tensors("vae", io::vae_names(autoencoder_levels(*file)),
+               [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
+  if (vae_.statistics) {
+    const ErrorContext context("vae");
+    throw Error(ErrorCode::unsupported,
+                "this is the FLUX.2 autoencoder (it has bn.running_mean), FLUX.1's is needed");
+  }
+  apply_autoencoder_json(vae_, config_of("vae"));
+}
+
 void Flux1Model::read_configs() {
+  apply_flux1_json(flux_, config_of("transformer"));
+  read_autoencoder();
   for (const FluxPart p : kFluxParts) {
     const char* part = name(p);
+    if (p == FluxPart::vae && tiny_vae_) continue;
     for (const std::string& field : unknown_fields(part, config_of(part))) {
       if (options_.remark)
         options_.remark(
@@ -228,10 +247,6 @@ void Flux1Model::read_configs() {
                         part, io::shown(field)));
     }
   }
-  apply_flux1_json(flux_, config_of("transformer"));
-  with_tensors("vae", io::vae_names(autoencoder_levels(*io::open_tensors(files_.parts.at("vae").path))),
-               [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
-  apply_autoencoder_json(vae_, config_of("vae"));
   with_tensors("text_encoder", io::clip_names(),
                [&](const io::NamedTensors& t) { clip_config_ = infer_clip_config(shapes_of(t)); });
   apply_clip_json(clip_config_, config_of("text_encoder"));
@@ -261,10 +276,10 @@ void Flux1Model::check_parts() const {
   same("the transformer's context width", flux_.context_in_dim, "text_encoder_2's width", t5_config_.width);
   same("the transformer's vector width", flux_.vec_in_dim, "text_encoder's width", clip_config_.width);
   same("the transformer's channels", flux_.out_channels, "four times the autoencoder's",
-       4 * vae_.latent_channels);
+       4 * (tiny_vae_ ? tiny_vae_->channels : vae_.latent_channels));
   if (info_.extra == ExtraChannels::fill)
     same("the side of a cell in the transformer's mask channels", flux1_fill_factor(flux_),
-         "the autoencoder's factor", vae_.factor());
+         "the autoencoder's factor", tiny_vae_ ? tiny_vae_->cell : vae_.factor());
   const auto fits = [](const char* name, const Tokenizer& t, int64_t vocab) {
     if (t.vocab_size() > vocab) {
       throw Error(ErrorCode::format,

@@ -158,6 +158,10 @@ std::shared_ptr<T5Encoder> FluxWeights::t5() {
   return part(FluxPart::t5, held_.t5, configs_.t5);
 }
 std::shared_ptr<LatentCodec> FluxWeights::codec() {
+  if (const auto& tiny = configs_.tiny_vae) {
+    return tiled(load_tiny_codec(device_, configs_.tiny_vae_path, tiny->channels, tiny->cell), tiny->cell,
+                 residency_.tiling);
+  }
   return tiled(std::make_shared<AutoencoderCodec>(part(FluxPart::vae, held_.vae, configs_.vae)),
                configs_.vae.factor(), residency_.tiling);
 }

@@ -16,6 +16,7 @@
 #include "model/text/clip.h"
 #include "model/text/t5.h"
 #include "model/vae/autoencoder.h"
+#include "model/vae/tiny.h"
 
 namespace vkflux {
 
@@ -29,6 +30,9 @@ struct FluxConfigs {
   T5Config t5;
   Flux1Config transformer;
   AutoencoderConfig vae;
+  /// A tiny autoencoder in its place, and where its file lies.
+  std::optional<TinySizes> tiny_vae = {};
+  std::string tiny_vae_path = {};
 };
 
 class FluxWeights {
