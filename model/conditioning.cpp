@@ -17,6 +17,9 @@ namespace {
 
 constexpr int64_t kMaxSide = 16384;
 constexpr uint8_t kRepaint = 128;  // grey from which a mask repaints
+// Of the pictures that FLUX.2 refers to, and the distance of their indices.
+constexpr int64_t kLeastReferenceSide = 64, kMostReferenceAspect = 8, kMostReferenceArea = 1024 * 1024,
+                  kReferenceStep = 10;
 
 // The sizes that Kontext was trained on.
 constexpr std::array<PictureSize, 17> kReferenceSizes{{{672, 1568},
@@ -112,9 +115,46 @@ Tensor masked_picture(Device& device, const RgbImage& image, const std::vector<f
   return Tensor::from(device, std::span<const float>(host), {1, 3, image.height, image.width});
 }
 
+/// What FLUX.2 was made for.
+void check_reference_shape(int64_t width, int64_t height) {
+  if (std::min(width, height) < kLeastReferenceSide) {
+    refuse(fmt::format("a reference picture of {}x{} pixels: this model reads sides of {} pixels at least",
+                       width, height, kLeastReferenceSide));
+  }
+  if (std::max(width, height) > kMostReferenceAspect * std::min(width, height)) {
+    refuse(fmt::format("a reference picture of {}x{} pixels: this model reads shapes up to {}:1", width,
+                       height, kMostReferenceAspect));
+  }
+}
+
+/// Both sides rounded down, as diffusers does.
+PictureSize capped_size(int64_t width, int64_t height) {
+  if (width * height <= kMostReferenceArea) return {width, height};
+  const double scale =
+      std::sqrt(static_cast<double>(kMostReferenceArea) / static_cast<double>(width * height));
+  return {static_cast<int64_t>(static_cast<double>(width) * scale),
+          static_cast<int64_t>(static_cast<double>(height) * scale)};
+}
+
+RgbImage middle(const RgbImage& image, const PictureSize& size) {
+  const int64_t left = (image.width - size.width) / 2, top = (image.height - size.height) / 2;
+  RgbImage out{size.width, size.height, {}};
+  for (int64_t y = top; y < top + size.height; ++y) {
+    const auto row = image.rgb.begin() + 3 * (y * image.width + left);
+    out.rgb.insert(out.rgb.end(), row, row + 3 * size.width);
+  }
+  return out;
+}
+
 /// Places each reference so that none covers another: beside the earlier ones where they are higher than
 /// wide with it, below them else.
-void place(std::vector<ReferenceGrid>& grids, ReferenceGrid next, int64_t patch, bool count) {
+void place(std::vector<ReferenceGrid>& grids, ReferenceGrid next, const ModelInfo& m, bool count) {
+  const int64_t patch = m.layout.geometry.patch;
+  if (m.reference_rule == ReferenceRule::capped_area) {
+    next.index = kReferenceStep * (static_cast<int64_t>(grids.size()) + 1);
+    grids.push_back(next);
+    return;
+  }
   if (count) {
     next.index = static_cast<int64_t>(grids.size()) + 1;
     grids.push_back(next);
@@ -135,12 +175,16 @@ void place(std::vector<ReferenceGrid>& grids, ReferenceGrid next, int64_t patch,
 
 }  // namespace
 
-PictureSize reference_size(int64_t width, int64_t height, int64_t unit, bool resize) {
-  PictureSize own{width / unit * unit, height / unit * unit};
+PictureSize reference_size(const ModelInfo& m, int64_t width, int64_t height, bool resize) {
+  const int64_t unit = m.pixels_per_token();
+  const bool capped = m.reference_rule == ReferenceRule::capped_area;
+  if (capped) check_reference_shape(width, height);
+  const PictureSize shrunk = capped && resize ? capped_size(width, height) : PictureSize{width, height};
+  const PictureSize own{shrunk.width / unit * unit, shrunk.height / unit * unit};
   if (own.width < unit || own.height < unit)
     refuse(fmt::format("a reference picture of {}x{} pixels: it must have {}x{} at least", width, height,
                        unit, unit));
-  if (!resize) return own;
+  if (capped || !resize) return own;
   const double aspect = static_cast<double>(own.width) / static_cast<double>(own.height);
   const auto rank = [&](const PictureSize& s) {
     return std::tuple(std::abs(aspect - static_cast<double>(s.width) / static_cast<double>(s.height)),
@@ -150,6 +194,21 @@ PictureSize reference_size(int64_t width, int64_t height, int64_t unit, bool res
       *std::min_element(kReferenceSizes.begin(), kReferenceSizes.end(),
                         [&](const PictureSize& a, const PictureSize& b) { return rank(a) < rank(b); });
   return {best.width / unit * unit, best.height / unit * unit};
+}
+
+RgbImage prepared_reference(const ModelInfo& m, const RgbImage& image, bool resize) {
+  const PictureSize size = reference_size(m, image.width, image.height, resize);
+  if (m.reference_rule == ReferenceRule::trained_sizes) return in_size(image, size.width, size.height);
+  if (!resize) return middle(image, size);
+  const PictureSize shrunk = capped_size(image.width, image.height);
+  return middle(in_size(image, shrunk.width, shrunk.height), size);
+}
+
+std::optional<PictureSize> size_from_references(const ModelInfo& m, const PictureRequest& r) {
+  if (m.reference_rule == ReferenceRule::trained_sizes || r.references.empty()) return {};
+  const RgbImage& first = r.references[0];
+  check_image("a reference picture", first);
+  return reference_size(m, first.width, first.height, r.resize_references);
 }
 
 PictureSize size_of_area(int64_t width, int64_t height, int64_t area, int64_t unit) {
@@ -168,7 +227,7 @@ void check_pictures(const ModelInfo& m, const PictureRequest& r, const SamplingO
   if (r.mask) check_mask(*r.mask);
   for (const RgbImage& image : r.references) {
     check_image("a reference picture", image);
-    reference_size(image.width, image.height, m.pixels_per_token(), r.resize_references);
+    reference_size(m, image.width, image.height, r.resize_references);
   }
   const bool fill = m.extra == ExtraChannels::fill;
   if (fill && !(r.init && r.mask)) {
@@ -191,7 +250,7 @@ void check_pictures(const ModelInfo& m, const PictureRequest& r, const SamplingO
   if (r.composite && !r.mask)
     refuse("--composite puts a picture's own pixels back where a mask keeps them: give --mask");
   if (!r.references.empty() && m.extra != ExtraChannels::none) {
-    refuse(fmt::format("reference pictures are for Kontext models; this is a {} model",
+    refuse(fmt::format("reference pictures are for Kontext and FLUX.2 models; this is a {} model",
                        fill ? "Fill" : "control (Canny, Depth)"));
   }
   if (!r.references.empty() && !m.references) {
@@ -199,7 +258,7 @@ void check_pictures(const ModelInfo& m, const PictureRequest& r, const SamplingO
         "this model's files don't say that it is a Kontext model: another one doesn't understand "
         "reference pictures");
   }
-  if (m.references && r.references.empty())
+  if (m.references && m.reference_rule == ReferenceRule::trained_sizes && r.references.empty())
     notes.emplace_back(
         "this is a Kontext model, and no reference picture was given (--ref): it draws from text");
   const auto squeezed = [&](const char* what, int64_t width, int64_t height) {
@@ -251,9 +310,9 @@ PictureInputs encode_pictures(Device& device, const ModelInfo& m, const PictureR
   std::vector<Tensor> references;
   const int64_t unit = m.pixels_per_token();
   for (const RgbImage& image : r.references) {
-    const PictureSize size = reference_size(image.width, image.height, unit, r.resize_references);
-    references.push_back(tokens_of(upload_picture(device, in_size(image, size.width, size.height))));
-    place(out.references, {size.height / unit, size.width / unit}, geometry.patch, r.count_references);
+    const RgbImage prepared = prepared_reference(m, image, r.resize_references);
+    references.push_back(tokens_of(upload_picture(device, prepared)));
+    place(out.references, {prepared.height / unit, prepared.width / unit}, m, r.count_references);
   }
   if (!references.empty()) {
     out.condition.set(kReferenceTokens, references.size() == 1 ? references[0] : op::concat(references, 1));

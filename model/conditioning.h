@@ -22,10 +22,11 @@ struct PictureRequest {
   std::optional<io::Picture> mask;  // grey of 128 and more is repainted
   std::optional<RgbImage> control;
   std::vector<RgbImage> references;
-  Fit fit = Fit::stretch;         // of init, mask and control
-  bool resize_references = true;  // to the sizes that Kontext was trained on; else only to whole tokens
-  bool count_references =
-      false;               // their first position counts 1, 2, ...; else all have 1 and lie side by side
+  Fit fit = Fit::stretch;  // of init, mask and control
+  /// As the model's ReferenceRule says; else they only become whole tokens.
+  bool resize_references = true;
+  /// Kontext's first position counts 1, 2, ...; else all have 1 and lie side by side.
+  bool count_references = false;
   int64_t max_area = 0;    // about so many pixels in the shape of the size; 0: the size itself
   bool composite = false;  // the init picture's own pixels where the mask keeps it
 };
@@ -35,13 +36,18 @@ struct PictureRequest {
 void check_pictures(const ModelInfo& model, const PictureRequest& request, const SamplingOptions& options,
                     std::vector<std::string>& notes);
 
-/// Width and height of a reference picture of width x height: of the sizes that Kontext knows the one whose
-/// shape is nearest, or its own, in whole tokens of `unit` pixels. Error invalid_argument where it is
-/// smaller.
 struct PictureSize {
   int64_t width = 0, height = 0;
 };
-PictureSize reference_size(int64_t width, int64_t height, int64_t unit, bool resize);
+/// Width and height that a reference picture of width x height gets, in whole tokens. By the model's rule: of
+/// the sizes that Kontext knows the one whose shape is nearest, or its own, cut where it is over 1024 * 1024
+/// pixels. Without `resize` its own. Error invalid_argument where it is too small or too long for the model.
+PictureSize reference_size(const ModelInfo& model, int64_t width, int64_t height, bool resize);
+/// The picture in that size: resampled to it, or shrunk in its own shape and cut on all sides.
+RgbImage prepared_reference(const ModelInfo& model, const RgbImage& image, bool resize);
+/// The size of a drawn picture that nobody gave: that of the first reference picture under a rule that keeps
+/// their shapes; else nothing, and the model's default is meant.
+std::optional<PictureSize> size_from_references(const ModelInfo& model, const PictureRequest& request);
 /// The size of about `area` pixels in the shape of width x height, in whole tokens of `unit` pixels.
 PictureSize size_of_area(int64_t width, int64_t height, int64_t area, int64_t unit);
 

@@ -39,8 +39,8 @@ ModelPartFile part_of_file(const io::TensorSource& file, const std::string& want
 struct MadeUpSizes {
   int64_t depth = 0, depth_single = 0;
 };
-/// The published parts by name: "flux1-dev", "flux1-schnell", "t5xxl", "clip_l", "ae", "qwen3_4b", "qwen3_8b",
-/// "mistral_small".
+/// The published parts by name: "flux1-dev", "t5xxl", "clip_l", "ae", "flux2-klein-4b", "qwen3_4b", "ae2"
+/// (FLUX.2's autoencoder) and so on.
 const std::vector<std::string>& made_up_parts();
 ModelPartFile made_up_part(const std::string& name, const MadeUpSizes& sizes);
 

@@ -15,6 +15,7 @@
 #include "model/text/decoder.h"
 #include "model/text/t5.h"
 #include "model/vae/autoencoder.h"
+#include "model/vae/load.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -125,11 +126,7 @@ constexpr std::array kFinders{
            [](const io::TensorSource& f) {
              return decoder(decoder_config(f, config_beside(f)), io::decoder_names(f));
            }},
-    Finder{"vae",
-           [](const io::TensorSource& f) {
-             return any_name(f, "encoder.down.") || any_name(f, "encoder.down_blocks.");
-           },
-           [](const io::TensorSource& f) {
+    Finder{"vae", has_autoencoder, [](const io::TensorSource& f) {
              const io::NamedTensors named(f, io::vae_names(autoencoder_levels(f)));
              return vae(infer_autoencoder_config(shapes_of(named)));
            }}};
@@ -203,8 +200,8 @@ ModelPartFile part_of_file(const io::TensorSource& file, const std::string& want
 
 const std::vector<std::string>& made_up_parts() {
   static const std::vector<std::string> names{
-      "flux1-dev",      "flux1-schnell",  "t5xxl",    "clip_l",   "ae",           "flux2-dev",
-      "flux2-klein-9b", "flux2-klein-4b", "qwen3_4b", "qwen3_8b", "mistral_small"};
+      "flux1-dev",      "flux1-schnell", "t5xxl",    "clip_l",        "ae", "flux2-dev", "flux2-klein-9b",
+      "flux2-klein-4b", "qwen3_4b",      "qwen3_8b", "mistral_small", "ae2"};
   return names;
 }
 
@@ -221,6 +218,7 @@ ModelPartFile made_up_part(const std::string& name, const MadeUpSizes& sizes) {
     return clip(c);
   }
   if (name == "ae") return vae({});
+  if (name == "ae2") return vae(autoencoder_of("flux2"));
   if (name == "qwen3_4b" || name == "qwen3_8b" || name == "mistral_small") {
     DecoderConfig c = name == "qwen3_4b"   ? qwen3_4b_config()
                       : name == "qwen3_8b" ? qwen3_8b_config()

@@ -29,9 +29,9 @@ std::span<const Family> families() {
 }
 
 std::span<const ComponentKind> component_kinds() {
-  static const std::array rows{flux1_component(), flux2_component(), autoencoder_component(),
-                               clip_component(),  t5_component(),    qwen3_component(),
-                               mistral_component()};
+  static const std::array rows{
+      flux1_component(), flux2_component(), autoencoder_component(), flux2_autoencoder_component(),
+      clip_component(),  t5_component(),    qwen3_component(),       mistral_component()};
   return rows;
 }
 

@@ -32,8 +32,12 @@ class Stopwatch {
   double start_ = seconds();
 };
 
-/// The request with the size that its max_area asks for.
-const GenerateRequest& in_area(const ModelInfo& m, GenerateRequest& r) {
+/// The request with the size that its pictures and its max_area ask for.
+const GenerateRequest& with_size(const ModelInfo& m, GenerateRequest& r) {
+  if (const std::optional<PictureSize> own = size_from_references(m, r)) {
+    if (r.width == 0) r.width = own->width;
+    if (r.height == 0) r.height = own->height;
+  }
   if (r.max_area == 0) return r;
   const PictureSize size =
       size_of_area(r.width ? r.width : m.defaults.width, r.height ? r.height : m.defaults.height, r.max_area,
@@ -63,7 +67,7 @@ GenerateJob::GenerateJob(Device& device, Model& model, GenerateRequest request)
     : device_(device),
       model_(model),
       request_(std::move(request)),
-      setup_(sampling_setup(model.info(), in_area(model.info(), request_))) {
+      setup_(sampling_setup(model.info(), with_size(model.info(), request_))) {
   if (request_.prompts.empty()) throw Error(ErrorCode::invalid_argument, "no prompt was given");
   images_ = static_cast<int64_t>(request_.prompts.size());
   if (images_ > 1 && request_.batch != 1) {

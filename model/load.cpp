@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "autograd/ops.h"
 #include "autograd/packed.h"
@@ -107,8 +108,8 @@ void load_checked(const std::vector<Param>& params, const io::NamedTensors& file
 }
 
 void save(const std::vector<Param>& params, const std::string& path, const io::NameTable& table,
-          io::FileDType matrices, const RowSplit& rows) {
-  std::vector<io::TensorData> out;
+          io::FileDType matrices, const RowSplit& rows, std::vector<io::TensorData> more) {
+  std::vector<io::TensorData> out = std::move(more);
   for (const Param& p : params) {
     const auto dtype = p.shape.rank() >= 2 ? matrices : io::FileDType::f32;
     auto parts = io::to_foreign(p.name, dims(p.shape), p.tensor->to_host(), table, dtype,

@@ -47,8 +47,9 @@ void check(const std::vector<Param>& params, const io::NamedTensors& file);
 
 /// Sizes of the parts of a parameter that the foreign layout splits along rows; empty: equal parts.
 using RowSplit = std::function<std::vector<int64_t>(const Param&)>;
-/// Writes the parameters in the table's foreign layout: matrices as `matrices`, vectors as F32.
+/// Writes the parameters in the table's foreign layout: matrices as `matrices`, vectors as F32; and `more`
+/// tensors that are no parameters.
 void save(const std::vector<Param>& params, const std::string& path, const io::NameTable& table,
-          io::FileDType matrices, const RowSplit& rows = {});
+          io::FileDType matrices, const RowSplit& rows = {}, std::vector<io::TensorData> more = {});
 
 }  // namespace vkflux

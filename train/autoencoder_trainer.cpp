@@ -56,6 +56,7 @@ AutoencoderTrainer::AutoencoderTrainer(Device& device, AutoencoderKL& model, con
   std::vector<Trainable> all, trainables;
   for (const Param& p : params) {
     all.push_back({p.name, p.tensor});
+    if (p.name.starts_with("bn.")) continue;  // measured in the end, not trained
     if (!ae_.decoder_only || p.name.starts_with("decoder.")) trainables.push_back(all.back());
   }
   inputs_.set("size", ae_.size);
@@ -75,6 +76,7 @@ AutoencoderTrainer::AutoencoderTrainer(Device& device, AutoencoderKL& model, con
   inputs_.set("latent-channels", c.latent_channels);
   inputs_.set("blocks", c.blocks);
   inputs_.set("groups", c.groups);
+  if (c.statistics) inputs_.set("patch", c.patch);
   if (ae_.loaded) {
     inputs_.set("decoder-only", ae_.decoder_only);
     inputs_.set("weights to begin with", fmt::format("checksum {:08x}", checksum(all)));
@@ -154,18 +156,43 @@ Tensor pictures(Device& device, const Dataset& data, const std::vector<size_t>& 
                       {static_cast<int64_t>(indices.size()), 3, size, size});
 }
 
-LatentStatistics latent_statistics(Device& device, const AutoencoderKL& model, const Dataset& data,
-                                   const std::vector<size_t>& indices, int size) {
-  double sum = 0, squares = 0, n = 0;
+void measure_latents(Device& device, AutoencoderKL& model, const Dataset& data,
+                     const std::vector<size_t>& indices, int size) {
+  const AutoencoderConfig& config = model.config();
+  const auto channels = static_cast<size_t>(config.statistics ? config.folded_channels() : 1);
+  std::vector<double> sum(channels), squares(channels);
+  double n = 0;
   in_chunks(device, data, indices, size, [&](const auto&, const Tensor& x) {
-    for (float v : model.encode(x).mean.to_host()) {
-      sum += v;
-      squares += static_cast<double>(v) * v;
-      n += 1;
+    const std::vector<float> host = model.fold(model.encode(x).mean).to_host();
+    const size_t cells =
+        config.statistics ? host.size() / static_cast<size_t>(x.dim(0)) / channels : host.size();
+    for (size_t i = 0; i < host.size(); ++i) {
+      const size_t c = i / cells % channels;
+      sum[c] += host[i];
+      squares[c] += static_cast<double>(host[i]) * host[i];
     }
+    n += static_cast<double>(host.size() / channels);
   });
-  const double mean = sum / n;
-  return {mean, std::sqrt(squares / n - mean * mean)};
+  std::vector<float> means, variances;
+  double scale = 0;
+  for (size_t c = 0; c < channels; ++c) {
+    const double mean = sum[c] / n, variance = std::max(0.0, squares[c] / n - mean * mean);
+    means.push_back(static_cast<float>(mean));
+    variances.push_back(static_cast<float>(variance));
+    scale = std::max(scale, std::sqrt(variance));
+    if (!std::isfinite(mean) || !std::isfinite(variance)) scale = std::nan("");
+    if (std::isnan(scale)) break;
+  }
+  if (!(scale > 0) || !std::isfinite(means.back() / scale)) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("the latents have mean {} and scale {}, with which no transformer can be trained",
+                            means.back(), scale));
+  }
+  if (config.statistics) {
+    model.set_statistics(device, means, variances);
+  } else {
+    model.set_factors(static_cast<float>(1 / scale), means[0]);
+  }
 }
 
 std::vector<double> reconstruction_psnr(Device& device, const AutoencoderKL& model, const Dataset& data,

@@ -46,12 +46,11 @@ class AutoencoderTrainer : public Trainer {
 /// Pictures of a split as the model sees them, on white: [B, 3, size, size].
 Tensor pictures(Device& device, const Dataset& data, const std::vector<size_t>& indices, int size);
 
-/// Mean and scale of the posterior means over a split: what `shift_factor` and `scaling_factor` are set to.
-struct LatentStatistics {
-  double mean = 0, stddev = 1;
-};
-LatentStatistics latent_statistics(Device& device, const AutoencoderKL& model, const Dataset& data,
-                                   const std::vector<size_t>& indices, int size);
+/// Makes the model's latents standard over a split: sets its factors from mean and scale of the posterior
+/// means, or the statistics of each folded channel where it has them. Error invalid_argument for means that
+/// are all the same or not finite.
+void measure_latents(Device& device, AutoencoderKL& model, const Dataset& data,
+                     const std::vector<size_t>& indices, int size);
 
 /// Peak signal-to-noise ratio in dB of the reconstruction of each picture (range [-1, 1], so peak 2), clamped
 /// first.

@@ -148,8 +148,7 @@ void add_convert(CLI::App& app) {
   CLI::Option* made_up = c->add_option("--synthetic", o->made_up,
                                        "no IN: random weights of this size (" +
                                            fmt::format("{}", fmt::join(made_up_parts(), ", ")) +
-                                           "), to try a "
-                                           "machine with")
+                                           "; ae2 is FLUX.2's autoencoder), to try a machine with")
                              ->check(CLI::IsMember(made_up_parts()));
   c->add_option("--seed", o->seed, "of --synthetic")
       ->capture_default_str()

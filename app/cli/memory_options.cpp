@@ -73,8 +73,8 @@ void add_memory_options(CLI::App& command, MemoryArgs& args) {
   command
       .add_option(
           "--vae-tile", args.tile,
-          "size of a tile, N or HEIGHTxWIDTH in cells of the latent (FLUX.1: 8 pixels each); default: the "
-          "largest that fits, 64 with --vae-tiling on")
+          "size of a tile, N or HEIGHTxWIDTH in cells of the latent (of 8 pixels; FLUX.2: 16); default: the "
+          "largest that fits, 512 pixels with --vae-tiling on")
       ->check(cli::parsed_by([](const std::string& text) { tile_size(text); }, "CELLS"));
   command.add_option("--vae-overlap", args.overlap, "of neighbouring tiles, as a share of a tile")
       ->capture_default_str()

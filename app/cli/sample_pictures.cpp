@@ -41,14 +41,15 @@ void add_picture_inputs(CLI::App& c, PictureArgs& o) {
       ->check(CLI::IsMember({"stretch", "crop"}));
   c.add_option("--control", o.control,
                "the picture of edges or depths that a control model (Canny, Depth) follows");
-  CLI::Option* ref =
-      c.add_option("--ref,--ref-image", o.references,
-                   "a picture that a Kontext model edits or takes things from; repeat it for several");
+  CLI::Option* ref = c.add_option(
+      "--ref,--ref-image", o.references,
+      "a picture that a Kontext or FLUX.2 model edits or takes things from; repeat it for several");
   c.add_flag("--disable-auto-resize-ref-image", o.keep_reference_size,
-             "read --ref in its own size, not in the nearest of the sizes that Kontext was trained on")
+             "read --ref in its own size, not in the nearest of the sizes that Kontext was trained on, and "
+             "not with at most 1024x1024 pixels (FLUX.2)")
       ->needs(ref);
   c.add_flag("--increase-ref-index", o.increase_reference_index,
-             "tell several --ref apart by number, not by place")
+             "tell several --ref apart by number, not by place (FLUX.2 always does)")
       ->needs(ref);
   c.add_option(
        "--max-area", o.max_area,

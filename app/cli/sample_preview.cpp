@@ -19,7 +19,7 @@ constexpr int kGridColumns = 4, kPreviewQuality = 90;
 void add_preview_options(CLI::App& c, PreviewArgs& o) {
   CLI::Option* taesd =
       c.add_option("--taesd,--tae", o.taesd,
-                   "decode with this tiny autoencoder (TAEF1; .safetensors, or a folder of diffusers) "
+                   "decode with this tiny autoencoder (TAEF1, TAEF2; .safetensors, or a folder of diffusers) "
                    "in place of the model's: much quicker, a little less sharp")
           ->type_name("FILE");
   CLI::Option* preview =

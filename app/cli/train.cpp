@@ -142,16 +142,17 @@ int train_loop(Trainer& trainer, const Common& common, const RunOptions& run,
 
 struct AutoencoderRun {
   RunOptions run;
-  std::string from;
+  std::string from, family = "flux1";
   AutoencoderTrainOptions options;
   std::vector<int64_t> widths{16, 32, 64, 64};
-  int64_t latent_channels = 16, blocks = 1, groups = 8;
+  std::optional<int64_t> latent_channels;  // absent: the family's
+  int64_t blocks = 1, groups = 8;
 };
 
 AutoencoderConfig autoencoder_config(const AutoencoderRun& r) {
-  AutoencoderConfig config;
+  AutoencoderConfig config = autoencoder_of(r.family);
   config.encoder_widths = config.decoder_widths = r.widths;
-  config.latent_channels = r.latent_channels;
+  config.latent_channels = r.latent_channels.value_or(config.latent_channels);
   config.blocks = r.blocks;
   config.groups = r.groups;
   const ErrorContext context("--widths, --latent-channels, --blocks and --groups");
@@ -202,16 +203,7 @@ int train_autoencoder(const Common& common, AutoencoderRun r) {
     io::write_png(path, picture_grid({x, model.decode(model.encode(x).mean)}, 12));
   };
   const auto finish = [&] {
-    if (!r.options.decoder_only) {
-      const LatentStatistics s = latent_statistics(*device, model, data, members, r.options.size);
-      if (!(s.stddev > 0) || !std::isfinite(s.mean / s.stddev)) {
-        throw Error(
-            ErrorCode::invalid_argument,
-            fmt::format("the latents have mean {} and scale {}, with which no transformer can be trained",
-                        s.mean, s.stddev));
-      }
-      model.set_factors(static_cast<float>(1 / s.stddev), static_cast<float>(s.mean));
-    }
+    if (!r.options.decoder_only) measure_latents(*device, model, data, members, r.options.size);
     save_autoencoder((fs::path(r.run.out) / "vae").string(), model, r.options.size);
   };
   return train_loop(trainer, common, r.run, {"vae/config.json", "vae/diffusion_pytorch_model.safetensors"},
@@ -243,8 +235,13 @@ void add_autoencoder(CLI::App& train) {
   c->add_option("--widths", r->widths, "channels of each level, full resolution first")
       ->capture_default_str()
       ->transform(whole(1, kMostWidth));
-  c->add_option("--latent-channels", r->latent_channels, "channels of the latent")
-      ->capture_default_str()
+  c->add_option(
+       "--family", r->family,
+       "flux1, or flux2: 1x1 convolutions around the latent, which transformers see folded into squares "
+       "of 2x2 cells and standardised by statistics that are measured in the end")
+      ->capture_default_str();
+  c->add_option("--latent-channels", r->latent_channels,
+                "channels of the latent before it is folded; default: 16, with --family flux2 32")
       ->transform(whole(1, kMostWidth));
   c->add_option("--blocks", r->blocks, "residual blocks of an encoder level")
       ->capture_default_str()
@@ -275,7 +272,7 @@ void add_autoencoder(CLI::App& train) {
       ->transform(real(0, 1));
   CLI::Option* from =
       c->add_option("--from", r->from, "start from this autoencoder folder; its sizes are kept");
-  for (const char* size : {"--widths", "--latent-channels", "--blocks", "--groups"})
+  for (const char* size : {"--family", "--widths", "--latent-channels", "--blocks", "--groups"})
     from->excludes(c->get_option(size));
   c->add_flag("--decoder-only", r->options.decoder_only,
               "leave the encoder, and so the latents that a transformer was trained on, as they are")
@@ -356,7 +353,7 @@ int train_flow(const Common& common, FlowRun r) {
   const Dataset data = open_dataset(r.run.data);
   const auto vae = std::make_shared<AutoencoderKL>(load_autoencoder(*device, r.vae));
   const AutoencoderCodec codec(vae);
-  r.sizes.latent_channels = vae->config().latent_channels;
+  r.sizes.latent_channels = vae->config().folded_channels();
   const std::vector<size_t> members = members_of(data, r.options.split, kFlowSplits);
   r.run.split = r.options.split;
   r.sizes.tokenizers = tokenizers_for(r, data);

@@ -28,6 +28,7 @@ constexpr Row<CaseFn> kCases[] = {
     {"flux2_ids", run_flux2_ids},
     {"flux2_rope", run_flux2_rope},
     {"vae_flux1", run_vae},
+    {"vae_flux2", run_vae},
     {"clip_text", run_text_encoder},
     {"t5_encoder", run_text_encoder},
     {"flux1_rope", run_flux1_rope},

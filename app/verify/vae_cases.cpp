@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "app/verify/case.h"
 #include "autograd/ops.h"
 #include "model/vae/autoencoder.h"
@@ -12,10 +14,22 @@ void run_vae(Case& c) {
   config.encoder_widths.clear();
   for (int64_t m : required<std::vector<int64_t>>(j, "ch_mult"))
     config.encoder_widths.push_back(m * required<int64_t>(j, "ch"));
+  // The decoder may be narrower than the encoder.
   config.decoder_widths = config.encoder_widths;
+  const int64_t inner = c.weight_shape("decoder.conv_in.weight")[0], whole = config.decoder_widths.back();
+  for (int64_t& w : config.decoder_widths) w = w * inner / whole;
   config.blocks = required<int64_t>(j, "num_res_blocks");
   config.scaling_factor = field(j, "scale_factor", 1.0f);
   config.shift_factor = field(j, "shift_factor", 0.0f);
+  config.quant_conv = c.has_weight("encoder.quant_conv.weight");
+  config.post_quant_conv = c.has_weight("decoder.post_quant_conv.weight");
+  if (c.has_weight("bn.running_mean")) {
+    config.statistics = true;
+    config.statistics_eps = field(j, "bn_eps", config.statistics_eps);
+    const double squares = static_cast<double>(c.weight_shape("bn.running_mean").numel()) /
+                           static_cast<double>(config.latent_channels);
+    config.patch = std::lround(std::sqrt(squares));
+  }
   AutoencoderKL model(config);
   c.use(model);
   Trace trace;

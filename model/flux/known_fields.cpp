@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "model/vae/autoencoder.h"
+
 namespace vkflux {
 namespace {
 
@@ -12,12 +14,6 @@ const Names kTransformer{"patch_size",          "in_channels",         "out_chan
                          "num_layers",          "num_single_layers",   "attention_head_dim",
                          "num_attention_heads", "joint_attention_dim", "pooled_projection_dim",
                          "guidance_embeds",     "axes_dims_rope"};
-const Names kAutoencoder{"in_channels",    "out_channels",        "down_block_types",
-                         "up_block_types", "block_out_channels",  "layers_per_block",
-                         "act_fn",         "latent_channels",     "norm_num_groups",
-                         "sample_size",    "scaling_factor",      "shift_factor",
-                         "latents_mean",   "latents_std",         "force_upcast",
-                         "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention"};
 /// Of transformers' configs: those that are read, and training, generation and bookkeeping.
 const Names kText{
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -42,7 +38,7 @@ const Names kText{
 
 const Names& names_of(std::string_view part) {
   if (part == "transformer") return kTransformer;
-  return part == "vae" ? kAutoencoder : kText;
+  return part == "vae" ? autoencoder_fields() : kText;
 }
 
 }  // namespace

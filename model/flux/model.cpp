@@ -29,7 +29,7 @@ class Flux1Model final : public Model {
     read_tokenizers();
     check_parts();
     info_.layout = flux1_layout(flux_);
-    info_.pixels_per_cell = vae_.factor();
+    info_.pixels_per_cell = vae_.cell();
     if (!options_.loras.empty())
       loras_ =
           LoraSet(options_.loras, flux1_lora_components(flux_, clip_config_, t5_config_), options_.remark);
@@ -44,7 +44,7 @@ class Flux1Model final : public Model {
 
   const ModelInfo& info() const override { return info_; }
   std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux1>("transformer"); }
-  std::shared_ptr<LatentCodec> codec() override { return flux1_codec(*weights_, vae_); }
+  std::shared_ptr<LatentCodec> codec() override { return vae_codec(device_, *weights_, vae_); }
   std::vector<ModelPart> parts() const override { return weights_->parts(); }
   const Residency& residency() const override { return weights_->residency(); }
   void set_residency(const Residency& r) override { weights_->set_residency(r); }
@@ -129,7 +129,7 @@ class Flux1Model final : public Model {
   ModelInfo info_;
   LoraSet loras_;
   Flux1Config flux_;
-  AutoencoderConfig vae_;
+  VaePart vae_;
   ClipTextConfig clip_config_;
   T5Config t5_config_;
   std::unique_ptr<Tokenizer> clip_tokenizer_, t5_tokenizer_;
@@ -193,7 +193,10 @@ void Flux1Model::set_picture_inputs() {
 }
 
 void Flux1Model::read_configs() {
+  apply_flux1_json(flux_, config_of("transformer"));
+  vae_ = read_vae_part(files_.parts.at("vae"), flux_.out_channels / 4, false);
   for (const char* part : {kClip, kT5, "transformer", "vae"}) {
+    if (part == std::string_view("vae") && vae_.tiny) continue;
     for (const std::string& field : unknown_fields(part, config_of(part))) {
       if (options_.remark)
         options_.remark(
@@ -202,10 +205,6 @@ void Flux1Model::read_configs() {
                         part, io::shown(field)));
     }
   }
-  apply_flux1_json(flux_, config_of("transformer"));
-  with_tensors("vae", io::vae_names(autoencoder_levels(*io::open_tensors(files_.parts.at("vae").path))),
-               [&](const io::NamedTensors& t) { vae_ = infer_autoencoder_config(shapes_of(t)); });
-  apply_autoencoder_json(vae_, config_of("vae"));
   with_tensors("text_encoder", io::clip_names(),
                [&](const io::NamedTensors& t) { clip_config_ = infer_clip_config(shapes_of(t)); });
   apply_clip_json(clip_config_, config_of("text_encoder"));
@@ -234,11 +233,10 @@ void Flux1Model::check_parts() const {
   };
   same("the transformer's context width", flux_.context_in_dim, "text_encoder_2's width", t5_config_.width);
   same("the transformer's vector width", flux_.vec_in_dim, "text_encoder's width", clip_config_.width);
-  same("the transformer's channels", flux_.out_channels, "four times the autoencoder's",
-       4 * vae_.latent_channels);
+  same("the transformer's channels", flux_.out_channels, "four times the autoencoder's", 4 * vae_.channels());
   if (info_.extra == ExtraChannels::fill)
     same("the side of a cell in the transformer's mask channels", flux1_fill_factor(flux_),
-         "the autoencoder's factor", vae_.factor());
+         "the autoencoder's factor", vae_.cell());
   const auto fits = [](const char* name, const Tokenizer& t, int64_t vocab) {
     if (t.vocab_size() > vocab) {
       throw Error(ErrorCode::format,

@@ -1,8 +1,5 @@
 #include "model/flux/parts.h"
 
-#include "model/vae/codec.h"
-#include "model/vae/tiling.h"
-
 namespace vkflux {
 
 std::vector<PartRecipe> flux1_recipes(const Flux1Configs& c) {
@@ -13,14 +10,8 @@ std::vector<PartRecipe> flux1_recipes(const Flux1Configs& c) {
       part_recipe<T5Encoder>("text_encoder_2", PartUse::per_prompt, io::t5_names(), &t5_storage(), c.t5));
   out.push_back(part_recipe<Flux1>("transformer", PartUse::per_step, io::flux1_names(), &flux1_storage(),
                                    c.transformer));
-  out.push_back(
-      part_recipe<AutoencoderKL>("vae", PartUse::per_picture, io::vae_names(c.vae.levels()), nullptr, c.vae));
+  out.push_back(vae_recipe(c.vae));
   return out;
-}
-
-std::shared_ptr<LatentCodec> flux1_codec(PartWeights& weights, const AutoencoderConfig& vae) {
-  return tiled(std::make_shared<AutoencoderCodec>(weights.get<AutoencoderKL>("vae")), vae.factor(),
-               weights.residency().tiling);
 }
 
 }  // namespace vkflux

@@ -5,11 +5,10 @@
 #include <vector>
 
 #include "model/flux/transformer.h"
-#include "model/latent_codec.h"
 #include "model/part_weights.h"
 #include "model/text/clip.h"
 #include "model/text/t5.h"
-#include "model/vae/autoencoder.h"
+#include "model/vae/part.h"
 
 namespace vkflux {
 
@@ -17,12 +16,10 @@ struct Flux1Configs {
   ClipTextConfig clip;
   T5Config t5;
   Flux1Config transformer;
-  AutoencoderConfig vae;
+  VaePart vae;
 };
 
 /// text_encoder, text_encoder_2, transformer, vae.
 std::vector<PartRecipe> flux1_recipes(const Flux1Configs& configs);
-/// The autoencoder of a model that was made by these recipes, as its residency wants it.
-std::shared_ptr<LatentCodec> flux1_codec(PartWeights& weights, const AutoencoderConfig& vae);
 
 }  // namespace vkflux

@@ -7,11 +7,11 @@ namespace {
 
 class ShapesModel final : public Model {
  public:
-  ShapesModel(Device& device, bool dev, const ModelOptions& options) {
+  ShapesModel(Device& device, bool dev, const ModelOptions& options) : device_(device) {
     configs_.clip = ClipTextConfig();
     configs_.transformer.guidance = dev;
     info_.layout = flux1_layout(configs_.transformer);
-    info_.pixels_per_cell = configs_.vae.factor();
+    info_.pixels_per_cell = configs_.vae.cell();
     info_.schedule = dev ? Schedule::flux1_dev() : Schedule::flux1_schnell();
     if (!dev) info_.defaults.steps = 4;
     info_.defaults.txt_tokens = dev ? 512 : 256;
@@ -21,7 +21,7 @@ class ShapesModel final : public Model {
 
   const ModelInfo& info() const override { return info_; }
   std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux1>("transformer"); }
-  std::shared_ptr<LatentCodec> codec() override { return flux1_codec(*weights_, configs_.vae); }
+  std::shared_ptr<LatentCodec> codec() override { return vae_codec(device_, *weights_, configs_.vae); }
   Condition encode(const std::vector<std::string>& prompts) override {
     const auto ids = [&](int64_t length, int32_t id) {
       return TokenIds(prompts.size(), std::vector<int32_t>(static_cast<size_t>(length), id));
@@ -38,6 +38,7 @@ class ShapesModel final : public Model {
   std::shared_ptr<void> set_aside() override { return weights_->set_aside(); }
 
  private:
+  Device& device_;
   Flux1Configs configs_;
   ModelInfo info_;
   std::unique_ptr<PartWeights> weights_;

@@ -10,7 +10,6 @@
 #include "model/prompt_cache.h"
 #include "model/sampler/scheduler_config.h"
 #include "model/text/prompt_encoder.h"
-#include "model/vae/load.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -42,7 +41,7 @@ class Flux2Model final : public Model {
 
   const ModelInfo& info() const override { return info_; }
   std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux2>(kTransformer); }
-  std::shared_ptr<LatentCodec> codec() override { return flux2_codec(*weights_, configs_.vae); }
+  std::shared_ptr<LatentCodec> codec() override { return vae_codec(device_, *weights_, configs_.vae); }
   std::vector<ModelPart> parts() const override { return weights_->parts(); }
   const Residency& residency() const override { return weights_->residency(); }
   void set_residency(const Residency& r) override { weights_->set_residency(r); }
@@ -141,13 +140,7 @@ void Flux2Model::read_configs() {
     const ErrorContext context(kText);
     configs_.text = decoder_config(*io::open_tensors(files_.parts.at(kText).path), config_of(kText));
   }
-  with_tensors(kVae, io::vae_names(autoencoder_levels(*io::open_tensors(files_.parts.at(kVae).path))),
-               [&](const io::NamedTensors& t) { configs_.vae = infer_autoencoder_config(shapes_of(t)); });
-  {
-    const ErrorContext context(kVae);
-    need_statistics(configs_.vae);
-  }
-  apply_autoencoder_json(configs_.vae, config_of(kVae));
+  configs_.vae = read_vae_part(files_.parts.at(kVae), configs_.transformer.channels, true);
 }
 
 void Flux2Model::read_states(const io::Json& index) {
@@ -180,7 +173,7 @@ void Flux2Model::read_states(const io::Json& index) {
 }
 
 void Flux2Model::check_parts() const {
-  const int64_t cells = configs_.vae.folded_channels();
+  const int64_t cells = configs_.vae.channels();
   if (configs_.transformer.channels != cells)
     throw Error(ErrorCode::format,
                 fmt::format("the transformer's tokens have {} channels, the autoencoder's cells {}",
@@ -192,7 +185,7 @@ void Flux2Model::check_parts() const {
 
 void Flux2Model::set_info(const io::Json& index) {
   info_.layout = flux2_layout(configs_.transformer);
-  info_.pixels_per_cell = configs_.vae.factor();
+  info_.pixels_per_cell = configs_.vae.cell();
   info_.pipeline = pipeline_of(index);
   SchedulerConfig scheduler;
   if (!files_.scheduler.empty()) scheduler = SchedulerConfig::from_json(io::read_json(files_.scheduler));
@@ -201,6 +194,7 @@ void Flux2Model::set_info(const io::Json& index) {
   info_.schedule.empirical = true;
   info_.solver = scheduler.solver;
   info_.references = true;
+  info_.reference_rule = ReferenceRule::capped_area;
   SamplingDefaults& defaults = info_.defaults;
   defaults.steps = 50;
   defaults.guidance = 4;

@@ -3,8 +3,6 @@
 #include <algorithm>
 
 #include "model/text/prompt_encoder.h"
-#include "model/vae/codec.h"
-#include "model/vae/tiling.h"
 
 namespace vkflux {
 
@@ -15,7 +13,7 @@ int64_t Flux2Configs::text_layers() const {
 Flux2Configs flux2_configs(std::string_view name) {
   Flux2Configs out;
   out.transformer = flux2_config(name);
-  out.vae = AutoencoderConfig::flux2();
+  out.vae.config = autoencoder_of("flux2");
   const bool dev = out.transformer.guidance;
   out.states = dev ? mistral_states() : qwen3_states();
   out.text = dev ? mistral_small_config() : name == "flux2-klein-9b" ? qwen3_8b_config() : qwen3_4b_config();
@@ -31,14 +29,8 @@ std::vector<PartRecipe> flux2_recipes(const Flux2Configs& c, io::NameTable text_
   out.push_back(std::move(text));
   out.push_back(part_recipe<Flux2>("transformer", PartUse::per_step, io::flux2_names(), &flux2_storage(),
                                    c.transformer));
-  out.push_back(
-      part_recipe<AutoencoderKL>("vae", PartUse::per_picture, io::vae_names(c.vae.levels()), nullptr, c.vae));
+  out.push_back(vae_recipe(c.vae));
   return out;
-}
-
-std::shared_ptr<LatentCodec> flux2_codec(PartWeights& weights, const AutoencoderConfig& vae) {
-  return tiled(std::make_shared<AutoencoderCodec>(weights.get<AutoencoderKL>("vae")), vae.factor(),
-               weights.residency().tiling);
 }
 
 }  // namespace vkflux

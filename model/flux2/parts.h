@@ -5,10 +5,9 @@
 #include <vector>
 
 #include "model/flux2/transformer.h"
-#include "model/latent_codec.h"
 #include "model/part_weights.h"
 #include "model/text/decoder.h"
-#include "model/vae/autoencoder.h"
+#include "model/vae/part.h"
 
 namespace vkflux {
 
@@ -18,7 +17,7 @@ struct Flux2Configs {
   /// The hidden states of the text encoder that the transformer reads, side by side; only the layers up to
   /// the last of them are loaded.
   std::vector<int64_t> states;
-  AutoencoderConfig vae;
+  VaePart vae;
 
   int64_t text_layers() const;
 };
@@ -28,7 +27,5 @@ Flux2Configs flux2_configs(std::string_view name);
 
 /// text_encoder, transformer, vae. text_names: of the text encoder's file, whose names depend on it.
 std::vector<PartRecipe> flux2_recipes(const Flux2Configs& configs, io::NameTable text_names);
-/// The autoencoder of a model that was made by these recipes, as its residency wants it.
-std::shared_ptr<LatentCodec> flux2_codec(PartWeights& weights, const AutoencoderConfig& vae);
 
 }  // namespace vkflux

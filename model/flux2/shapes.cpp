@@ -11,11 +11,12 @@ constexpr int64_t kTextTokens = 512;
 class ShapesModel final : public Model {
  public:
   ShapesModel(Device& device, std::string_view name, const ModelOptions& options)
-      : configs_(flux2_configs(name)) {
+      : device_(device), configs_(flux2_configs(name)) {
     info_.layout = flux2_layout(configs_.transformer);
-    info_.pixels_per_cell = configs_.vae.factor();
+    info_.pixels_per_cell = configs_.vae.cell();
     info_.schedule = Schedule::flux2();
     info_.references = true;
+    info_.reference_rule = ReferenceRule::capped_area;
     info_.defaults.steps = configs_.transformer.guidance ? 50 : 4;
     info_.defaults.txt_tokens = options.text_tokens ? options.text_tokens : kTextTokens;
     weights_ = std::make_unique<PartWeights>(device, flux2_recipes(configs_, {}), shapes_alone(),
@@ -24,7 +25,7 @@ class ShapesModel final : public Model {
 
   const ModelInfo& info() const override { return info_; }
   std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux2>("transformer"); }
-  std::shared_ptr<LatentCodec> codec() override { return flux2_codec(*weights_, configs_.vae); }
+  std::shared_ptr<LatentCodec> codec() override { return vae_codec(device_, *weights_, configs_.vae); }
   Condition encode(const std::vector<std::string>& prompts) override {
     DecoderTokens tokens;
     tokens.ids.assign(prompts.size(),
@@ -37,6 +38,7 @@ class ShapesModel final : public Model {
   std::shared_ptr<void> set_aside() override { return weights_->set_aside(); }
 
  private:
+  Device& device_;
   Flux2Configs configs_;
   ModelInfo info_;
   std::unique_ptr<PartWeights> weights_;

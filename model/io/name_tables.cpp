@@ -113,10 +113,11 @@ NameTable make_flux2() {
   return t;
 }
 
-void vae_half(std::vector<NameRule>& r, const std::string& half, int64_t levels) {
-  const bool up = half == "decoder";
+/// What diffusers calls the tensors of one half of an autoencoder, and what we call them.
+std::vector<std::pair<std::string, std::string>> vae_half(bool up, int64_t levels) {
+  std::vector<std::pair<std::string, std::string>> out;
   const auto pair = [&](const std::string& foreign, const std::string& ours) {
-    r.push_back({half + "." + foreign + ".{w}", half + "." + ours + ".{w}"});
+    out.emplace_back(foreign + ".{w}", ours + ".{w}");
   };
   for (int64_t level = 0; level < levels; ++level) {
     const std::string f = fmt::format("{}_blocks.{}.", up ? "up" : "down", up ? levels - 1 - level : level);
@@ -143,6 +144,22 @@ void vae_half(std::vector<NameRule>& r, const std::string& half, int64_t levels)
   pair("mid_block.attentions.0.value", "mid.attn_1.v");
   pair("mid_block.attentions.0.proj_attn", "mid.attn_1.proj_out");
   pair("conv_norm_out", "norm_out");
+  return out;
+}
+
+/// The names of files that hold a decoder alone, and say so nowhere. Read, never written.
+void bare_decoder(std::vector<NameRule>& r, int64_t levels) {
+  const auto bare = [&](const std::string& foreign, const std::string& ours) {
+    r.push_back({foreign, "decoder." + ours, Kind::copy, 0, false, true});
+  };
+  for (const auto& [foreign, ours] : vae_half(true, levels)) bare(foreign, ours);
+  for (const char* own :
+       {"conv_in", "conv_out", "norm_out", "up.{i}.block.{j}.norm1", "up.{i}.block.{j}.conv1",
+        "up.{i}.block.{j}.norm2", "up.{i}.block.{j}.conv2", "up.{i}.block.{j}.nin_shortcut",
+        "up.{i}.upsample.conv", "mid.block_{i}.norm1", "mid.block_{i}.conv1", "mid.block_{i}.norm2",
+        "mid.block_{i}.conv2", "mid.attn_1.norm", "mid.attn_1.q", "mid.attn_1.k", "mid.attn_1.v",
+        "mid.attn_1.proj_out"})
+    bare(fmt::format("{}.{{w}}", own), fmt::format("{}.{{w}}", own));
 }
 
 }  // namespace
@@ -160,10 +177,12 @@ const NameTable& flux2_names() {
 NameTable vae_names(int64_t levels) {
   NameTable t;
   t.prefixes = {"first_stage_model.", "vae."};
-  vae_half(t.rules, "encoder", levels);
-  vae_half(t.rules, "decoder", levels);
+  for (const auto& [half, up] : {std::pair{"encoder.", false}, std::pair{"decoder.", true}}) {
+    for (const auto& [foreign, ours] : vae_half(up, levels)) t.rules.push_back({half + foreign, half + ours});
+  }
   t.rules.push_back({"quant_conv.{w}", "encoder.quant_conv.{w}"});
   t.rules.push_back({"post_quant_conv.{w}", "decoder.post_quant_conv.{w}"});
+  bare_decoder(t.rules, levels);
   t.ignore = {"bn.num_batches_tracked", "loss.*", "model_ema.*"};
   return t;
 }

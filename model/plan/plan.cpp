@@ -95,9 +95,11 @@ class Search {
     Tiling t = wish_.tile;
     if (t.on()) return t;
     constexpr int64_t kCells = 64;
-    t.rows = t.columns = kCells;
+    t.rows = t.columns = kCells / coarseness();
     return t;
   }
+  /// How much larger a cell is than FLUX.1's, whose cells the numbers of tiles are made for.
+  int64_t coarseness() const { return std::max<int64_t>(1, model_.info().pixels_per_cell / 8); }
 
   // One thing less on the device in this phase; false: there is nothing more.
   bool relieve(PlanPhase phase) {
@@ -159,7 +161,7 @@ class Search {
     held_.tiling = wish_.tile;
     if (wish_.tile.on()) return true;
     for (const int64_t cells : {96, 64, 48, 32, 24, 16, 12, 8}) {
-      held_.tiling.rows = held_.tiling.columns = cells;
+      held_.tiling.rows = held_.tiling.columns = std::max<int64_t>(1, cells / coarseness());
       if (attempt(phase).fits) return true;
     }
     return true;

@@ -27,6 +27,12 @@ enum class ExtraChannels {
   fill      // the latent of the picture without what is to be repainted, and the mask in full resolution
 };
 
+/// How reference pictures are prepared, and how their tokens are told from the drawn picture's.
+enum class ReferenceRule {
+  trained_sizes,  // in the nearest of Kontext's sizes; side by side at index 1
+  capped_area  // FLUX.2: shrunk where over 1024 * 1024 pixels and cut to whole tokens; at index 10, 20, ...
+};
+
 /// What sampling needs to know of a model besides its weights.
 struct ModelInfo {
   BackboneLayout layout;
@@ -35,7 +41,8 @@ struct ModelInfo {
   SamplingDefaults defaults;
   SolverOptions solver = {};
   ExtraChannels extra = ExtraChannels::none;
-  bool references = false;    // it was made to read reference pictures
+  bool references = false;  // it was made to read reference pictures
+  ReferenceRule reference_rule = ReferenceRule::trained_sizes;
   std::string pipeline = {};  // the class that its files name; empty: none
 
   /// Pixels per token side: width and height are multiples of it.

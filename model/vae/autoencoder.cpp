@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "model/vae/fold.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -138,7 +139,9 @@ Tensor Decoder::operator()(const Tensor& z, Trace* trace) const {
 }
 
 AutoencoderKL::AutoencoderKL(const AutoencoderConfig& config)
-    : config_((config.check(), config)), encoder_(config), decoder_(config) {}
+    : config_((config.check(), config)), decoder_(config), statistics_{config.folded_channels()} {
+  if (config.has_encoder()) encoder_.emplace(config);
+}
 
 void AutoencoderKL::set_factors(float scaling, float shift) {
   config_.scaling_factor = scaling;
@@ -146,15 +149,40 @@ void AutoencoderKL::set_factors(float scaling, float shift) {
   config_.check();
 }
 
+void AutoencoderKL::set_statistics(Device& device, std::span<const float> mean, std::span<const float> var) {
+  const Shape shape{config_.folded_channels()};
+  for (const auto& [values, tensor] : {std::pair{mean, &statistics_.mean}, std::pair{var, &statistics_.var}})
+    *tensor = Tensor::from(device, values, shape);
+  check_statistics();
+}
+
+void AutoencoderKL::check_statistics() const {
+  if (!config_.statistics || statistics_.var.device().rehearsing()) return;
+  const std::vector<float> var = statistics_.var.to_host();
+  for (size_t i = 0; i < var.size(); ++i) {
+    if (std::isfinite(var[i]) && var[i] >= 0 && var[i] + config_.statistics_eps > 0) continue;
+    throw Error(
+        ErrorCode::format,
+        fmt::format("bn.running_var[{}] of the autoencoder is {}: a variance isn't negative, and with "
+                    "the eps of {} it must be over 0",
+                    i, var[i], config_.statistics_eps));
+  }
+}
+
 AutoencoderKL::Posterior AutoencoderKL::encode(const Tensor& image, Trace* trace) const {
-  const int64_t f = config_.factor(), z = config_.latent_channels;
+  if (!encoder_) {
+    throw Error(ErrorCode::unsupported,
+                "this autoencoder's file holds a decoder only, which can't read a picture: give the whole "
+                "autoencoder (--vae)");
+  }
+  const int64_t f = config_.z_factor(), z = config_.latent_channels;
   if (image.rank() != 4 || image.dim(1) != config_.channels || image.dim(2) % f || image.dim(3) % f) {
     throw Error(
         ErrorCode::invalid_argument,
         fmt::format("the autoencoder reads [batch, {}, H, W] with sides that are multiples of {}, not {}",
                     config_.channels, f, image.shape().str()));
   }
-  const Tensor moments = op::nhwc_to_nchw(encoder_(image, trace));
+  const Tensor moments = op::nhwc_to_nchw((*encoder_)(image, trace));
   observe(trace, "moments", moments);
   return {op::narrow(moments, 1, 0, z), op::narrow(moments, 1, z, z)};
 }
@@ -167,17 +195,50 @@ Tensor AutoencoderKL::decode(const Tensor& z, Trace* trace) const {
   return op::nhwc_to_nchw(decoder_(op::nchw_to_nhwc(z), trace));
 }
 
+Tensor AutoencoderKL::fold(const Tensor& z) const {
+  const int64_t p = config_.patch;
+  if (p == 1) return z;
+  if (z.rank() != 4 || z.dim(2) % p || z.dim(3) % p) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("{} can't be folded into squares of {}x{} cells: the picture's sides must be "
+                            "multiples of {} pixels",
+                            z.shape().str(), p, p, config_.factor()));
+  }
+  return fold_squares(z, p);
+}
+
+Tensor AutoencoderKL::unfold(const Tensor& x) const {
+  const int64_t p = config_.patch;
+  if (x.rank() != 4 || x.dim(1) != config_.folded_channels()) {
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("the autoencoder's latents are [batch, {}, h, w], not {}",
+                            config_.folded_channels(), x.shape().str()));
+  }
+  return p == 1 ? x : unfold_squares(x, p);
+}
+
+Tensor AutoencoderKL::deviations() const {
+  return op::reshape(op::unary(op::affine(statistics_.var, 1, config_.statistics_eps), op::Unary::sqrt),
+                     {1, config_.folded_channels(), 1, 1});
+}
+
 Tensor AutoencoderKL::to_latent(const Tensor& z) const {
-  return op::affine(z, config_.scaling_factor, -config_.shift_factor * config_.scaling_factor);
+  if (!config_.statistics)
+    return op::affine(z, config_.scaling_factor, -config_.shift_factor * config_.scaling_factor);
+  const Tensor mean = op::reshape(statistics_.mean, {1, config_.folded_channels(), 1, 1});
+  return op::div(op::sub(fold(z), mean), deviations());
 }
 
 Tensor AutoencoderKL::from_latent(const Tensor& x) const {
-  return op::affine(x, 1 / config_.scaling_factor, config_.shift_factor);
+  if (!config_.statistics) return op::affine(x, 1 / config_.scaling_factor, config_.shift_factor);
+  const Tensor mean = op::reshape(statistics_.mean, {1, config_.folded_channels(), 1, 1});
+  return unfold(op::add(op::mul(x, deviations()), mean));
 }
 
 InitRule autoencoder_init() {
   return [](const Param& p) -> Init {
     const auto has = [&](std::string_view part) { return p.name.find(part) != std::string::npos; };
+    if (has("bn.")) return {Init::Kind::constant, has("running_var") ? 1.0f : 0.0f};
     if (has("norm")) return {Init::Kind::constant, p.name.ends_with("weight") ? 1.0f : 0.0f};
     if (p.shape.rank() < 2 || has("conv2.") || has("proj_out.")) return {};
     const int64_t fan_in = p.shape.numel() / p.shape[0];

@@ -1,11 +1,16 @@
-// AutoencoderKL of the Flux family: images [B, 3, H, W] in [-1, 1] to latents [B, z, H/f, W/f] and back, with
-// f = 2^(levels - 1). Channels last inside. Group norms have eps 1e-6; the middle attention has one head.
-// Differentiable throughout.
+// AutoencoderKL of the Flux family: images [B, 3, H, W] in [-1, 1] to z [B, z, H/f, W/f] and back, with
+// f = 2^(levels - 1), and between z and the latents that transformers see: scaled and shifted (FLUX.1), or
+// folded into squares and standardised by channel (FLUX.2). Channels last inside. Group norms have eps 1e-6;
+// the middle attention has one head. Differentiable throughout.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <set>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/activation.h"
@@ -17,29 +22,45 @@
 namespace vkflux {
 
 struct AutoencoderConfig {
-  int64_t channels = 3, latent_channels = 16;
-  std::vector<int64_t> encoder_widths = {128, 256, 512, 512};  // by level, full resolution first
+  int64_t channels = 3, latent_channels = 16;  // of pictures, of z
+  /// By level, full resolution first; empty: there is only a decoder.
+  std::vector<int64_t> encoder_widths = {128, 256, 512, 512};
   std::vector<int64_t> decoder_widths = {128, 256, 512, 512};
   int64_t blocks = 2;  // per level of the encoder; the decoder has one more
   int64_t groups = 32;
   float scaling_factor = 0.3611f, shift_factor = 0.1159f;
+  /// The latent's channels are squares of patch x patch cells of z, standardised by the file's statistics
+  /// (bn.running_mean, bn.running_var) in place of the two factors.
+  bool statistics = false;
+  int64_t patch = 1;
+  float statistics_eps = 1e-4f;  // added to the variances
   bool quant_conv = false,
        post_quant_conv = false;  // 1x1 convolutions on the moments, and before the decoder
   bool mid_attention = true;
   Activation activation = *Activation::named("silu");  // of the residual blocks; the ends have SiLU
 
-  int64_t levels() const { return static_cast<int64_t>(encoder_widths.size()); }
-  int64_t factor() const { return int64_t{1} << (levels() - 1); }
+  int64_t levels() const { return static_cast<int64_t>(decoder_widths.size()); }
+  bool has_encoder() const { return !encoder_widths.empty(); }
+  /// Pixels along a side of a cell of z, and of the latent.
+  int64_t z_factor() const { return int64_t{1} << (levels() - 1); }
+  int64_t factor() const { return z_factor() * patch; }
+  /// Channels of the latent as a LatentCodec gives it.
+  int64_t folded_channels() const { return latent_channels * patch * patch; }
   void check() const;
 };
 
 /// Levels of an autoencoder file in BFL or diffusers names (io::vae_names needs them), 1 to 8.
 int64_t autoencoder_levels(const io::TensorSource& file);
+/// As the published models of a family have it: "flux1", "flux2". Error invalid_argument for others.
+AutoencoderConfig autoencoder_of(std::string_view family);
 /// From the tensors of a checkpoint in BFL names; groups become 32, or the narrowest width when that is less.
 AutoencoderConfig infer_autoencoder_config(const std::map<std::string, Shape>& shapes);
 /// What shapes can't tell, from diffusers' vae/config.json: scaling_factor, shift_factor, norm_num_groups,
-/// act_fn.
+/// act_fn, batch_norm_eps. Error format where the rest contradicts the tensors, unsupported for values that
+/// aren't implemented.
 void apply_autoencoder_json(AutoencoderConfig& config, const io::Json& json);
+/// The fields of such a file that are read, or that change nothing here.
+const std::set<std::string_view>& autoencoder_fields();
 /// diffusers' vae/config.json. sample_size: of the pictures it was trained on.
 io::Json autoencoder_json(const AutoencoderConfig& config, int64_t sample_size);
 
@@ -167,6 +188,18 @@ struct Decoder {
   Tensor operator()(const Tensor& z, Trace* trace) const;  // [B, h, w, z] -> [B, H, W, 3]
 };
 
+/// Of every channel of the folded latents, measured over pictures: no parameters, they aren't trained.
+struct ChannelStatistics {
+  int64_t channels = 0;
+  Tensor mean = {}, var = {};
+
+  template <class V>
+  void visit(V& v) {
+    v("running_mean", mean, Shape{channels});
+    v("running_var", var, Shape{channels});
+  }
+};
+
 class AutoencoderKL {
  public:
   explicit AutoencoderKL(const AutoencoderConfig& config);
@@ -174,34 +207,46 @@ class AutoencoderKL {
   const AutoencoderConfig& config() const { return config_; }
   /// Set once the latents' statistics are known (training).
   void set_factors(float scaling, float shift);
+  /// Likewise, of a model with statistics: a value for every folded channel.
+  void set_statistics(Device& device, std::span<const float> mean, std::span<const float> var);
+  /// Error format names the channel whose variance can't be divided by.
+  void check_statistics() const;
 
   template <class V>
   void visit(V& v) {
-    v.child("encoder.", encoder_);
+    if (encoder_) v.child("encoder.", *encoder_);
     v.child("decoder.", decoder_);
+    if (config_.statistics) v.child("bn.", statistics_);
   }
 
   struct Posterior {
     Tensor mean, logvar;  // [B, z, h, w]
   };
-  /// image [B, 3, H, W], sides multiples of the factor.
+  /// image [B, 3, H, W], sides multiples of z_factor(). Error unsupported without an encoder.
   Posterior encode(const Tensor& image, Trace* trace = nullptr) const;
   /// z[B, z, h, w] as encode() gives it -> [B, 3, H, W], about [-1, 1], not clamped.
   Tensor decode(const Tensor& z, Trace* trace = nullptr) const;
 
-  // Between the autoencoder's z and the transformer's normalised latents.
-  Tensor to_latent(const Tensor& z) const;    // scaling * (z - shift)
-  Tensor from_latent(const Tensor& x) const;  // x / scaling + shift
+  /// z[B, z, h, w] -> [B, folded channels, h / patch, w / patch] (model/vae/fold.h), and back.
+  Tensor fold(const Tensor& z) const;
+  Tensor unfold(const Tensor& x) const;
+  /// Between the autoencoder's z and the transformer's normalised latents: scaling * (z - shift), or the
+  /// folded channels standardised.
+  Tensor to_latent(const Tensor& z) const;
+  Tensor from_latent(const Tensor& x) const;
 
  private:
+  Tensor deviations() const;  // of the channels
+
   AutoencoderConfig config_;
-  Encoder encoder_;
+  std::optional<Encoder> encoder_;
   Decoder decoder_;
+  ChannelStatistics statistics_;
 };
 
 /// How an autoencoder that is trained from scratch starts: convolutions uniform in +-1/sqrt(fan in); the last
 /// convolution of every residual block and of the attention zero; the log-variance half of the encoder's
-/// output is set apart by damp_log_variance().
+/// output is set apart by damp_log_variance(). Statistics are those that change nothing.
 InitRule autoencoder_init();
 /// Scales the log-variance half of the encoder's last convolution by 0.1 and sets its bias to -5: at bias 0
 /// the posterior's noise would hide everything at first. To be called after initialise().

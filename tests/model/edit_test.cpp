@@ -288,7 +288,10 @@ TEST(Edit, ResamplesAsPillow) {
   }
   for (const json& s : all.at("sizes")) {
     const int64_t width = s[0], height = s[1], unit = s[2];
-    const PictureSize reference = reference_size(width, height, unit, true);
+    ModelInfo kontext;
+    kontext.layout.geometry.patch = 1;
+    kontext.pixels_per_cell = unit;
+    const PictureSize reference = reference_size(kontext, width, height, true);
     const PictureSize area = size_of_area(width, height, 1024 * 1024, unit);
     EXPECT_EQ((std::vector<int64_t>{reference.width, reference.height, area.width, area.height}),
               (std::vector<int64_t>{s[3], s[4], s[5], s[6]}))

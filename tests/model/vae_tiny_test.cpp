@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "autograd/tape.h"
 #include "model/io/safetensors.h"
 #include "model/latent_preview.h"
 #include "tests/harness/expect_error.h"
@@ -77,6 +78,71 @@ TEST(TinyCodec, EveryNameOfItsTensors) {
       device(), renamed(folder, [&](const std::string& n) { return original(n, "", "-"); }), 4, 2);
   EXPECT_LT(distance(alone->decode(z), decoded), 2e-5);
   expect_error(ErrorCode::unsupported, {"decoder only"}, [&] { alone->encode(vector("x")); });
+}
+
+/// TAEF2 with random weights, and what a reference in PyTorch makes of them.
+class Taef2 : public testing::Test {
+ protected:
+  const io::SafetensorsFile file_{std::string(VKFLUX_SOURCE_DIR) + "/tests/data/flux2/taef2.safetensors"};
+  const test::TempFolder folder_;
+
+  Tensor vector(const std::string& name) const {
+    const std::vector<float> values = file_.read_f32(name);
+    return Tensor::from(device(), std::span<const float>(values),
+                        Shape(std::span<const int64_t>(file_.info(name).shape)));
+  }
+  std::string weights(const std::function<std::string(const std::string&)>& name) const {
+    std::vector<io::TensorData> out;
+    for (const auto& [key, info] : file_.tensors()) {
+      const std::string theirs = key.starts_with("w.") ? name(key.substr(2)) : "";
+      if (!theirs.empty()) out.push_back({theirs, info.dtype, info.shape, file_.read_bytes(key)});
+    }
+    const std::string path = folder_.file("taef2.safetensors");
+    io::write_safetensors(path, out);
+    return path;
+  }
+};
+
+TEST_F(Taef2, FoldsItsLatentsAndPools) {
+  for (const auto& [decoder, encoder] :
+       {std::pair<std::string, std::string>{"decoder.layers.", "encoder.layers."},
+        {"taesd_decoder.", "taesd_encoder."}}) {
+    const std::string path = weights([&, d = decoder, e = encoder](const std::string& n) {
+      return d == "decoder.layers." ? n : original(n, d, e);
+    });
+    const auto codec = load_tiny_codec(device(), path, 12, 4);
+    const Tensor latent = vector("in.latent"), image = vector("in.image");
+    Tape tape;
+    tape.watch(latent);
+    tape.watch(image);
+    Tensor decoded, encoded;
+    {
+      const auto scope = tape.record();
+      decoded = codec->decode(latent);
+      encoded = codec->encode(image);
+    }
+    EXPECT_LT(distance(decoded, vector("out.image")), 2e-5);
+    EXPECT_LT(distance(encoded, vector("out.latent")), 2e-5);
+    Grads grads;
+    tape.backward({{decoded, vector("in.cot.image")}, {encoded, vector("in.cot.latent")}}, grads);
+    EXPECT_LT(distance(grads.of(latent), vector("grad.in.latent")), 1e-4);
+    EXPECT_LT(distance(grads.of(image), vector("grad.in.image")), 1e-4);
+  }
+}
+
+TEST_F(Taef2, RefusesWhatDoesNotFit) {
+  const auto same = [](const std::string& n) { return n; };
+  expect_error(ErrorCode::format, {"latent channels", "3", "16"},
+               [&] { load_tiny_codec(device(), weights(same), 16, 4); });
+  expect_error(ErrorCode::format, {"latent channels", "3", "12"},
+               [&] { load_tiny_codec(device(), weights(same), 12, 8); });
+  for (const char* part : {"pool.1.weight", "pool.1.bias", "pool.3.weight"})
+    expect_error(ErrorCode::format, {"decoder.layers.2.", part}, [&, p = std::string(part)] {
+      load_tiny_codec(device(), weights([&](const std::string& n) {
+                        return n == "decoder.layers.2." + p ? std::string() : n;
+                      }),
+                      12, 4);
+    });
 }
 
 TEST(TinyCodec, RefusesOthers) {
