@@ -26,6 +26,10 @@ io::Json read_model_index(const ModelFiles& files) {
   return files.index.empty() ? io::Json::object() : io::read_json(files.index);
 }
 
+io::Json read_config(const ModelFiles::Part& part) {
+  return part.config.empty() ? io::Json::object() : io::read_json(part.config);
+}
+
 std::string pipeline_of(const io::Json& index) {
   return io::get_or<std::string>(index, "_class_name", "", kOrigin);
 }

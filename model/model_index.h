@@ -1,4 +1,5 @@
-// model_index.json: what diffusers' folders say of a model as a whole, and what we add ("vkflux").
+// What the files of a model say beside its tensors: model_index.json, with what we add ("vkflux"), and
+// configs.
 #pragma once
 
 #include <string>
@@ -11,6 +12,8 @@ namespace vkflux {
 
 /// The file's object; an empty one for models that have none.
 io::Json read_model_index(const ModelFiles& files);
+/// A part's config.json; an empty object for one that has none.
+io::Json read_config(const ModelFiles::Part& part);
 /// The name of the pipeline's class, or "".
 std::string pipeline_of(const io::Json& index);
 /// Takes what the object "vkflux" recommends: steps, cfg, guidance, size (a number or [width, height]). Error

@@ -94,11 +94,7 @@ class Flux1Model final : public Model {
     const auto file = io::open_tensors(files_.parts.at(part).path);
     return fn(io::NamedTensors(*file, table));
   }
-  /// An empty object for a part that has none.
-  io::Json config_of(const char* part) const {
-    const std::string& path = files_.parts.at(part).config;
-    return path.empty() ? io::Json::object() : io::read_json(path);
-  }
+  io::Json config_of(const char* part) const { return read_config(files_.parts.at(part)); }
   std::shared_ptr<ClipText> clip() { return weights_->get<ClipText>(kClip); }
   std::shared_ptr<T5Encoder> t5() { return weights_->get<T5Encoder>(kT5); }
   /// Of CLIP and of T5.

@@ -44,7 +44,13 @@ bool fits(const io::Json& transformer, std::string_view part, const io::Json& co
 
 std::vector<PromptTokenizer> tokenizers(const ModelFiles& files, const ModelOptions& options) {
   const int64_t length = text_tokens(read_model_index(files), 512, options.text_tokens);
-  return {{"tokenizer", load_flux2_tokenizer(files, options.remark), static_cast<int>(length)}};
+  const io::Json config = read_config(files.parts.at("text_encoder"));
+  const PromptKind kind =
+      prompt_kind(decoder_config(*io::open_tensors(files.parts.at("text_encoder").path), config));
+  return {{"tokenizer",
+           std::make_shared<ChatTokenizer>(load_flux2_tokenizer(files, kind, options.remark), kind,
+                                           !options.plain_prompts),
+           static_cast<int>(length)}};
 }
 
 // Those of dev, whose names are all that smaller models have.

@@ -25,7 +25,9 @@ class Flux2Model final : public Model {
     const io::Json index = read_model_index(files_);
     read_configs();
     read_states(index);
-    tokenizer_ = load_flux2_tokenizer(files_, options_.remark);
+    const PromptKind kind = prompt_kind(configs_.text);
+    tokenizer_ = std::make_unique<ChatTokenizer>(load_flux2_tokenizer(files_, kind, options_.remark), kind,
+                                                 !options_.plain_prompts);
     check_parts();
     set_info(index);
     if (!options_.loras.empty())
@@ -71,7 +73,7 @@ class Flux2Model final : public Model {
   }
   std::vector<TextCut> cuts(const std::vector<std::string>& prompts) const override {
     std::vector<TextCut> out;
-    find_cuts("the text encoder", *tokenizer_, prompt_room(*tokenizer_, around(), length()), prompts, out);
+    find_cuts("the text encoder", *tokenizer_, tokenizer_->room(length()), prompts, out);
     return out;
   }
 
@@ -83,19 +85,10 @@ class Flux2Model final : public Model {
     const auto file = io::open_tensors(files_.parts.at(part).path);
     return fn(io::NamedTensors(*file, table));
   }
-  /// An empty object for a part that has none.
-  io::Json config_of(const char* part) const {
-    const std::string& path = files_.parts.at(part).config;
-    return path.empty() ? io::Json::object() : io::read_json(path);
-  }
+  io::Json config_of(const char* part) const { return read_config(files_.parts.at(part)); }
   int length() const { return static_cast<int>(info_.defaults.txt_tokens); }
-  PromptTemplate around() const {
-    PromptTemplate out = flux2_template(configs_.text);
-    out.special_in_prompt = !options_.plain_prompts;
-    return out;
-  }
   DecoderTokens tokens(const std::vector<std::string>& prompts) const {
-    return prompt_tokens(*tokenizer_, around(), prompts, length());
+    return tokenizer_->tokens(prompts, length());
   }
   io::NameTable text_names() const {
     return io::decoder_names(*io::open_tensors(files_.parts.at(kText).path), configs_.text_layers());
@@ -115,7 +108,7 @@ class Flux2Model final : public Model {
   ModelInfo info_;
   LoraSet loras_;
   Flux2Configs configs_;
-  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<const ChatTokenizer> tokenizer_;
   std::unique_ptr<PartWeights> weights_;
 };
 
@@ -151,7 +144,7 @@ void Flux2Model::read_states(const io::Json& index) {
   } else if (ours != index.end() && ours->is_object() && ours->contains("text_states")) {
     states = io::get<std::vector<int64_t>>(*ours, "text_states", "model_index.json");
   } else {
-    states = configs_.text.qk_norm ? qwen3_states() : mistral_states();
+    states = published_states(prompt_kind(configs_.text));
   }
   const int64_t wanted = configs_.transformer.context_in_dim, width = configs_.text.width;
   const auto given = static_cast<int64_t>(states.size());

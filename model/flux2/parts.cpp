@@ -15,7 +15,7 @@ Flux2Configs flux2_configs(std::string_view name) {
   out.transformer = flux2_config(name);
   out.vae.config = autoencoder_of("flux2");
   const bool dev = out.transformer.guidance;
-  out.states = dev ? mistral_states() : qwen3_states();
+  out.states = published_states(dev ? PromptKind::mistral : PromptKind::qwen3);
   out.text = dev ? mistral_small_config() : name == "flux2-klein-9b" ? qwen3_8b_config() : qwen3_4b_config();
   return out;
 }

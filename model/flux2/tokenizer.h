@@ -1,4 +1,4 @@
-// The tokenizer and the template of prompts of FLUX.2's text encoders, wherever they are.
+// The tokenizer of FLUX.2's text encoders, wherever it is.
 #pragma once
 
 #include <functional>
@@ -11,11 +11,12 @@
 
 namespace vkflux {
 
-/// From the model's own folder or the flag's file, from the text encoder's file, else from the folders of
-/// other programs. `remark` hears which of the last two it was. Error io says which command brings one.
-std::shared_ptr<const Tokenizer> load_flux2_tokenizer(const ModelFiles& files,
-                                                      const std::function<void(const std::string&)>& remark);
 /// Qwen3's where queries and keys are normalised, else Mistral's.
-const PromptTemplate& flux2_template(const DecoderConfig& config);
+PromptKind prompt_kind(const DecoderConfig& config);
+
+/// From the model's own folder or the flag's file, from the text encoder's file, else from the folders of
+/// other programs; `remark` hears which of the last two it was. Error io says which command brings one.
+std::shared_ptr<const ByteBpe> load_flux2_tokenizer(const ModelFiles& files, PromptKind kind,
+                                                    const std::function<void(const std::string&)>& remark);
 
 }  // namespace vkflux

@@ -5,7 +5,6 @@
 
 #include "model/flux2/files.h"
 #include "model/flux2/parts.h"
-#include "model/flux2/tokenizer.h"
 #include "model/io/file.h"
 #include "model/load.h"
 #include "model/model_index.h"
@@ -51,11 +50,11 @@ class TrainableFlux2 final : public TrainableModel {
  public:
   explicit TrainableFlux2(const ModelSizes& s)
       : tokenizers_(s.tokenizers),
-        tokenizer_(load_decoder_tokenizer(s.tokenizers + "/tokenizer")),
+        tokenizer_(load_byte_bpe(s.tokenizers + "/tokenizer"), PromptKind::qwen3),
         tokens_(s.tokens),
         states_(states_of(s.text_layers)),
         transformer_(transformer_config(s)),
-        text_(text_config(s, tokenizer_->vocab_size())) {}
+        text_(text_config(s, tokenizer_.vocab_size())) {}
 
   Backbone& backbone() override { return transformer_; }
   Schedule schedule() const override { return Schedule::flux2(); }
@@ -67,7 +66,7 @@ class TrainableFlux2 final : public TrainableModel {
     DecoderTokens all;
     for (const std::string& text : captions) {
       auto [it, fresh] = known_.try_emplace(text);
-      if (fresh) it->second = prompt_tokens(*tokenizer_, around(), {text}, tokens_);
+      if (fresh) it->second = tokenizer_.tokens({text}, tokens_);
       all.ids.push_back(it->second.ids.front());
       all.mask.push_back(it->second.mask.front());
     }
@@ -75,7 +74,7 @@ class TrainableFlux2 final : public TrainableModel {
   }
   std::vector<TextCut> cuts(const std::vector<std::string>& captions) const override {
     std::vector<TextCut> out;
-    find_cuts("the text encoder", *tokenizer_, prompt_room(*tokenizer_, around(), tokens_), captions, out);
+    find_cuts("the text encoder", tokenizer_, tokenizer_.room(tokens_), captions, out);
     return out;
   }
   std::string fingerprint() const override {
@@ -96,10 +95,8 @@ class TrainableFlux2 final : public TrainableModel {
   void save(const std::string& folder, const std::string& codec, const SamplingDefaults& defaults) override;
 
  private:
-  const PromptTemplate& around() const { return flux2_template(text_.config()); }
-
   std::string tokenizers_;
-  std::shared_ptr<const Tokenizer> tokenizer_;
+  ChatTokenizer tokenizer_;
   int tokens_;
   std::vector<int64_t> states_;
   Flux2 transformer_;

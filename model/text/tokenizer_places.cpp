@@ -59,6 +59,31 @@ std::vector<std::string> t5_tokenizer_places(const std::vector<std::string>& roo
   return out;
 }
 
+std::vector<std::string> qwen3_tokenizer_places(const std::vector<std::string>& roots) {
+  const std::vector<const char*> files{"tokenizer.json", "vocab.json"};
+  std::vector<std::string> out;
+  for (const std::string& root : roots) {
+    add(out, root + "/tokenizer", files);
+    add(out, root + "/text_encoders/qwen25_tokenizer", files);
+  }
+  add(out, data_folder() + "/qwen3", files);
+  for (const std::string& snapshot : io::hub_snapshots_with("qwen3-")) add(out, snapshot, files);
+  for (const std::string& snapshot : io::hub_snapshots_with("flux.2-klein"))
+    add(out, snapshot + "/tokenizer", files);
+  return out;
+}
+
+std::vector<std::string> mistral_tokenizer_places(const std::vector<std::string>& roots) {
+  const std::vector<const char*> files{"tokenizer.json", "tekken.json"};
+  std::vector<std::string> out;
+  for (const std::string& root : roots) add(out, root + "/tokenizer", files);
+  add(out, data_folder() + "/mistral", files);
+  for (const std::string& snapshot : io::hub_snapshots_with("mistral-small-3")) add(out, snapshot, files);
+  for (const std::string& snapshot : io::hub_snapshots_with("flux.2-dev"))
+    add(out, snapshot + "/tokenizer", files);
+  return out;
+}
+
 std::string clip_tokenizer_commands() {
   return fmt::format("scripts/get-clip-vocabulary (to {}), or {}, or --tokenizer FOLDER_OR_FILE",
                      data_folder(),
@@ -69,6 +94,20 @@ std::string t5_tokenizer_commands() {
   return fmt::format(
       "huggingface-cli download google/t5-v1_1-xxl spiece.model, or --tokenizer_2 FOLDER_OR_FILE "
       "(spiece.model or tokenizer.json), or a copy of it as {}/spiece.model",
+      data_folder());
+}
+
+std::string qwen3_tokenizer_commands() {
+  return fmt::format(
+      "huggingface-cli download Qwen/Qwen3-4B vocab.json merges.txt tokenizer.json tokenizer_config.json, or "
+      "--tokenizer FOLDER, or a copy of these files in {}/qwen3",
+      data_folder());
+}
+
+std::string mistral_tokenizer_commands() {
+  return fmt::format(
+      "huggingface-cli download mistralai/Mistral-Small-3.2-24B-Instruct-2506 tekken.json, or --tokenizer "
+      "FOLDER_OR_FILE, or a copy of it in {}/mistral",
       data_folder());
 }
 

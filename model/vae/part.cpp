@@ -1,6 +1,7 @@
 #include "model/vae/part.h"
 
 #include "model/load.h"
+#include "model/model_index.h"
 #include "model/vae/codec.h"
 #include "model/vae/load.h"
 #include "model/vae/tiling.h"
@@ -20,7 +21,7 @@ VaePart read_vae_part(const ModelFiles::Part& files, int64_t channels, bool stat
   if (!statistics && out.config.statistics)
     throw Error(ErrorCode::unsupported,
                 "this is the FLUX.2 autoencoder (it has bn.running_mean), FLUX.1's is needed");
-  apply_autoencoder_json(out.config, files.config.empty() ? io::Json::object() : io::read_json(files.config));
+  apply_autoencoder_json(out.config, read_config(files));
   return out;
 }
 
