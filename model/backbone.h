@@ -40,6 +40,11 @@ struct BackboneLayout {
   std::vector<int> replaceable() const;
 };
 
+/// Keys and values [B, H, n, D] of one layer.
+struct KeysValues {
+  Tensor k, v;
+};
+
 /// The inputs of a forward pass. Who records, compares or feeds them visits them.
 struct PassInputs {
   Tensor x;         // [B, tokens, channels]: those of the drawn picture
@@ -48,6 +53,9 @@ struct PassInputs {
   Condition condition;
   Tensor positions;    // from Backbone::prepare()
   TokenLayout tokens;  // its counts from Backbone::prepare()
+  /// By layer, of tokens that are the same in all steps and aren't among the pass's own; from
+  /// Backbone::prepare().
+  std::shared_ptr<const std::vector<KeysValues>> kept;
   StepInfo step;
   AttentionRun* attention = nullptr;  // null: full attention, unwatched
 
@@ -94,9 +102,9 @@ class Backbone {
   const AttentionBank& attention() const { return attention_; }
 
   /// Fills in what follows from the condition and the grids (tokens.rows, tokens.columns, tokens.references)
-  /// and is the same in all steps: positions and the numbers of tokens. ids: positions by hand, [B, tokens,
-  /// axes]; empty: those of a plain picture.
-  virtual void prepare(PassInputs& in, std::span<const float> ids = {}) const = 0;
+  /// and is the same in all steps: positions, the numbers of tokens, what is kept of tokens. ids: positions
+  /// by hand, [B, tokens, axes]; empty: those of a plain picture.
+  virtual void prepare(PassInputs& in, std::span<const float> ids = {}) = 0;
 
   /// The parts of a pass, in order: begin(), every part, finish().
   virtual const std::vector<PassPart>& parts() const = 0;

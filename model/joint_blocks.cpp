@@ -40,8 +40,15 @@ Tensor attend(const op::Qkv& joint, const Tensor& weight, const BlockContext& co
               const std::string& trace_name) {
   observe(context.trace, trace_name + ".q_rope", joint.q);
   observe(context.trace, trace_name + ".k_rope", joint.k);
+  if (context.keeping) context.keeping->push_back({joint.k, joint.v});
+  Tensor k = joint.k, v = joint.v;
+  if (context.kept) {
+    const KeysValues& kept = context.kept->at(static_cast<size_t>(layer));
+    k = op::concat({k, kept.k}, 2);
+    v = op::concat({v, kept.v}, 2);
+  }
   return context.attention.forward(
-      {joint.q, joint.k, joint.v, context.tokens, layer, context.step, weight.dtype() != DType::f32});
+      {joint.q, k, v, context.tokens, layer, context.step, weight.dtype() != DType::f32});
 }
 
 Streams split_streams(const Tensor& o, int64_t text) {

@@ -55,6 +55,10 @@ struct Streams {
 struct BlockContext : Pass {
   Tensor silu_vec;  // [B, H]
   Tensor rope;      // [1 or B, N, D/2, 2]
+  /// By layer, keys and values that every query sees beside the tokens' own; null: none.
+  const std::vector<KeysValues>* kept = nullptr;
+  /// Gets every layer's own, in order.
+  std::vector<KeysValues>* keeping = nullptr;
 };
 
 /// A pass and its tokens between its parts.

@@ -39,7 +39,7 @@ Flux2Config model_config(Case& c, const nlohmann::json& j) {
 }
 
 /// A backbone's own positions, for every picture of a batch.
-void put_positions(Case& c, const Flux2& model, PassInputs& in) {
+void put_positions(Case& c, Flux2& model, PassInputs& in) {
   std::vector<float> ids = joined_ids(c, {"ctx_ids", "x_ids"});
   const std::vector<float> one = ids;
   const int64_t given = c.in("x_ids").dim(0);

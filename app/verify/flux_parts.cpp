@@ -41,7 +41,7 @@ Conditioned::Conditioned(Case& c, Backbone& model) : Backbone(model.layout()), m
   if (c.has_in("img_cond_seq")) tokens_ = c.in("img_cond_seq");
 }
 
-void Conditioned::prepare(PassInputs& in, std::span<const float> ids) const {
+void Conditioned::prepare(PassInputs& in, std::span<const float> ids) {
   PassInputs whole = joined(in);
   model_.prepare(whole, ids);
   whole.x = in.x;

@@ -26,7 +26,7 @@ std::vector<float> joined_ids(Case& c, const std::vector<std::string>& inputs);
 class Conditioned final : public Backbone {
  public:
   Conditioned(Case& c, Backbone& model);
-  void prepare(PassInputs& in, std::span<const float> ids) const override;
+  void prepare(PassInputs& in, std::span<const float> ids) override;
   const std::vector<PassPart>& parts() const override { return model_.parts(); }
   void run(size_t part, Pass& pass) override { model_.run(part, pass); }
   Tensor finish(Pass& pass) override;

@@ -39,6 +39,9 @@ struct TokenLayout {
   std::vector<ReferenceGrid> references = {};
   bool wrap_rows = false, wrap_columns = false;  // the last row or column is the first one's neighbour
   Tensor key_mask;                               // u8 [B, text + image], 1 = keep; undefined: all
+  /// Tokens that aren't here and that every query sees: their keys and values stand behind those of the
+  /// others.
+  int64_t kept = 0;
 
   int64_t reference_tokens() const {
     int64_t n = 0;
@@ -59,7 +62,7 @@ struct StepInfo {
 };
 
 struct AttentionCall {
-  Tensor q, k, v;  // [B, H, N, D] after QK norm and RoPE
+  Tensor q, k, v;  // [B, H, N, D] after QK norm and RoPE; of k and v N + tokens.kept
   const TokenLayout& tokens;
   int layer;  // its place among the backbone's layers
   const StepInfo& step;
@@ -68,6 +71,7 @@ struct AttentionCall {
 
 struct AttentionShape {
   int64_t batch, heads, text, image, head_dim;
+  int64_t kept = 0;  // see TokenLayout
 };
 
 /// A strategy: [B, H, N, D] from a call.

@@ -12,10 +12,10 @@ Tensor FullAttention::forward(const AttentionCall& call) {
 
 Cost FullAttention::cost(const AttentionShape& s) const {
   const double rows = static_cast<double>(s.batch * s.heads), n = static_cast<double>(s.text + s.image),
-               d = static_cast<double>(s.head_dim);
+               keys = n + static_cast<double>(s.kept), d = static_cast<double>(s.head_dim);
   Cost cost{};
-  cost.flops = static_cast<decltype(cost.flops)>(4 * rows * n * n * d);
-  cost.bytes = static_cast<decltype(cost.bytes)>(4 * rows * n * d * sizeof(float));
+  cost.flops = static_cast<decltype(cost.flops)>(4 * rows * n * keys * d);
+  cost.bytes = static_cast<decltype(cost.bytes)>(2 * rows * (n + keys) * d * sizeof(float));
   return cost;
 }
 

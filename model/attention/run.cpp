@@ -58,6 +58,8 @@ Served AttentionRun::decide(int layer, const AttentionShape& shape, const TokenL
     s.refusal = it->second;
   } else if (mask && mask.shape() != Shape{shape.batch, shape.text + shape.image}) {
     s.refusal = fmt::format("a mask of shape {} is no key mask", mask.shape().str());
+  } else if (tokens.kept > 0) {
+    s.refusal = "only full attention sees tokens that are kept from before";
   } else {
     s.refusal = found->second->refusal(shape);
   }
@@ -74,7 +76,8 @@ AttentionPass AttentionRun::pass(int64_t batch, const TokenLayout& tokens) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     const AttentionLayer& l = layers_[i];
     const int layer = static_cast<int>(i);
-    served_.push_back(decide(layer, {batch, l.heads, tokens.text, tokens.image, l.head_dim}, tokens));
+    served_.push_back(
+        decide(layer, {batch, l.heads, tokens.text, tokens.image, l.head_dim, tokens.kept}, tokens));
     p.kinds_.push_back(served_.back().kind);
     if (served_.back().kind != AttentionKind::full) unsettled_.push_back(layer);
   }

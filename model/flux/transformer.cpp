@@ -41,7 +41,7 @@ Flux1::Flux1(const Flux1Config& config)
   for (int64_t i = 0; i < config.depth_single; ++i) single_.emplace_back(config);
 }
 
-void Flux1::prepare(PassInputs& in, std::span<const float> ids) const {
+void Flux1::prepare(PassInputs& in, std::span<const float> ids) {
   const Tensor txt = in.condition["txt"];
   in.tokens.text = txt.dim(1);
   in.tokens.image = in.x.dim(1) + in.tokens.reference_tokens();

@@ -39,7 +39,7 @@ class Flux1 final : public Backbone {
     v.child("final_layer.", final_);
   }
 
-  void prepare(PassInputs& in, std::span<const float> ids = {}) const override;
+  void prepare(PassInputs& in, std::span<const float> ids = {}) override;
   const std::vector<PassPart>& parts() const override { return parts_; }
   void run(size_t part, Pass& pass) override;
   Tensor finish(Pass& pass) override;
@@ -60,8 +60,8 @@ class Flux1 final : public Backbone {
   FinalLayer final_;
   bool checkpointing_ = false;
   // The positions of the last plain picture, which runs and training steps share.
-  mutable std::array<int64_t, 3> grid_{};
-  mutable Tensor positions_;
+  std::array<int64_t, 3> grid_{};
+  Tensor positions_;
 };
 
 /// What is known of a transformer of this shape.

@@ -35,6 +35,14 @@ Streams Flux2DoubleBlock::operator()(const Streams& x, const BlockContext& conte
   return y;
 }
 
+Tensor Flux2DoubleBlock::alone(const Tensor& x, const BlockContext& context,
+                               const std::vector<Tensor>& mod_img, int index) const {
+  const Tensor qkv = img.qkv(op::layer_norm_modulate(x, mod_img[0], mod_img[1], img.eps));
+  const op::Qkv joint = op::qk_norm_rope({{qkv, img.norm.query, img.norm.key}}, context.rope, heads, img.eps);
+  const Tensor o = attend(joint, img.qkv.weight, context, index, "double." + std::to_string(index));
+  return img.finish(x, op::merge_heads(o), mod_img, context.in_place);
+}
+
 Flux2SingleBlock::Flux2SingleBlock(const Flux2Config& c)
     : heads(c.heads),
       hidden(c.hidden),

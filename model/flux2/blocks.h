@@ -45,6 +45,9 @@ struct Flux2DoubleBlock {
   /// index: among double blocks, which are the first layers (trace names "double.N.").
   Streams operator()(const Streams& x, const BlockContext& context, const std::vector<Tensor>& mod_img,
                      const std::vector<Tensor>& mod_txt, int index) const;
+  /// Image tokens without a text.
+  Tensor alone(const Tensor& x, const BlockContext& context, const std::vector<Tensor>& mod_img,
+               int index) const;
 };
 
 struct Flux2SingleBlock {

@@ -41,6 +41,7 @@ std::vector<Tensor> slice(const std::vector<Tensor>& list, size_t first, size_t 
 struct Flux2::State final : JointPass {
   // [B, H] of what all blocks of a kind share: shift, scale, gate, twice for the streams.
   std::vector<Tensor> mod_img, mod_txt, mod_single;
+  std::shared_ptr<const std::vector<KeysValues>> held;  // what `kept` points to
 };
 
 BackboneLayout flux2_layout(const Flux2Config& c) {
@@ -76,24 +77,55 @@ Tensor Flux2::rope(Device& device, std::vector<float> ids, int64_t batch,
                     first_axes(periods, axes));
 }
 
-void Flux2::prepare(PassInputs& in, std::span<const float> ids) const {
+void Flux2::prepare(PassInputs& in, std::span<const float> ids) {
+  const int64_t references = in.tokens.reference_tokens(), drawn = in.x.dim(1);
+  const bool keep = keep_references_ && references > 0;
   in.tokens.text = in.condition["txt"].dim(1);
-  in.tokens.image = in.x.dim(1) + in.tokens.reference_tokens();
+  in.tokens.image = drawn + (keep ? 0 : references);
+  in.tokens.kept = keep ? references : 0;
   Device& device = in.x.device();
-  if (!ids.empty()) {
-    in.positions = rope(device, {ids.begin(), ids.end()}, in.x.dim(0));
-    return;
-  }
-  if (!in.tokens.references.empty() || in.tokens.wrap_rows || in.tokens.wrap_columns) {
-    in.positions = rope(device, flux2_ids(in.tokens), 1, flux2_periods(in.tokens));
-    return;
-  }
+  const bool plain = ids.empty() && references == 0 && !in.tokens.wrap_rows && !in.tokens.wrap_columns;
   const std::array<int64_t, 3> grid{in.tokens.text, in.tokens.rows, in.tokens.columns};
-  if (!positions_.defined() || &positions_.device() != &device || grid_ != grid) {
-    positions_ = rope(device, flux2_ids(in.tokens), 1);
+  if (plain && positions_.defined() && &positions_.device() == &device && grid_ == grid) {
+    in.positions = positions_;
+    return;
+  }
+  in.positions = ids.empty() ? rope(device, flux2_ids(in.tokens), 1, flux2_periods(in.tokens))
+                             : rope(device, {ids.begin(), ids.end()}, in.x.dim(0));
+  if (plain) {
+    positions_ = in.positions;
     grid_ = grid;
   }
-  in.positions = positions_;
+  if (!keep) return;
+  const int64_t own = in.tokens.text + drawn;
+  const Tensor all = in.positions;
+  in.positions = op::clone(all.slice(1, 0, own));
+  in.kept = std::make_shared<std::vector<KeysValues>>(
+      read_references(in, op::clone(all.slice(1, own, references))));
+}
+
+std::vector<KeysValues> Flux2::read_references(const PassInputs& in, const Tensor& positions) {
+  const Tensor tokens = in.condition[kReferenceTokens];
+  expect_shape("reference tokens", tokens, {in.x.dim(0), in.tokens.kept, config_.channels});
+  PassInputs clean = in;
+  clean.t = Tensor::zeros(in.x.device(), {in.x.dim(0)});
+  std::vector<KeysValues> out;
+  State p;
+  modulate(p, clean, nullptr);
+  p.rope = positions;
+  p.tokens.image = in.tokens.kept;
+  p.keeping = &out;
+  Tensor x = img_in_(tokens);
+  const auto doubles = static_cast<int>(double_.size());
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const int layer = parts_[i].layer;
+    if (layer < 0) continue;
+    acquire(i);
+    const auto at = static_cast<size_t>(layer);
+    x = layer < doubles ? double_[at].alone(x, p, p.mod_img, layer)
+                        : single_[at - double_.size()](x, p, p.mod_single, layer - doubles, doubles);
+  }
+  return out;
 }
 
 void Flux2::check(const PassInputs& in) const {
@@ -109,7 +141,7 @@ void Flux2::check(const PassInputs& in) const {
                 "FLUX.2 reads pictures as reference tokens, not as further channels of its tokens");
   }
   const int64_t batch = in.x.dim(0);
-  const int64_t tokens = txt.dim(1) + in.x.dim(1) + in.tokens.reference_tokens();
+  const int64_t tokens = txt.dim(1) + in.x.dim(1) + (in.tokens.kept > 0 ? 0 : in.tokens.reference_tokens());
   expect_shape("x", in.x, {batch, in.x.dim(1), config_.channels});
   expect_shape("txt", txt, {batch, txt.dim(1), config_.context_in_dim});
   expect_shape("t", in.t, {batch});
@@ -130,26 +162,35 @@ Tensor Flux2::conditioning(const PassInputs& in, Trace* trace) const {
   return vec;
 }
 
-std::unique_ptr<Pass> Flux2::embed(const PassInputs& in, Trace* trace) {
-  check(in);
-  const ProfileScope scope(in.x.device().profiler(), "embeddings");
-  auto p = std::make_unique<State>();
-  p->silu_vec = op::silu(conditioning(in, trace));
+void Flux2::modulate(State& p, const PassInputs& in, Trace* trace) const {
+  p.silu_vec = op::silu(conditioning(in, trace));
   const auto shared = [&](const char* name, const Linear& lin, int64_t parts) {
-    const Tensor all = lin(p->silu_vec);
+    const Tensor all = lin(p.silu_vec);
     observe(trace, name, all);
     return modulation(all, parts);
   };
   if (!double_.empty()) {
-    p->mod_img = shared("double_stream_modulation_img", mod_img_, 6);
-    p->mod_txt = shared("double_stream_modulation_txt", mod_txt_, 6);
+    p.mod_img = shared("double_stream_modulation_img", mod_img_, 6);
+    p.mod_txt = shared("double_stream_modulation_txt", mod_txt_, 6);
   }
-  if (!single_.empty()) p->mod_single = shared("single_stream_modulation", mod_single_, 3);
+  if (!single_.empty()) p.mod_single = shared("single_stream_modulation", mod_single_, 3);
+}
+
+std::unique_ptr<Pass> Flux2::embed(const PassInputs& in, Trace* trace) {
+  check(in);
+  const ProfileScope scope(in.x.device().profiler(), "embeddings");
+  auto p = std::make_unique<State>();
+  modulate(*p, in, trace);
   p->rope = in.positions;
-  p->streams = {img_in_(input(in)), txt_in_(in.condition["txt"])};
+  p->streams = {img_in_(in.tokens.kept > 0 ? in.x : input(in)), txt_in_(in.condition["txt"])};
   p->tokens = in.tokens;
   p->tokens.text = p->streams.txt.dim(1);
   p->tokens.image = p->streams.img.dim(1);
+  if (in.tokens.kept > 0) {
+    p->tokens.references.clear();  // none of them is among the pass's tokens
+    p->kept = in.kept.get();
+    p->held = in.kept;
+  }
   observe(trace, "img_in", p->streams.img);
   observe(trace, "txt_in", p->streams.txt);
   return p;

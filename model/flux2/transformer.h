@@ -22,6 +22,10 @@ class Flux2 final : public Backbone {
   const Flux2Config& config() const { return config_; }
   /// Recompute every block's inside in backward instead of keeping it.
   void set_checkpointing(bool on) { checkpointing_ = on; }
+  /// References are read once for all steps, by themselves and as at noise level 0; what the steps see of
+  /// them is every layer's keys and values. That is what klein-kv was trained for, in place of reading them
+  /// anew in every step; others draw differently with it.
+  void set_keep_references(bool on) { keep_references_ = on; }
 
   template <class V>
   void visit(V& v) {
@@ -41,7 +45,7 @@ class Flux2 final : public Backbone {
     v.child("final_layer.", final_);
   }
 
-  void prepare(PassInputs& in, std::span<const float> ids = {}) const override;
+  void prepare(PassInputs& in, std::span<const float> ids = {}) override;
   const std::vector<PassPart>& parts() const override { return parts_; }
   void run(size_t part, Pass& pass) override;
   Tensor finish(Pass& pass) override;
@@ -51,6 +55,10 @@ class Flux2 final : public Backbone {
   std::unique_ptr<Pass> embed(const PassInputs& in, Trace* trace) override;
   void check(const PassInputs& in) const;
   Tensor conditioning(const PassInputs& in, Trace* trace) const;  // vec [B, H]
+  /// What blocks are modulated by at noise level in.t.
+  void modulate(State& pass, const PassInputs& in, Trace* trace) const;
+  /// Keys and values of the references at these positions, by layer.
+  std::vector<KeysValues> read_references(const PassInputs& in, const Tensor& positions);
   Streams run_double(size_t i, const State& pass);
   Tensor run_single(size_t i, const State& pass);
   Tensor rope(Device& device, std::vector<float> ids, int64_t batch,
@@ -63,10 +71,10 @@ class Flux2 final : public Backbone {
   std::vector<Flux2DoubleBlock> double_;
   std::vector<Flux2SingleBlock> single_;
   FinalLayer final_;
-  bool checkpointing_ = false;
+  bool checkpointing_ = false, keep_references_ = false;
   // The positions of the last plain picture, which runs and training steps share.
-  mutable std::array<int64_t, 3> grid_{};
-  mutable Tensor positions_;
+  std::array<int64_t, 3> grid_{};
+  Tensor positions_;
 };
 
 /// What is known of a transformer of this shape.

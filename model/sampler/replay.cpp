@@ -71,7 +71,7 @@ bool Replay::possible(const PassInputs& in) const {
 /// The recordings fit these inputs.
 bool Replay::current(const PassInputs& in) const {
   if (!region_ || attention_ != in.attention || views_generation_ != device_->pool().views_generation() ||
-      in.tokens.rows != in_.tokens.rows || in.tokens.columns != in_.tokens.columns) {
+      in.tokens.rows != in_.tokens.rows || in.tokens.columns != in_.tokens.columns || in.kept != in_.kept) {
     return false;
   }
   const std::vector<const Tensor*> now = tensors_of(in), held = tensors_of(in_);

@@ -220,6 +220,64 @@ def make_transformers(folder):
         golden.save(name)
 
 
+def make_kept_references(folder):
+    """Steps of klein-kv: the first reads the references and keeps their keys and values, the second uses them."""
+    from diffusers import Flux2Transformer2DModel
+    from diffusers.models.transformers.transformer_flux2 import Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor
+
+    config = {
+        "in_channels": 8, "num_layers": 2, "num_single_layers": 2, "joint_attention_dim": 12, "num_attention_heads": 2,
+        "attention_head_dim": 8, "axes_dims_rope": (2, 2, 2, 2), "guidance_embeds": False, "timestep_guidance_channels": 32,
+    }  # fmt: skip
+    model = randomise(Flux2Transformer2DModel(**config), 17)
+    for block in model.transformer_blocks:
+        block.attn.set_processor(Flux2KVAttnProcessor())
+    for block in model.single_transformer_blocks:
+        block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
+    batch, drawn = 2, 6
+    ids = picture_ids((2, 3), (1, 4), (2, 1)).double()
+    x, references, txt = normal(batch, drawn, 8), normal(batch, len(ids) - drawn, 8), normal(batch, 3, 12)
+    named = {"encoder_hidden_states": txt, "txt_ids": text_ids(3).double(), "return_dict": False}
+    golden = Golden(folder, "kept_references", {k: v for k, v in model.config.items()})
+    with torch.no_grad():
+        first, cache = model(
+            hidden_states=torch.cat([references, x], 1), img_ids=torch.cat([ids[drawn:], ids[:drawn]]),
+            timestep=torch.tensor([0.875, 0.5]), kv_cache_mode="extract", num_ref_tokens=references.shape[1], **named)  # fmt: skip
+        second = model(hidden_states=x, img_ids=ids[:drawn], timestep=torch.tensor([0.25, 0.125]), kv_cache=cache, kv_cache_mode="cached", **named)[0]
+    golden.weights(model)
+    for k, v in {"x": x, "references": references, "txt": txt}.items():
+        golden.put_in(k, v)
+    golden.put(out__first=first, out__second=second)
+    golden.save("kept_references")
+
+
+def make_schedules(folder):
+    """Levels and times of schedulers as diffusers' pipelines of FLUX.2 ask for them."""
+    import diffusers
+    import numpy as np
+    from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+    grow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
+    solver = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
+    configs = [
+        ({**grow, "base_shift": 0.5, "max_shift": 1.15, "shift": 3.0}, 4, 4096), (grow, 50, 1024), (grow, 1, 64), (grow, 9, 4300),
+        (grow, 9, 4301), (grow, 3, 16384), ({**grow, "use_dynamic_shifting": False, "shift": 2.5}, 5, 1024),
+        ({**grow, "time_shift_type": "linear"}, 6, 2000), ({**grow, "shift_terminal": 0.1}, 6, 2000),
+        ({**grow, "use_karras_sigmas": True}, 6, 2000), ({**grow, "num_train_timesteps": 500}, 4, 256), (solver, 8, 1024),
+        ({**solver, "_class_name": "DPMSolverMultistepScheduler"}, 20, 300),
+    ]  # fmt: skip
+    rows = []
+    for config, steps, tokens in configs:
+        named = {k: v for k, v in config.items() if k != "_class_name"}
+        scheduler = getattr(diffusers, config["_class_name"])(**named)
+        sigmas = None if named.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        given = {"sigmas": sigmas} if sigmas is not None else {"num_inference_steps": steps}
+        scheduler.set_timesteps(**given, mu=compute_empirical_mu(tokens, steps))
+        rows.append({"config": config, "steps": steps, "tokens": tokens, "levels": scheduler.sigmas.tolist(),
+                     "times": (scheduler.timesteps.double() / 1000).tolist()})  # fmt: skip
+    write(folder, "schedules", rows)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flux2", required=True, help="checkout of black-forest-labs/flux2")
@@ -234,9 +292,11 @@ def main():
         os.makedirs(os.path.join(args.out, folder), exist_ok=True)
     torch.manual_seed(12)
     make_schedule(os.path.join(args.out, "goldens"))
+    make_schedules(os.path.join(args.out, "flux2"))
     with Float64Islands():
         make_goldens(os.path.join(args.out, "goldens"))
         make_transformers(os.path.join(args.out, "flux2"))
+        make_kept_references(os.path.join(args.out, "flux2"))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Makes full_width.safetensors: what the public packages compute at FLUX.1's full width and a depth of one.
+"""Makes full_width.safetensors and full_width_flux2.safetensors: what the public packages compute at the full width of
+FLUX.1 and of FLUX.2, and a depth of one.
 
-Versions: python 3.11, torch 2.x (CPU), diffusers 0.35.1, transformers 4.57.1, numpy.
+Versions: python 3.11, torch 2.x (CPU), diffusers 0.35.1, transformers 4.57.1, numpy; for FLUX.2 torch 2.15, diffusers
+0.42.1.
 
-Usage: make_full_width.py [--out FILE] [PART ...]     parts: transformer, t5, clip, autoencoder
+Usage: make_full_width.py [--out FILE] [PART ...]     parts: transformer, t5, clip, autoencoder; klein, dev
 
 The weights are too large to be kept, so they are a function of a seed, the tensor's name and the place in it
 (`values` below; tests/harness/generated_weights.h is the same in C++). Every value of a matrix is a whole number of
-at most eight bits times a power of two, so f32, f16 and bf16 hold the same numbers. The file has inputs (`in.*`),
+at most eight bits times a power of two, so f32, f16 and bf16 hold the same numbers; of at most four in FLUX.2 [dev],
+whose values fp8 holds too. The file has inputs (`in.*`),
 outputs in float64 rounded to float32 (`out.*`); its metadata has the seed and, for each part, the tensors' shapes and
 the sum of all values' bits, by which the two generators are compared.
 """
@@ -42,40 +45,45 @@ def mixed(key, first, count):
         return x ^ (x >> np.uint64(31))
 
 
-def exponent(shape):
+def exponent(shape, significant=8):
     """Of the power of two that gives a matrix's values a deviation near 1 / sqrt(inputs)."""
     inputs = math.prod(shape[1:])
+    if significant == 4:  # not below fp8's least step
+        return max(math.floor(-math.log2(9.2 * math.sqrt(inputs)) + 0.5), -9)
     return math.floor(-math.log2(147.2 * math.sqrt(inputs)) + 0.5)
 
 
-def values(part, name, shape):
+def values(part, name, shape, significant=8):
     """float32; vectors are 1 + u or u for scales and biases."""
     count, key = math.prod(shape), (SEED + fnv1a(part + "/" + name)) & M64
     out = np.empty(count, np.float32)
-    scale = 2.0 ** (exponent(shape) if len(shape) > 1 else -12)
+    if len(shape) < 2:
+        significant = 8
+    scale = 2.0 ** (exponent(shape, significant) if len(shape) > 1 else -12)
     for first in range(0, count, 1 << 22):
         n = min(1 << 22, count - first)
-        top = (mixed(key, first, n) >> np.uint64(56)).astype(np.int32)
-        out[first : first + n] = (2 * top - 255).astype(np.float32) * np.float32(scale)
+        top = (mixed(key, first, n) >> np.uint64(64 - significant)).astype(np.int32)
+        out[first : first + n] = (2 * top + 1 - (1 << significant)).astype(np.float32) * np.float32(scale)
     if len(shape) == 1 and not name.endswith("bias"):
         out += np.float32(1)
     return out.reshape(shape)
 
 
-def fill(part, model):
-    """Gives a module its weights in float64; -> their shapes, and the sum of their float32 bits modulo 2^64."""
+def fill(part, model, significant=8, matrices=torch.float64):
+    """Gives a module its weights in float64, its matrices in a type of their own; -> their shapes, and the sum of their
+    float32 bits modulo 2^64."""
     shapes, bits = {}, 0
     seen = set()  # tables that have two names are made under the first
     for name, parameter in model.state_dict(keep_vars=True).items():
         if not parameter.is_floating_point() or id(parameter) in seen:
             continue
         seen.add(id(parameter))
-        v = values(part, name, tuple(parameter.shape))
+        v = values(part, name, tuple(parameter.shape), significant)
         shapes[name] = list(v.shape)
         bits = (bits + int(v.view(np.uint32).sum(dtype=np.uint64))) & M64
-        parameter.data = torch.from_numpy(v).double()
+        parameter.data = torch.from_numpy(v).to(matrices if v.ndim > 1 else torch.float64)
     # As text: a sum of bits doesn't fit a double.
-    return {"shapes": shapes, "bits": str(bits)}
+    return {"shapes": shapes, "bits": str(bits), "significant": significant}
 
 
 def tensor(name, shape, scale=1.0):
@@ -156,16 +164,61 @@ def autoencoder(out):
     return made
 
 
-PARTS = {f.__name__: f for f in (transformer, t5, clip, autoencoder)}
+class WideLinear(torch.nn.Linear):
+    """A linear layer whose weight takes the type of its input while it is used."""
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.weight.to(x.dtype))
+
+
+def flux2(out, part, heads, context, guidance, text, significant):
+    with torch.device("meta"):
+        model = diffusers.Flux2Transformer2DModel(
+            num_layers=1, num_single_layers=1, num_attention_heads=heads, joint_attention_dim=context,
+            guidance_embeds=guidance)
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = WideLinear
+    model.to_empty(device="cpu")
+    made = fill(part, model, significant, torch.bfloat16)
+    # A picture of 2 x 3 tokens, and one of 1 x 2 that it refers to.
+    x = tensor(part + "/x", (1, 8, 128))
+    txt = (tensor(part + "/txt", (1, text, context)) * 16).round().div(64).bfloat16()
+    ids, txt_ids = torch.zeros(8, 4), torch.zeros(text, 4)
+    ids[:, 0] = torch.tensor([0.0] * 6 + [10.0] * 2)
+    ids[:, 1] = torch.tensor([0.0, 0, 0, 1, 1, 1, 0, 0])
+    ids[:, 2] = torch.tensor([0.0, 1, 2, 0, 1, 2, 0, 1])
+    txt_ids[:, 3] = torch.arange(text)
+    with torch.no_grad():
+        v = model(hidden_states=x.double(), encoder_hidden_states=txt.double(),
+                  timestep=torch.tensor([0.75], dtype=torch.float64), img_ids=ids, txt_ids=txt_ids, return_dict=False,
+                  guidance=torch.tensor([4.0], dtype=torch.float64) if guidance else None)[0]
+    out |= {f"in.{part}.x": x, f"in.{part}.txt": txt, f"out.{part}": v[:, :6]}
+    return made
+
+
+def klein(out):
+    return flux2(out, "klein", 24, 7680, False, 3, 8)
+
+
+def dev(out):
+    return flux2(out, "dev", 48, 15360, True, 2, 4)
+
+
+PARTS = {f.__name__: f for f in (transformer, t5, clip, autoencoder, klein, dev)}
 
 
 def save(path, tensors, metadata):
     header, chunks, offset = {"__metadata__": metadata}, [], 0
     for name in sorted(tensors):
-        array = tensors[name].numpy()
-        integer = np.issubdtype(array.dtype, np.integer)
-        data = np.ascontiguousarray(array, "<i4" if integer else "<f4").tobytes()
-        header[name] = {"dtype": "I32" if integer else "F32", "shape": list(array.shape),
+        if tensors[name].dtype == torch.bfloat16:
+            kind, array = "BF16", tensors[name].contiguous().view(torch.int16).numpy()
+            data = array.astype("<i2").tobytes()
+        else:
+            array = tensors[name].numpy()
+            integer = np.issubdtype(array.dtype, np.integer)
+            kind, data = "I32" if integer else "F32", np.ascontiguousarray(array, "<i4" if integer else "<f4").tobytes()
+        header[name] = {"dtype": kind, "shape": list(array.shape),
                         "data_offsets": [offset, offset + len(data)]}
         chunks.append(data)
         offset += len(data)
@@ -179,7 +232,7 @@ def save(path, tensors, metadata):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="full_width.safetensors")
-    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART")
+    parser.add_argument("parts", nargs="*", default=["transformer", "t5", "clip", "autoencoder"], metavar="PART")
     args = parser.parse_args()
     # transformers makes its masks in the default type, which must hold float64's least value.
     torch.set_default_dtype(torch.float64)

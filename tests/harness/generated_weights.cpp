@@ -1,5 +1,6 @@
 #include "tests/harness/generated_weights.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -24,30 +25,46 @@ uint64_t splitmix(uint64_t key, uint64_t i) {
 // What a tensor's values have in common.
 struct Rule {
   uint64_t key;
+  int significant;
   float scale, offset;
 
-  Rule(uint64_t seed, const std::string& part, const io::TensorInfo& t)
+  Rule(uint64_t seed, const std::string& part, const io::TensorInfo& t, int bits)
       : key(seed + fnv1a(part + "/" + t.name)) {
     const bool matrix = t.shape.size() > 1;
+    significant = matrix ? bits : 8;
     const double inputs = matrix ? static_cast<double>(t.numel() / t.shape[0]) : 1;
-    scale = matrix ? static_cast<float>(std::exp2(std::floor(0.5 - std::log2(147.2 * std::sqrt(inputs)))))
+    const double deviation = significant == 4 ? 9.2 : 147.2;
+    const double exponent = std::floor(0.5 - std::log2(deviation * std::sqrt(inputs)));
+    scale = matrix ? static_cast<float>(std::exp2(significant == 4 ? std::max(exponent, -9.0) : exponent))
                    : 0x1p-12f;
     offset = matrix || t.name.ends_with("bias") ? 0.0f : 1.0f;
   }
   float at(uint64_t i) const {
-    return static_cast<float>(2 * static_cast<int>(splitmix(key, i) >> 56) - 255) * scale + offset;
+    const auto top = static_cast<int>(splitmix(key, i) >> (64 - significant));
+    return static_cast<float>(2 * top + 1 - (1 << significant)) * scale + offset;
   }
 };
 
+/// A number of four significant bits that isn't below 2^-9, or 0.
+uint8_t to_f8_e4m3(float x) {
+  const uint8_t sign = x < 0 ? 0x80 : 0;
+  int exponent = 0;
+  const float fraction = std::frexp(std::fabs(x), &exponent);  // in [1/2, 1)
+  if (exponent < -5) return static_cast<uint8_t>(sign | static_cast<int>(std::fabs(x) * 0x1p9f));
+  return static_cast<uint8_t>(sign | (exponent + 6) << 3 | (static_cast<int>(fraction * 16) - 8));
+}
+
 }  // namespace
 
-GeneratedWeights::GeneratedWeights(uint64_t seed, const std::string& part, const io::Json& shapes)
-    : TensorSource(part), seed_(seed) {
+GeneratedWeights::GeneratedWeights(uint64_t seed, const std::string& part, const io::Json& shapes,
+                                   int significant)
+    : TensorSource(part), seed_(seed), significant_(significant) {
   for (const auto& [name, shape] : shapes.items()) {
     io::TensorInfo t;
     t.name = name;
     t.shape = shape.get<std::vector<int64_t>>();
-    t.dtype = t.shape.size() > 1 ? io::FileDType::bf16 : io::FileDType::f32;
+    const io::FileDType matrices = significant == 4 ? io::FileDType::f8_e4m3 : io::FileDType::bf16;
+    t.dtype = t.shape.size() > 1 ? matrices : io::FileDType::f32;
     t.end = static_cast<uint64_t>(t.numel()) * io::size_of(t.dtype);
     tensors_.emplace(name, t);
   }
@@ -56,7 +73,7 @@ GeneratedWeights::GeneratedWeights(uint64_t seed, const std::string& part, const
 uint64_t GeneratedWeights::sum_of_bits() const {
   uint64_t sum = 0;
   for (const auto& [name, t] : tensors_) {
-    const Rule rule(seed_, path_, t);
+    const Rule rule(seed_, path_, t, significant_);
     const auto n = static_cast<uint64_t>(t.numel());
     for (uint64_t i = 0; i < n; ++i) sum += std::bit_cast<uint32_t>(rule.at(i));
   }
@@ -64,11 +81,14 @@ uint64_t GeneratedWeights::sum_of_bits() const {
 }
 
 void GeneratedWeights::read_range(const io::TensorInfo& t, uint64_t offset, std::span<std::byte> out) const {
-  const Rule rule(seed_, path_, t);
+  const Rule rule(seed_, path_, t, significant_);
   const size_t size = io::size_of(t.dtype);
   for (size_t i = 0; i * size < out.size(); ++i) {
-    const uint32_t bits = std::bit_cast<uint32_t>(rule.at(offset / size + i));
-    if (size == 4) {
+    const float value = rule.at(offset / size + i);
+    const uint32_t bits = std::bit_cast<uint32_t>(value);
+    if (size == 1) {
+      out[i] = static_cast<std::byte>(to_f8_e4m3(value));
+    } else if (size == 4) {
       std::memcpy(&out[4 * i], &bits, 4);
     } else {
       const auto upper = static_cast<uint16_t>(bits >> 16);  // eight bits of a mantissa: nothing is lost

@@ -10,6 +10,7 @@
 #include "model/flux2/rope.h"
 #include "model/flux2/transformer.h"
 #include "model/sampler/run.h"
+#include "model/sampler/scheduler_config.h"
 #include "model/weight_stream.h"
 #include "tests/harness/expect_error.h"
 #include "tests/harness/random_model.h"
@@ -49,7 +50,7 @@ std::map<std::string, Shape> shapes(const Flux2Config& config) {
   return out;
 }
 
-PassInputs random_inputs(const Flux2& model, int64_t batch, int64_t text, int64_t rows, int64_t columns) {
+PassInputs random_inputs(Flux2& model, int64_t batch, int64_t text, int64_t rows, int64_t columns) {
   const Flux2Config& c = model.config();
   PassInputs in;
   in.x = op::normal(device(), {batch, rows * columns, c.channels}, 1, 0);
@@ -183,7 +184,7 @@ TEST(Flux2Component, TellsTheVariants) {
 // ---------------------------------------------------------------- values
 
 /// A golden file's inputs: its picture's tokens, then those of two references.
-PassInputs golden_inputs(const GoldenCase& golden, const Flux2& model) {
+PassInputs golden_inputs(const GoldenCase& golden, Flux2& model) {
   const Tensor all = golden.tensor("in.hidden_states");
   PassInputs in;
   in.x = op::clone(all.slice(1, 0, 8));
@@ -422,6 +423,26 @@ TEST(Flux2, RecordedAndStreamedPassesHaveTheBitsOfOthers) {
     EXPECT_EQ(sample(true, false, type), plain);
     EXPECT_EQ(sample(true, true, type), plain);
   }
+}
+
+TEST(Flux2Schedule, LevelsAreThoseOfItsPipelines) {
+  const io::Json rows = io::read_json(std::string(VKFLUX_SOURCE_DIR) + "/tests/data/flux2/schedules.json");
+  for (const io::Json& row : rows) {
+    SCOPED_TRACE(io::json_text(row.at("config")));
+    Schedule schedule = SchedulerConfig::from_json(row.at("config")).schedule;
+    schedule.empirical = true;
+    const std::vector<double> levels = schedule.levels(row.at("steps"), row.at("tokens"));
+    const std::vector<double> told = schedule.times(levels), times = told.empty() ? levels : told;
+    const auto want = row.at("levels").get<std::vector<double>>(),
+               at = row.at("times").get<std::vector<double>>();
+    ASSERT_EQ(levels.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(levels[i], want[i], 2e-6) << i;
+    for (size_t i = 0; i < at.size(); ++i) EXPECT_NEAR(times.at(i), at[i], 2e-6) << i;
+  }
+  EXPECT_GE(rows.size(), 13u);
+  EXPECT_NEAR(Schedule::flux2().mu(4096, 4), 2.291180, 1e-6);
+  EXPECT_NEAR(Schedule::flux2().mu(1024, 50), 1.701956, 1e-6);
+  EXPECT_NEAR(Schedule::flux2().mu(16384, 4), 3.229986, 1e-6);
 }
 
 TEST(Flux2, ItsLayoutSaysWhatMayBeReplaced) {

@@ -7,6 +7,7 @@
 #include "autograd/ops.h"
 #include "model/flux/rope.h"
 #include "model/flux/transformer.h"
+#include "model/flux2/transformer.h"
 #include "model/text/clip.h"
 #include "model/text/t5.h"
 #include "model/vae/autoencoder.h"
@@ -21,13 +22,14 @@ using test::GoldenCase;
 
 class FullWidth : public ::testing::Test {
  protected:
-  const GoldenCase golden = GoldenCase::data("full_width.safetensors");
+  explicit FullWidth(const char* name = "full_width.safetensors") : golden(GoldenCase::data(name)) {}
+  const GoldenCase golden;
 
   /// The weights of a part; the reference had the same.
   std::unique_ptr<test::GeneratedWeights> weights(const std::string& part) const {
     const io::Json made = io::parse_json(golden.metadata("parts"), "parts").at(part);
     auto source = std::make_unique<test::GeneratedWeights>(std::stoull(golden.metadata("seed")), part,
-                                                           made.at("shapes"));
+                                                           made.at("shapes"), made.value("significant", 8));
     EXPECT_EQ(std::to_string(source->sum_of_bits()), made.at("bits").get<std::string>());
     return source;
   }
@@ -85,6 +87,63 @@ TEST_F(FullWidth, Autoencoder) {
   load(parameters(model), file, device());
   golden.check("out.mean", model.encode(golden.tensor("in.picture")).mean);
   golden.check("out.decoded", model.decode(golden.tensor("in.latent")));
+}
+
+class FullWidthFlux2 : public FullWidth {
+ protected:
+  FullWidthFlux2() : FullWidth("full_width_flux2.safetensors") {}
+
+  /// The velocity of the file's inputs, with every block's weights on the device while it runs, so that less
+  /// than 2 GB are.
+  Tensor velocity(const std::string& part, const io::NamedTensors& file, DType type,
+                  const StorageRules& rules) const {
+    Flux2 model(infer_flux2_config(shapes_of(file)));
+    const std::vector<Param> params = parameters(model);
+    const auto load_block = [&](const std::string& block) {
+      std::vector<Param> its;
+      for (const Param& p : params) {
+        if (p.name.starts_with(block)) its.push_back(p);
+      }
+      load_checked(its, file, device(), type, rules);
+      return its;
+    };
+    vkflux::check(params, file);
+    for (const char* always :
+         {"img_in.", "txt_in.", "time_in.", "guidance_in.", "final_layer.", "double_stream", "single_stream"})
+      load_block(always);
+    PassInputs in;
+    const Tensor tokens = golden.tensor("in." + part + ".x");
+    in.x = op::clone(tokens.slice(1, 0, 6));
+    in.condition = {{"txt", golden.tensor("in." + part + ".txt")},
+                    {kReferenceTokens, op::clone(tokens.slice(1, 6, 2))}};
+    in.t = Tensor::full(device(), {1}, 0.75f);
+    in.guidance = Tensor::full(device(), {1}, 4.0f);
+    in.tokens.rows = 2;
+    in.tokens.columns = 3;
+    in.tokens.references = {{1, 2, 1}};
+    model.prepare(in);
+    const std::unique_ptr<Pass> pass = model.begin(in);
+    for (size_t i = 0; i < model.parts().size(); ++i) {
+      const std::vector<Param> block = load_block(model.parts()[i].name + ".");
+      model.run(i, *pass);
+      device().stream().sync();
+      for (const Param& p : block) *p.tensor = {};
+    }
+    return model.finish(*pass);
+  }
+};
+
+TEST_F(FullWidthFlux2, Klein4B) {
+  const auto source = weights("klein");
+  const io::NamedTensors file(*source, io::flux2_names());
+  golden.check("out.klein", velocity("klein", file, DType::bf16, flux2_storage()));
+}
+
+// In fp8, which holds these weights as they are; nothing is excepted from it.
+TEST_F(FullWidthFlux2, Dev) {
+  const auto source = weights("dev");
+  const io::NamedTensors file(*source, io::flux2_names());
+  golden.check("out.dev", velocity("dev", file, DType::f8_e4m3, {}));
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ class ToyBackbone final : public Backbone {
     v.child("out.", out_);
   }
 
-  void prepare(PassInputs& in, std::span<const float> ids) const override {
+  void prepare(PassInputs& in, std::span<const float> ids) override {
     if (!ids.empty()) throw Error(ErrorCode::unsupported, "the toy's positions are those of a plain picture");
     in.tokens.text = 1;
     in.tokens.image = in.x.dim(1);
