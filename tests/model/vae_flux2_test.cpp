@@ -75,7 +75,8 @@ TEST(Flux2Autoencoder, ConfigsAreReadAndWrittenAsDiffusersDoes) {
     const AutoencoderConfig config = config_of(golden);
     const io::Json theirs = golden.config(), ours = autoencoder_json(config, 1024);
     for (const auto& [key, value] : ours.items()) {
-      if (theirs.contains(key)) EXPECT_EQ(value, theirs[key]) << key;
+      if (key == "batch_norm_momentum") continue;  // of training there, which we do otherwise
+      EXPECT_EQ(value, theirs.value(key, value)) << key;
     }
     AutoencoderConfig again = infer_autoencoder_config(shapes_of(golden.weights(io::vae_names(2))));
     apply_autoencoder_json(again, ours);
