@@ -332,6 +332,10 @@ Value filter(const std::string& name, const Value& v, const Arguments& a) {
     return as_json(v);
   }
   if (name == "upper" || name == "lower") return cased(text(v), name == "upper");
+  if (name == "capitalize") {
+    const std::string lower = cased(text(v), false);
+    return cased(lower.substr(0, 1), true) + lower.substr(std::min<size_t>(1, lower.size()));
+  }
   if (name == "string" || name == "safe") return text(v);
   if (name == "join") return joined(v, text(a.get(0, "d", "")));
   if (name == "default" || name == "d") {

@@ -185,6 +185,7 @@ void take_config(std::string_view text, ByteBpeModel& out) {
     if (const std::string token = role_of(config, key); !token.empty()) *role = token;
   }
   if (const auto side = left_of(config, "padding_side", origin)) out.pad_left = side;
+  if (!text.empty() && !out.pad_left) out.pad_left = false;  // as tokenizers do that aren't told
   if (const auto side = left_of(config, "truncation_side", origin)) out.cut_left = side;
   if (const std::string chat = chat_template_of(member(config, "chat_template")); !chat.empty())
     out.chat_template = chat;
