@@ -56,6 +56,7 @@ ModelOptions model_options(const std::string& weights, const ModelFlags& flags) 
   options.text_tokens = flags.text_length;
   options.text_states = flags.text_states;
   options.plain_prompts = flags.plain_prompts;
+  if (flags.reference_cache != "auto") options.keep_references = flags.reference_cache == "on";
   options.weights = weights == kAsStored ? std::nullopt : std::optional(weight_type(weights));
   options.remark = [](const std::string& text) { spdlog::info("{}", text); };
   return options;

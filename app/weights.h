@@ -22,6 +22,7 @@ struct ModelFlags {
   int64_t text_length = 0;           // 0: the model's
   std::vector<int64_t> text_states;  // empty: the model's
   bool plain_prompts = false;
+  std::string reference_cache = "auto";  // or on, off
 };
 /// Options with these weights and parts; what was kept or found otherwise than wanted is logged.
 ModelOptions model_options(const std::string& weights, const ModelFlags& flags = {});

@@ -53,6 +53,9 @@ struct ModelOptions {
   int64_t text_tokens = 0;  // of the prompt's longest encoding; 0: the model's default
   /// Numbers of the hidden states that a decoder-only text encoder gives the transformer; empty: the model's.
   std::vector<int64_t> text_states;
+  /// Reference pictures are read once for all steps, as klein-kv was trained for; absent: as the model's
+  /// files say.
+  std::optional<bool> keep_references;
   bool plain_prompts = false;  // special tokens that a prompt names are plain text, where both are possible
 };
 

@@ -74,7 +74,7 @@ void add_model_options(CLI::App& c, std::string& model, ModelFlags& flags, bool 
                "take the files of this variant from the model's folder: fp16 for model.fp16.safetensors");
 }
 
-void add_text_options(CLI::App& c, ModelFlags& flags) {
+void add_reading_options(CLI::App& c, ModelFlags& flags) {
   c.add_option("--text-length", flags.text_length,
                "tokens of the prompt for the longest text encoder; default: the model's (512, and 256 for "
                "schnell)")
@@ -91,6 +91,12 @@ void add_text_options(CLI::App& c, ModelFlags& flags) {
       "--plain-prompts", flags.plain_prompts,
       "take special tokens that a prompt names (<|im_end|>, say) as plain text, where the text encoder is "
       "a language model");
+  c.add_option("--ref-cache", flags.reference_cache,
+               "read reference pictures once for all steps, as FLUX.2 klein-kv was trained for, and not in "
+               "every step: "
+               "on, off, or auto, which is on for the models that say so")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "on", "off"}));
 }
 
 void declare_model(FileUse& use, const std::string& model, const ModelFlags& flags) {

@@ -12,11 +12,14 @@
 namespace vkflux::cli {
 
 /// Adds --model, which must be given where `required`, a flag for each part of the known families
-/// (--diffusion-model, --clip_l, --t5xxl, --llm, --vae, as other programs call them), --tokenizer, --tokenizer_2 and
+/// (--diffusion-model, --clip_l, --t5xxl, --llm, --vae, as other programs call them), --tokenizer,
+/// --tokenizer_2 and
 /// --variant.
 void add_model_options(CLI::App& command, std::string& model, ModelFlags& flags, bool required = true);
-/// Adds --text-length, --text-states and --plain-prompts.
-void add_text_options(CLI::App& command, ModelFlags& flags);
+/// Adds what says how prompts and reference pictures are read: --text-length, --text-states, --plain-prompts
+/// and
+/// --ref-cache.
+void add_reading_options(CLI::App& command, ModelFlags& flags);
 
 /// Every file of the model is read. Who opens it says what is wrong with it.
 void declare_model(FileUse& use, const std::string& model, const ModelFlags& flags);

@@ -67,7 +67,7 @@ void add_plan(CLI::App& app) {
                   "vkflux plan --synthetic flux1-dev --weights q4_k --size 1024x1024 --vram 8",
                   common, [common, o] { return run(*common, *o); });
   add_model_options(*c, o->model, o->parts, false);
-  add_text_options(*c, o->parts);
+  add_reading_options(*c, o->parts);
   c->add_option("--synthetic", o->synthetic, "a public model by its shapes alone")
       ->check(CLI::IsMember(published_models()));
   c->add_option("--size", o->size, "WIDTHxHEIGHT in pixels; default: the model's")->check(picture_size());

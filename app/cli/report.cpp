@@ -223,7 +223,7 @@ void add_report(CLI::App& app) {
       "--controller models/emoji/controller.safetensors --prompts prompts.txt --out report.html",
       common, [common, o] { return run(*common, *o); });
   add_model_options(*c, s.model, s.parts);
-  add_text_options(*c, s.parts);
+  add_reading_options(*c, s.parts);
   c->add_option("--ttr", s.routing.ttr, "students of the attention layers (a file of `vkflux distill`)")
       ->required();
   c->add_option("--controller", s.routing.controller,

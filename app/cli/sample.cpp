@@ -261,7 +261,7 @@ void add_sample(CLI::App& app) {
                   });
   *self = c;
   add_model_options(*c, o->model, o->parts);
-  add_text_options(*c, o->parts);
+  add_reading_options(*c, o->parts);
   add_picture_options(*c, *o);
   add_sampling_options(*c, o->sampling);
   add_routing_options(*c, o->routing);

@@ -115,6 +115,7 @@ nlohmann::ordered_json settings_json(const Drawn& d, const SampleArgs& args) {
   if (args.parts.text_length > 0) j["text_length"] = args.parts.text_length;
   if (!args.parts.text_states.empty()) j["text_states"] = args.parts.text_states;
   if (args.parts.plain_prompts) j["plain_prompts"] = true;
+  if (args.parts.reference_cache != "auto") j["reference_cache"] = args.parts.reference_cache;
   if (!args.loras.uses.empty()) j["loras"] = args.loras.json();
   const SamplingArgs& s = args.sampling;
   for (const auto& [key, text] : {std::pair{"schedule", &s.schedule}, std::pair{"sigmas", &s.sigmas}}) {

@@ -111,7 +111,7 @@ void add_tokenize(CLI::App& app) {
                   "vkflux tokenize --model models/emoji --prompt \"red apple\"", common,
                   [common, o] { return run(*common, *o); });
   add_model_options(*c, o->model, o->parts, false);
-  add_text_options(*c, o->parts);
+  add_reading_options(*c, o->parts);
   c->add_option("--prompt", o->prompts, "what to tokenize (repeatable)")->allow_extra_args(false);
   CLI::Option* alone =
       c->add_option("--bpe", o->alone,

@@ -7,6 +7,7 @@
 #include "model/flux2/parts.h"
 #include "model/flux2/tokenizer.h"
 #include "model/model_index.h"
+#include "model/part_search.h"
 #include "model/prompt_cache.h"
 #include "model/sampler/scheduler_config.h"
 #include "model/text/prompt_encoder.h"
@@ -42,7 +43,11 @@ class Flux2Model final : public Model {
   }
 
   const ModelInfo& info() const override { return info_; }
-  std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux2>(kTransformer); }
+  std::shared_ptr<Backbone> backbone() override {
+    auto transformer = weights_->get<Flux2>(kTransformer);
+    transformer->set_keep_references(keep_references_);
+    return transformer;
+  }
   std::shared_ptr<LatentCodec> codec() override { return vae_codec(device_, *weights_, configs_.vae); }
   std::vector<ModelPart> parts() const override { return weights_->parts(); }
   const Residency& residency() const override { return weights_->residency(); }
@@ -109,6 +114,7 @@ class Flux2Model final : public Model {
   LoraSet loras_;
   Flux2Configs configs_;
   std::unique_ptr<const ChatTokenizer> tokenizer_;
+  bool keep_references_ = false;
   std::unique_ptr<PartWeights> weights_;
 };
 
@@ -138,14 +144,9 @@ void Flux2Model::read_configs() {
 
 void Flux2Model::read_states(const io::Json& index) {
   std::vector<int64_t>& states = configs_.states;
-  const auto ours = index.find("vkflux");
-  if (!options_.text_states.empty()) {
-    states = options_.text_states;
-  } else if (ours != index.end() && ours->is_object() && ours->contains("text_states")) {
-    states = io::get<std::vector<int64_t>>(*ours, "text_states", "model_index.json");
-  } else {
-    states = published_states(prompt_kind(configs_.text));
-  }
+  states = prompt_states(index.value("vkflux", io::Json::object()), "model_index.json",
+                         published_states(prompt_kind(configs_.text)));
+  if (!options_.text_states.empty()) states = options_.text_states;
   const int64_t wanted = configs_.transformer.context_in_dim, width = configs_.text.width;
   const auto given = static_cast<int64_t>(states.size());
   if (given * width != wanted) {
@@ -193,21 +194,30 @@ void Flux2Model::set_info(const io::Json& index) {
   defaults.guidance = 4;
   if (!configs_.transformer.guidance) set_klein(index);
   apply_recommended(defaults, index);
+  keep_references_ = options_.keep_references.value_or(keep_references_);
   defaults.txt_tokens = text_tokens(index, kTextTokens, options_.text_tokens);
 }
 
 // Base models want true guidance and many steps, distilled ones neither; their tensors look the same.
 void Flux2Model::set_klein(const io::Json& index) {
-  bool distilled = io::get_or<bool>(index, "is_distilled", false, "model_index.json");
+  const bool kv = info_.pipeline.starts_with("Flux2KleinKV");
+  bool distilled = io::get_or<bool>(index, "is_distilled", kv, "model_index.json");
+  keep_references_ = kv;
   if (files_.index.empty()) {
     std::string file = io::last_name(files_.parts.at(kTransformer).path);
     for (char& c : file) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     distilled = file.find("base") == std::string::npos;
+    keep_references_ = has_word(file, {"kv"});
     if (options_.remark)
       options_.remark(
           fmt::format("{} is taken for a {} model by its name: {}", file, distilled ? "distilled" : "base",
                       distilled ? "4 steps and no true guidance (--steps 50 --cfg 4 for a base model)"
                                 : "50 steps and --cfg 4 (--steps 4 --cfg 1 for a distilled one)"));
+    if (options_.remark && keep_references_ && !options_.keep_references)
+      options_.remark(
+          fmt::format("{} is taken for a KV model by its name: reference pictures are read once for "
+                      "all steps (--ref-cache off: in every step)",
+                      file));
   }
   info_.defaults.steps = distilled ? 4 : 50;
   info_.defaults.cfg = distilled ? 1 : 4;

@@ -50,9 +50,9 @@ std::vector<int64_t> published_states(PromptKind kind) {
 
 std::vector<int64_t> prompt_states(const io::Json& section, const std::string& origin,
                                    const std::vector<int64_t>& fallback) {
-  if (!section.is_object() || !section.contains("text_layers") || section["text_layers"].is_null())
+  if (!section.is_object() || !section.contains("text_states") || section["text_states"].is_null())
     return fallback;
-  const io::Json& listed = section["text_layers"];
+  const io::Json& listed = section["text_states"];
   std::vector<int64_t> out;
   for (const io::Json& n : listed) {
     if (!listed.is_array() || !io::holds<int64_t>(n)) break;
@@ -61,7 +61,7 @@ std::vector<int64_t> prompt_states(const io::Json& section, const std::string& o
   constexpr size_t kMost = 64;
   if (!listed.is_array() || out.empty() || out.size() != listed.size() || out.size() > kMost)
     throw Error(ErrorCode::format,
-                fmt::format("{}: \"text_layers\" is {}, expected a list of 1 to {} layer numbers", origin,
+                fmt::format("{}: \"text_states\" is {}, expected a list of 1 to {} layer numbers", origin,
                             io::shown(io::json_text(listed)), kMost));
   return out;
 }

@@ -20,7 +20,7 @@ namespace vkflux {
 enum class PromptKind { mistral, qwen3 };
 /// Hidden states that the published transformers read: 10, 20, 30 and 9, 18, 27.
 std::vector<int64_t> published_states(PromptKind kind);
-/// Those of "text_layers" in model_index.json's "vkflux" section (any JSON), else `fallback`.
+/// Those of "text_states" in model_index.json's "vkflux" section (any JSON), else `fallback`.
 std::vector<int64_t> prompt_states(const io::Json& section, const std::string& origin,
                                    const std::vector<int64_t>& fallback);
 
