@@ -61,13 +61,12 @@ std::vector<std::string> t5_tokenizer_places(const std::vector<std::string>& roo
 
 std::string clip_tokenizer_commands() {
   return fmt::format("scripts/get-clip-vocabulary (to {}), or {}, or --tokenizer FOLDER_OR_FILE",
-                     data_folder(),
-                     "huggingface-cli download openai/clip-vit-large-patch14 vocab.json merges.txt");
+                     data_folder(), "hf download openai/clip-vit-large-patch14 vocab.json merges.txt");
 }
 
 std::string t5_tokenizer_commands() {
   return fmt::format(
-      "huggingface-cli download google/t5-v1_1-xxl spiece.model, or --tokenizer_2 FOLDER_OR_FILE "
+      "hf download google/t5-v1_1-xxl spiece.model, or --tokenizer_2 FOLDER_OR_FILE "
       "(spiece.model or tokenizer.json), or a copy of it as {}/spiece.model",
       data_folder());
 }
