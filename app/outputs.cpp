@@ -50,6 +50,24 @@ std::optional<Place> input_place(const std::string& flag, const std::string& giv
   return Place{flag, given, path, identity(path), folder, true};
 }
 
+/// The files that a *.safetensors.index.json names; none for every other file.
+std::set<std::string> shards_of(const std::string& path) {
+  std::set<std::string> shards;
+  const fs::path index = path;
+  if (index.extension() != ".json" || index.filename().string().find(".index") == std::string::npos)
+    return shards;
+  try {
+    const io::Json fields = io::read_json(path);
+    const auto map = fields.find("weight_map");
+    if (map == fields.end() || !map->is_object()) return shards;
+    for (const auto& [tensor, file] : map->items()) {
+      if (file.is_string()) shards.insert((index.parent_path() / file.get<std::string>()).string());
+    }
+  } catch (const Error&) {  // who opens the file says what is wrong with it
+  }
+  return shards;
+}
+
 std::string shown(const Place& p) {
   return fmt::format("{} {}", p.flag, io::shown(p.given));
 }
@@ -98,7 +116,9 @@ io::Destination writable(const std::string& flag, const std::string& path, bool 
 }  // namespace
 
 void FileUse::reads(const std::string& flag, const std::string& path) {
-  if (!path.empty()) inputs_.push_back({flag, path});
+  if (path.empty()) return;
+  inputs_.push_back({flag, path});
+  for (const std::string& shard : shards_of(path)) inputs_.push_back({flag, shard});
 }
 
 void FileUse::reads(const std::string& flag, const std::vector<std::string>& paths) {

@@ -42,6 +42,12 @@ const GenerateRequest& with_size(const ModelInfo& m, GenerateRequest& r) {
   const PictureSize size =
       size_of_area(r.width ? r.width : m.defaults.width, r.height ? r.height : m.defaults.height, r.max_area,
                    m.pixels_per_token());
+  if (size.width == 0 || size.height == 0) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("an area of {} pixels (--max-area) in this shape has a side shorter than a token's {}",
+                    r.max_area, m.pixels_per_token()));
+  }
   r.width = size.width;
   r.height = size.height;
   return r;

@@ -196,13 +196,12 @@ class Finder {
       patterns.push_back(fmt::format("\"{}/*\"", kind.name));
     }
     const std::string hub = io::hub_name_of(folder);
-    throw Error(
-        ErrorCode::io,
-        fmt::format("the folder has no {}/: {}{}", fmt::join(missing, "/, no "),
-                    hub.empty() ? ""
-                                : fmt::format("huggingface-cli download {} --include {} brings it, or ", hub,
-                                              fmt::join(patterns, " ")),
-                    fmt::format("give {}", fmt::join(flags, " "))));
+    throw Error(ErrorCode::io,
+                fmt::format("the folder has no {}/: {}{}", fmt::join(missing, "/, no "),
+                            hub.empty() ? ""
+                                        : fmt::format("hf download {} --include {} brings it, or ", hub,
+                                                      fmt::join(patterns, " --include ")),
+                            fmt::format("give {}", fmt::join(flags, " "))));
   }
 
   static const Family& family_of_index(const std::string& path) {
@@ -298,7 +297,7 @@ class Finder {
       for (const PartKind& kind : family.parts) {
         if (described(kind, file).is_null()) continue;
         throw Error(ErrorCode::invalid_argument,
-                    fmt::format("this is a {}: give it as {} {}, and the transformer as --model",
+                    fmt::format("this is the {}: give it as {} {}, and the transformer as --model",
                                 kind.kind.name, kind.flag, path));
       }
     }

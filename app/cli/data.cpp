@@ -26,8 +26,13 @@ Dataset open_dataset(const std::string& folder) {
 
 io::Picture read_given_picture(const std::string& flag, const std::string& path) {
   io::Picture picture = io::read_picture(path);
+  io::PictureFacts facts = picture.facts;
   Remarks remarks;
-  remark_picture(picture.facts, path, remarks);
+  if (flag == "--mask" && facts.alpha) {
+    remarks.add("with an alpha channel, which a mask's grey leaves out", path);
+    facts.alpha = false;
+  }
+  remark_picture(facts, path, remarks);
   for (const std::string& sentence : remarks.sentences()) say_once(flag + ": " + sentence);
   return picture;
 }

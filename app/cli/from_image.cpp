@@ -62,6 +62,10 @@ void apply_from_image(CLI::App& command, const std::string& path, std::vector<st
       left.push_back(fmt::format("--strength {}: it needs --init", io::shown(value)));
       continue;
     }
+    if (flag == "--composite" && !given(command, "--mask")) {
+      left.push_back("--composite: it needs --mask");
+      continue;
+    }
     std::string why;
     if (flag == "--prompt") {
       prompts = {value};

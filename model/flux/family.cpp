@@ -181,19 +181,19 @@ Family flux1_family() {
        clip_component(),
        {"text_encoders", "clip"},
        {"clip_l", "clip-l"},
-       "huggingface-cli download comfyanonymous/flux_text_encoders clip_l.safetensors"},
+       "hf download comfyanonymous/flux_text_encoders clip_l.safetensors"},
       {"text_encoder_2",
        "--t5xxl",
        t5_component(),
        {"text_encoders", "clip"},
        {"t5xxl", "t5-v1_1-xxl", "t5"},
-       "huggingface-cli download comfyanonymous/flux_text_encoders t5xxl_fp16.safetensors"},
+       "hf download comfyanonymous/flux_text_encoders t5xxl_fp16.safetensors"},
       {"vae",
        "--vae",
        autoencoder_component(),
        {"vae"},
        {"ae", "flux_vae", "flux-vae"},
-       "huggingface-cli download black-forest-labs/FLUX.1-schnell ae.safetensors"}};
+       "hf download black-forest-labs/FLUX.1-schnell ae.safetensors"}};
   out.tokenizer_names = {"tokenizer", "tokenizer_2"};
   out.fits = fits;
   out.lora_components = published_lora_components;

@@ -69,7 +69,7 @@ Family flux2_family() {
        text_component(),
        {"text_encoders", "clip"},
        {"qwen", "qwen3", "mistral"},
-       "huggingface-cli download Comfy-Org/flux2-dev "
+       "hf download Comfy-Org/flux2-dev "
        "split_files/text_encoders/mistral_3_small_flux2_fp8.safetensors "
        "for FLUX.2 dev, Qwen/Qwen3-4B or Qwen/Qwen3-8B for klein"},
       {"vae",
@@ -77,7 +77,7 @@ Family flux2_family() {
        flux2_autoencoder_component(),
        {"vae"},
        {"flux2-vae", "flux2_vae"},
-       "huggingface-cli download Comfy-Org/flux2-dev split_files/vae/flux2-vae.safetensors"}};
+       "hf download Comfy-Org/flux2-dev split_files/vae/flux2-vae.safetensors"}};
   out.tokenizer_names = {"tokenizer"};
   out.fits = fits;
   out.lora_components = published_lora_components;

@@ -150,7 +150,7 @@ std::string located(const std::string& name) {
 }
 
 std::string hub_download(const std::string& repository, const std::string& include) {
-  return fmt::format("huggingface-cli download {}{}", repository,
+  return fmt::format("hf download {}{}", repository,
                      include.empty() ? "" : fmt::format(" --include \"{}\"", include));
 }
 

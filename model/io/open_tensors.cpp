@@ -66,7 +66,7 @@ std::vector<std::string> tensor_names(const std::string& folder) {
     hint = "; it is a pipeline's folder: name one of its parts, such as transformer/ or vae/";
   }
   constexpr size_t kMostNamed = 3;
-  if (!others.empty()) {
+  if (hint.empty() && !others.empty()) {
     std::vector<std::string> named = others;
     named.resize(std::min(named.size(), kMostNamed));
     hint = fmt::format(

@@ -176,6 +176,16 @@ void File::refuse_strangers() const {
   const bool others = std::any_of(unmatched_.begin(), unmatched_.end(), [](const Unmatched& u) {
     return !u.tensor.starts_with("lora_te") && !u.tensor.starts_with("text_encoder");
   });
+  const bool norms_alone =
+      !adapters_.empty() && std::all_of(adapters_.begin(), adapters_.end(), [](const Adapter& a) {
+        return a.tensors.size() == 1 && a.has(Role::value);
+      });
+  if (norms_alone && !unmatched_.empty()) {
+    throw Error(ErrorCode::format,
+                fmt::format("{}: it holds a model's weights and no adapter: give it as --model "
+                            "or --diffusion-model\n{}",
+                            file_.path(), report()));
+  }
   if (!adapters_.empty() && !(text_alone && others)) return;
   throw Error(ErrorCode::format,
               fmt::format("{}: none of its tensors changes this model{}{}\n{}", file_.path(),

@@ -86,27 +86,26 @@ std::vector<std::string> mistral_tokenizer_places(const std::vector<std::string>
 
 std::string clip_tokenizer_commands() {
   return fmt::format("scripts/get-clip-vocabulary (to {}), or {}, or --tokenizer FOLDER_OR_FILE",
-                     data_folder(),
-                     "huggingface-cli download openai/clip-vit-large-patch14 vocab.json merges.txt");
+                     data_folder(), "hf download openai/clip-vit-large-patch14 vocab.json merges.txt");
 }
 
 std::string t5_tokenizer_commands() {
   return fmt::format(
-      "huggingface-cli download google/t5-v1_1-xxl spiece.model, or --tokenizer_2 FOLDER_OR_FILE "
+      "hf download google/t5-v1_1-xxl spiece.model, or --tokenizer_2 FOLDER_OR_FILE "
       "(spiece.model or tokenizer.json), or a copy of it as {}/spiece.model",
       data_folder());
 }
 
 std::string qwen3_tokenizer_commands() {
   return fmt::format(
-      "huggingface-cli download Qwen/Qwen3-4B vocab.json merges.txt tokenizer.json tokenizer_config.json, or "
+      "hf download Qwen/Qwen3-4B vocab.json merges.txt tokenizer.json tokenizer_config.json, or "
       "--tokenizer FOLDER, or a copy of these files in {}/qwen3",
       data_folder());
 }
 
 std::string mistral_tokenizer_commands() {
   return fmt::format(
-      "huggingface-cli download mistralai/Mistral-Small-3.2-24B-Instruct-2506 tekken.json, or --tokenizer "
+      "hf download mistralai/Mistral-Small-3.2-24B-Instruct-2506 tekken.json, or --tokenizer "
       "FOLDER_OR_FILE, or a copy of it in {}/mistral",
       data_folder());
 }

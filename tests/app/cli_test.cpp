@@ -215,7 +215,7 @@ TEST_F(Cli, SaysWhatAModelIs) {
   write_weights("clip_text", path("weights.safetensors"));
   Result r = vkflux(sample + path("weights.safetensors"), "2>&1");
   EXPECT_EQ(r.code, kUsage);
-  EXPECT_NE(r.out.find("this is a clip text encoder"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("this is the clip text encoder"), std::string::npos) << r.out;
   EXPECT_NE(r.out.find("--clip_l"), std::string::npos) << r.out;
   r = vkflux(sample + folder_.string(), "2>&1");
   EXPECT_EQ(r.code, kBadFile);

@@ -82,6 +82,18 @@ TEST(FileUse, AModelIsWhatItsIndexNames) {
   write("apple.png");
 }
 
+TEST(FileUse, ShardsThatAnIndexNames) {
+  const TempFolder folder;
+  const std::string index = folder.file("model.safetensors.index.json");
+  io::atomic_write(index, R"({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})");
+  io::atomic_write(folder.file("model-2.safetensors"), "data");
+  expect_error(ErrorCode::invalid_argument, {"model-2.safetensors", "would be written over"},
+               [&] { use(index, folder.file("model-2.safetensors")); });
+  use(index, folder.file("other.safetensors"));
+  io::atomic_write(index, "{");
+  use(index, folder.file("model-2.safetensors"));  // who opens the index says what is wrong
+}
+
 TEST(FileUse, TwoOutputsInOnePlace) {
   const TempFolder folder;
   const auto both = [&](const std::string& a, const std::string& b) {

@@ -155,7 +155,7 @@ TEST_F(ModelLayouts, OneFileWithEverything) {
 TEST_F(ModelLayouts, ComfyFolders) {
   const std::string file = transformer("ComfyUI/models/diffusion_models/some/flux1-tiny.safetensors");
   const ModelOptions options = six_tokens();
-  expect_error(ErrorCode::io, {"--clip_l", "--t5xxl", "--vae", "huggingface-cli download"},
+  expect_error(ErrorCode::io, {"--clip_l", "--t5xxl", "--vae", "hf download"},
                [&] { find_model(file, options); });
   clip("ComfyUI/models/text_encoders/clip_l.safetensors");
   t5("ComfyUI/models/text_encoders/t5/t5xxl_fp16.safetensors");
@@ -219,9 +219,9 @@ TEST_F(ModelLayouts, HuggingFaceCache) {
   EXPECT_EQ(find_model("some-lab/FLUX.1-tiny@0123abcd", options).files.folder,
             repository + "/snapshots/0123abcd");
   expect_error(ErrorCode::io, {"refs/other"}, [&] { find_model("some-lab/FLUX.1-tiny@other", options); });
-  expect_error(ErrorCode::io, {"huggingface-cli download some-lab/FLUX.2", folder_.file("hub")},
+  expect_error(ErrorCode::io, {"hf download some-lab/FLUX.2", folder_.file("hub")},
                [&] { find_model("some-lab/FLUX.2", options); });
-  expect_error(ErrorCode::io, {"huggingface-cli download some-lab/FLUX.1-tiny", "a.gguf"},
+  expect_error(ErrorCode::io, {"hf download some-lab/FLUX.1-tiny", "a.gguf"},
                [&] { find_model("some-lab/FLUX.1-tiny/a.gguf", options); });
   // A file of another repository, and the tokenizers of this one.
   const std::string other = transformer("hub/models--q--flux-gguf/snapshots/7/flux1-tiny.safetensors");
@@ -232,10 +232,10 @@ TEST_F(ModelLayouts, HuggingFaceCache) {
   EXPECT_EQ(picture("q/flux-gguf/flux1-tiny.safetensors", parts), reference());
   EXPECT_EQ(picture("q/flux-gguf", parts), reference());
   fs::remove_all(repository + "/snapshots/0123abcd/text_encoder_2");
-  expect_error(ErrorCode::io,
-               {"text_encoder_2", "--t5xxl",
-                "huggingface-cli download some-lab/FLUX.1-tiny --include \"text_encoder_2/*\""},
-               [&] { find_model("some-lab/FLUX.1-tiny", options); });
+  expect_error(
+      ErrorCode::io,
+      {"text_encoder_2", "--t5xxl", "hf download some-lab/FLUX.1-tiny --include \"text_encoder_2/*\""},
+      [&] { find_model("some-lab/FLUX.1-tiny", options); });
   io::atomic_write(repository + "/refs/main", "../../elsewhere");
   expect_error(ErrorCode::format, {"refs/main"}, [&] { find_model("some-lab/FLUX.1-tiny", options); });
 }
