@@ -169,7 +169,7 @@ class ComfyReader {
     const Json value = graph_.value(node, input);
     if (!value.is_string()) return;
     const std::string theirs = value.get<std::string>(), name = ours(theirs);
-    if (theirs == "normal" || name == "euler") return;  // what is done anyway
+    if (theirs == "normal") return;  // what is done anyway
     if (name.empty()) {
       out_.left.push_back(fmt::format("{} {} has no counterpart here", input, io::shown(theirs)));
     } else {

@@ -176,7 +176,7 @@ PictureSettings a1111_settings(const std::string& parameters) {
       const std::string ours = sampler_flag(value);
       if (ours.empty()) {
         leave(out, fmt::format("Sampler: {} has no counterpart here", io::shown(value)));
-      } else if (ours != "euler") {
+      } else {
         out.set("--sampler", ours);
       }
     } else if (k == "schedule type") {

@@ -37,11 +37,12 @@ bool is_pipeline_folder(const std::string& path) {
   const io::HubName hub = io::parse_hub_name(name);
   const std::string cache = io::hugging_face_cache();
   const std::string hint =
-      hub.name.empty() ? ""
-                       : fmt::format(
-                             "; nor is {} in the Hugging Face cache {}: if it is a repository there, {} "
-                             "brings it",
-                             hub.name, cache, io::hub_download(hub.name, hub.file));
+      hub.name.empty() || cache.empty()
+          ? ""
+          : fmt::format(
+                "; nor is {} in the Hugging Face cache {}: if it is a repository there, {} "
+                "brings it",
+                hub.name, cache, io::hub_download(hub.name, hub.file));
   throw Error(ErrorCode::io, fmt::format("no such folder or file{}; a model is a folder in diffusers' layout "
                                          "({} beside transformer/, vae/ and so on), a .safetensors or .gguf "
                                          "file, or a repository in the Hugging Face cache",
@@ -67,6 +68,7 @@ class Finder {
     const std::string path = io::located(out_.files.name);
     if (!io::is_there(path)) no_such_model(out_.files.name);
     if (path != out_.files.name) remark(fmt::format("{} is {}", out_.files.name, path));
+    if (io::is_folder(path)) io::folder_entries(path);  // says why it can't be listed
     if (is_pipeline_folder(path)) {
       from_folder(path);
     } else {
@@ -102,6 +104,7 @@ class Finder {
   /// A folder of one part, with the files of the variant that is wanted.
   ModelFiles::Part folder_part(const std::string& folder) {
     ModelFiles::Part part{folder, folder + "/config.json"};
+    io::folder_entries(folder);  // says why it can't be listed
     const std::string& wanted = options_.variant;
     try {
       const std::string file = io::find_checkpoint(folder, wanted);
@@ -223,6 +226,11 @@ class Finder {
       return io::is_there(folder + "/" + std::string(stem));
     };
     if (is_part("config.json")) return folder;
+    for (const std::string& entry : io::folder_entries(folder)) {
+      if (is_pipeline_folder(entry))
+        throw Error(ErrorCode::invalid_argument,
+                    fmt::format("there is no {} in this folder, but in {}: name that one", kIndex, entry));
+    }
     PartSearch search;
     // What lies in folders of parts without the index that names them isn't guessed at.
     const auto is_part_of = [&](const Family& family) {

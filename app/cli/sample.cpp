@@ -292,7 +292,13 @@ void add_sample(CLI::App& app) {
   c->add_option("--quality", o->quality, "of .jpg and .webp, which is lossless at 100")
       ->capture_default_str()
       ->transform(whole(1, 100));
-  c->add_option("--grid", o->grid, "also write one PNG with all pictures in rows of eight");
+  c->add_option("--grid", o->grid, "also write one PNG (NAME.png) with all pictures in rows of eight")
+      ->check(parsed_by(
+          [](const std::string& name) {
+            if (!name.ends_with(".png") && !name.ends_with(".PNG"))
+              throw Error(ErrorCode::invalid_argument, fmt::format("\"{}\" doesn't end in .png", name));
+          },
+          "NAME.png"));
   c->add_option("--html", o->html, "also write one self-contained page with all pictures");
 }
 

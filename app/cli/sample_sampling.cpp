@@ -4,6 +4,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 
 #include "app/cli/numbers.h"
 #include "model/io/decimal.h"
@@ -36,10 +38,20 @@ std::string schedule_help() {
 
 std::vector<double> parse_sigmas(const std::string& text) {
   std::vector<double> out;
-  for (size_t at = 0; at < text.size();) {
+  // Numbers apart by commas or blanks; two commas with nothing between them leave a number out.
+  bool number = false;
+  for (size_t at = 0; at <= text.size();) {
     const size_t end = std::min(text.find_first_of(", \t", at), text.size());
     if (end > at)
       out.push_back(real_number(text.substr(at, end - at), Range<double>{0, 1}, "--sigmas, noise level"));
+    number = number || end > at;
+    if (end == text.size() || text[end] == ',') {
+      if (!number)
+        throw Error(
+            ErrorCode::invalid_argument,
+            fmt::format("--sigmas \"{}\": a noise level is missing between commas or at an end", text));
+      number = false;
+    }
     at = end + 1;
   }
   check_levels(out);
@@ -98,6 +110,27 @@ void apply(const SamplingArgs& a, GenerateRequest& r) {
   r.max_shift = a.max_shift;
 }
 
+/// What is recorded with the picture is how its latents were made.
+void take_settings(const LatentsFile& file, GenerateRequest& r) {
+  const auto take = [&](const char* key, auto& value) {
+    const auto it = file.settings.find(key);
+    if (it == file.settings.end()) return;
+    const char* end = it->second.data() + it->second.size();
+    std::remove_reference_t<decltype(value)> read{};
+    const auto parsed = std::from_chars(it->second.data(), end, read);
+    if (parsed.ec == std::errc() && parsed.ptr == end) value = read;
+  };
+  int64_t steps = 0;
+  float guidance = NAN, cfg = NAN;
+  take("seed", r.seed);
+  take("steps", steps);
+  take("guidance", guidance);
+  take("cfg", cfg);
+  if (steps >= 1 && steps <= kMostSamplingSteps) r.steps = steps;
+  if (guidance >= 0 && guidance <= kMostGuidance) r.guidance = guidance;
+  if (cfg >= 0 && cfg <= kMostGuidance) r.cfg = cfg;
+}
+
 void read_files(const SamplingArgs& a, Pipeline& pipeline, GenerateRequest& r) {
   const bool decodes = !a.from_latents.empty();
   if (!decodes && a.from_noise.empty()) return;
@@ -116,6 +149,7 @@ void read_files(const SamplingArgs& a, Pipeline& pipeline, GenerateRequest& r) {
     const auto it = file.settings.find(key);
     return it == file.settings.end() ? std::string() : it->second;
   };
+  if (decodes) take_settings(file, r);
   if (decodes && of("step") != of("steps"))
     spdlog::warn("{}: its run ended after step {} of {}, so some noise is left", a.from_latents, of("step"),
                  of("steps"));

@@ -56,6 +56,7 @@ std::string hugging_face_cache() {
 }
 
 HubName parse_hub_name(std::string_view text) {
+  while (text.ends_with('/')) text.remove_suffix(1);
   const size_t slash = text.find('/');
   if (slash == std::string_view::npos) return {};
   const std::string_view organisation = text.substr(0, slash);

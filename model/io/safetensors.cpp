@@ -29,7 +29,7 @@ std::string_view other_format(const std::string& extension, std::string_view sta
   for (const char* pickle : {".ckpt", ".pt", ".pth", ".bin", ".pkl"}) {
     if (extension == pickle) return kPickle;
   }
-  if (extension == ".gguf" || start.starts_with("GGUF")) return "a GGUF file";
+  if (start.starts_with("GGUF")) return "a GGUF file";
   if (extension == ".onnx") return "an ONNX file";
   if (start.starts_with("PK\x03\x04")) return kPickle;  // PyTorch's zip container
   if (start.size() > 2 && start[0] == '\x80' && start[1] >= 2 && start[1] <= 5 && start[2] != 0)
@@ -46,6 +46,22 @@ void refuse_other_formats(const std::string& path, std::string_view start) {
   }
 }
 
+// What lies in a model's place by mistake; empty: nothing that we know.
+std::string_view no_weights(const std::string& path, const ReadFile& file) {
+  std::string start(std::min<uint64_t>(file.size(), 32), '\0');
+  file.read(0, std::as_writable_bytes(std::span(start)));
+  if (start.starts_with("version https://git-lfs"))
+    return "it is a Git LFS pointer in the file's place: `git lfs pull` or `hf download` brings the file";
+  const size_t first = start.find_first_not_of(" \t\r\n");
+  if (first != std::string::npos && start[first] == '<')
+    return "it is an HTML page in the file's place, of a login or an error: download the file anew";
+  if (first != std::string::npos && start[first] == '{') return "it is JSON text, no file of weights";
+  for (const std::string_view magic : {"\x89PNG", "\xff\xd8\xff", "RIFF"})
+    if (start.starts_with(magic)) return "it is a picture, no file of weights";
+  if (path.ends_with(".gguf")) return "it doesn't begin as a GGUF file does: damaged, or none";
+  return {};
+}
+
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::string& path)
@@ -56,6 +72,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path)
   const auto n = std::bit_cast<uint64_t>(start);
   if (n == 0 || n > kMaxHeader || n > file_.size() - 8) {
     refuse_other_formats(path, {start.data(), start.size()});
+    const std::string_view what = no_weights(path, file_);
+    if (!what.empty()) bad(path, std::string(what));
     bad(path, fmt::format("its header claims {} bytes, the file has {} and {} is the limit", n, file_.size(),
                           kMaxHeader));
   }

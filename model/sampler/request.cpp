@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "vk/error.h"
@@ -65,6 +66,10 @@ SamplingSetup sampling_setup(const ModelInfo& m, const SamplingRequest& r) {
   if (r.levels.empty()) {
     o.levels = schedule.levels(r.steps ? r.steps : d.steps, o.rows * o.columns);
     o.times = schedule.times(o.levels);
+    const auto same = std::adjacent_find(o.levels.begin(), o.levels.end());
+    if (same != o.levels.end() && !schedule.final_repeats)
+      out.notes.push_back(
+          fmt::format("noise level {:g} comes more than once in a row: those steps change nothing", *same));
   } else {
     check_levels(r.levels);
     o.levels = r.levels;

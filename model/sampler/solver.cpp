@@ -205,11 +205,13 @@ void Solver::check(const Weights& w, int64_t step) const {
   for (const double c : w.cleans) finite = finite && std::isfinite(c);
   if (finite) return;
   const auto i = static_cast<size_t>(step);
+  const bool ordered = options_.sampler == Sampler::dpmpp || options_.sampler == Sampler::unipc;
   throw Error(
       ErrorCode::invalid_argument,
-      fmt::format("sampler {} of order {} has no step from noise level {:g} to {:g} (step {} of {}): "
-                  "take another --sampler or --schedule, or lower_order_final",
-                  name(options_), options_.order, levels_[i], levels_[i + 1], step + 1, levels_.size() - 1));
+      fmt::format("sampler {}{} has no step from noise level {:g} to {:g} (step {} of {}): take another "
+                  "--sampler or --schedule{}",
+                  name(options_), ordered ? fmt::format(" of order {}", options_.order) : "", levels_[i],
+                  levels_[i + 1], step + 1, levels_.size() - 1, ordered ? ", or lower_order_final" : ""));
 }
 
 Solver::Weights Solver::euler(int64_t step) const {

@@ -165,7 +165,17 @@ void apply_autoencoder_json(AutoencoderConfig& c, const io::Json& json) {
     agrees("patch_size", {c.patch, c.patch});
     c.statistics_eps = io::get_or<float>(json, "batch_norm_eps", c.statistics_eps, origin);
   } else {
-    c.scaling_factor = io::get_or<float>(json, "scaling_factor", c.scaling_factor, origin);
+    for (const char* key : {"scaling_factor", "shift_factor"}) {
+      if (json.contains(key) && json[key].is_null())
+        throw Error(
+            ErrorCode::format,
+            fmt::format("{}: \"{}\" is null, but FLUX.1's latents are scaled and shifted", origin, key));
+    }
+    // What diffusers takes where its own config leaves it out.
+    constexpr float kDefaultScaling = 0.18215f;
+    const bool diffusers = json.is_object() && json.contains("_class_name");
+    c.scaling_factor =
+        io::get_or<float>(json, "scaling_factor", diffusers ? kDefaultScaling : c.scaling_factor, origin);
     c.shift_factor = io::get_or<float>(json, "shift_factor", c.shift_factor, origin);
   }
   c.groups = io::get_or<int64_t>(json, "norm_num_groups", c.groups, origin);

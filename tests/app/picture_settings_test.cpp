@@ -88,6 +88,7 @@ TEST(PictureSettings, ComfyGraphs) {
                                                              {"--seed", "7"},
                                                              {"--steps", "20"},
                                                              {"--cfg", "1.0"},
+                                                             {"--sampler", "euler"},
                                                              {"--schedule", "simple"},
                                                              {"--prompt", "a fox"},
                                                              {"--negative", ""},

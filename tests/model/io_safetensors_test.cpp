@@ -190,6 +190,13 @@ TEST(IoSafetensors, RefusesOtherFormatsByNameAndByContents) {
   refused("\x80\x02}q\1(abcdefgh", {"pickle"}, ErrorCode::unsupported);
 }
 
+TEST(IoSafetensors, SaysWhatLiesInAModelsPlace) {
+  refused("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", {"Git LFS"});
+  refused("\n<!DOCTYPE html><html></html>", {"HTML"});
+  refused("{\"_class_name\": \"FluxPipeline\"}", {"JSON"});
+  refused("\x89PNG\r\n\x1a\n..........", {"picture"});
+}
+
 TEST(IoSafetensors, ReadsAreChecked) {
   const test::TempFolder folder;
   const std::string path = folder.file("x.safetensors");
