@@ -2,11 +2,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "model/convert.h"
 #include "model/flux/lora.h"
 #include "model/flux/transformer.h"
+#include "model/flux2/lora.h"
+#include "model/flux2/transformer.h"
 #include "model/philox.h"
 #include "model/text/clip.h"
 #include "model/text/t5.h"
@@ -27,6 +30,10 @@ std::vector<Param> params_of(const Config& config) {
 ModelPartFile transformer(const Flux1Config& c) {
   return {"transformer", params_of<Flux1>(c), io::flux1_names(),        flux1_storage(), flux1_row_split(c),
           "flux",        flux1_init(),        {flux1_lora_component(c)}};
+}
+ModelPartFile transformer(const Flux2Config& c) {
+  return {"transformer", params_of<Flux2>(c), io::flux2_names(),        flux2_storage(), {},
+          "flux",        flux2_init(),        {flux2_lora_component(c)}};
 }
 ModelPartFile clip(const ClipTextConfig& c) {
   return {"text_encoder", params_of<ClipText>(c),  io::clip_names(), clip_storage(), {}, "clip",
@@ -56,9 +63,12 @@ struct Finder {
 constexpr std::array kFinders{
     Finder{"transformer",
            [](const io::TensorSource& f) {
-             return any_name(f, "double_blocks.0.") || any_name(f, "single_transformer_blocks.0.");
+             return any_name(f, "double_blocks.0.") || any_name(f, "single_blocks.0.") ||
+                    any_name(f, "transformer_blocks.0.");
            },
            [](const io::TensorSource& f) {
+             if (any_name(f, "double_stream_modulation_img."))
+               return transformer(infer_flux2_config(shapes_of(io::NamedTensors(f, io::flux2_names()))));
              return transformer(infer_flux1_config(shapes_of(io::NamedTensors(f, io::flux1_names()))));
            }},
     Finder{"text_encoder",
@@ -151,7 +161,8 @@ ModelPartFile part_of_file(const io::TensorSource& file, const std::string& want
 }
 
 const std::vector<std::string>& made_up_parts() {
-  static const std::vector<std::string> names{"flux1-dev", "flux1-schnell", "t5xxl", "clip_l", "ae"};
+  static const std::vector<std::string> names{
+      "flux1-dev", "flux1-schnell", "flux2-dev", "flux2-klein-9b", "flux2-klein-4b", "t5xxl", "clip_l", "ae"};
   return names;
 }
 
@@ -168,6 +179,12 @@ ModelPartFile made_up_part(const std::string& name, const MadeUpSizes& sizes) {
     return clip(c);
   }
   if (name == "ae") return vae({});
+  if (name.starts_with("flux2")) {
+    Flux2Config c = flux2_config(name);
+    c.depth = size(sizes.depth, c.depth);
+    c.depth_single = size(sizes.depth_single, c.depth_single);
+    return transformer(c);
+  }
   Flux1Config c;
   c.guidance = name == "flux1-dev";
   c.depth = size(sizes.depth, c.depth);

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include <map>
@@ -146,10 +147,9 @@ void add_convert(CLI::App& app) {
       ->check(CLI::IsMember({"transformer", "text_encoder", "text_encoder_2", "vae"}));
   add_lora_option(*c, o->loras);
   CLI::Option* made_up =
-      c->add_option(
-           "--synthetic", o->made_up,
-           "no IN: random weights of this size (flux1-dev, flux1-schnell, t5xxl, clip_l, ae), to try a "
-           "machine with")
+      c->add_option("--synthetic", o->made_up,
+                    fmt::format("no IN: random weights of this size ({}), to try a machine with",
+                                fmt::join(made_up_parts(), ", ")))
           ->check(CLI::IsMember(made_up_parts()));
   c->add_option("--seed", o->seed, "of --synthetic")
       ->capture_default_str()
