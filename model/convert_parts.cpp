@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "model/convert.h"
@@ -98,7 +99,7 @@ constexpr std::array kFinders{
     Finder{"transformer",
            [](const io::TensorSource& f) {
              return any_name(f, "double_blocks.0.") || any_name(f, "single_blocks.0.") ||
-                    any_name(f, "single_transformer_blocks.0.");
+                    any_name(f, "transformer_blocks.0.");
            },
            [](const io::TensorSource& f) {
              if (any_name(f, "double_stream_modulation_img."))

@@ -258,13 +258,13 @@ def make_schedules(folder):
     from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
     grow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
-    solver = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
+    solver = {"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
     configs = [
         ({**grow, "base_shift": 0.5, "max_shift": 1.15, "shift": 3.0}, 4, 4096), (grow, 50, 1024), (grow, 1, 64), (grow, 9, 4300),
         (grow, 9, 4301), (grow, 3, 16384), ({**grow, "use_dynamic_shifting": False, "shift": 2.5}, 5, 1024),
         ({**grow, "time_shift_type": "linear"}, 6, 2000), ({**grow, "shift_terminal": 0.1}, 6, 2000),
         ({**grow, "use_karras_sigmas": True}, 6, 2000), ({**grow, "num_train_timesteps": 500}, 4, 256), (solver, 8, 1024),
-        ({**solver, "_class_name": "DPMSolverMultistepScheduler"}, 20, 300),
+        (solver, 20, 300), (solver, 8, 1024),
     ]  # fmt: skip
     rows = []
     for config, steps, tokens in configs:

@@ -62,7 +62,11 @@ def values(part, name, shape, significant=8):
     scale = 2.0 ** (exponent(shape, significant) if len(shape) > 1 else -12)
     for first in range(0, count, 1 << 22):
         n = min(1 << 22, count - first)
-        top = (mixed(key, first, n) >> np.uint64(64 - significant)).astype(np.int32)
+        if significant == 4:  # sixteen of each number
+            words = mixed(key, first // 16, (n + 15) // 16)[:, None] >> np.arange(0, 64, 4, dtype=np.uint64)
+            top = (words & np.uint64(15)).astype(np.int32).reshape(-1)[:n]
+        else:
+            top = (mixed(key, first, n) >> np.uint64(56)).astype(np.int32)
         out[first : first + n] = (2 * top + 1 - (1 << significant)).astype(np.float32) * np.float32(scale)
     if len(shape) == 1 and not name.endswith("bias"):
         out += np.float32(1)

@@ -1,6 +1,7 @@
 #include "tests/harness/generated_weights.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -39,9 +40,21 @@ struct Rule {
                    : 0x1p-12f;
     offset = matrix || t.name.ends_with("bias") ? 0.0f : 1.0f;
   }
-  float at(uint64_t i) const {
-    const auto top = static_cast<int>(splitmix(key, i) >> (64 - significant));
-    return static_cast<float>(2 * top + 1 - (1 << significant)) * scale + offset;
+  float value(int top) const { return static_cast<float>(2 * top + 1 - (1 << significant)) * scale + offset; }
+  /// fn(i, top) for the numbers [first, first + count): what values are made of. Of four bits sixteen come
+  /// from one number of the generator.
+  template <class Fn>
+  void each(uint64_t first, uint64_t count, const Fn& fn) const {
+    uint64_t word = 0;
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t at = first + i;
+      if (significant == 8) {
+        fn(i, static_cast<int>(splitmix(key, at) >> 56));
+        continue;
+      }
+      if (i == 0 || at % 16 == 0) word = splitmix(key, at / 16);
+      fn(i, static_cast<int>(word >> at % 16 * 4 & 15));
+    }
   }
 };
 
@@ -74,8 +87,8 @@ uint64_t GeneratedWeights::sum_of_bits() const {
   uint64_t sum = 0;
   for (const auto& [name, t] : tensors_) {
     const Rule rule(seed_, path_, t, significant_);
-    const auto n = static_cast<uint64_t>(t.numel());
-    for (uint64_t i = 0; i < n; ++i) sum += std::bit_cast<uint32_t>(rule.at(i));
+    rule.each(0, static_cast<uint64_t>(t.numel()),
+              [&](uint64_t, int top) { sum += std::bit_cast<uint32_t>(rule.value(top)); });
   }
   return sum;
 }
@@ -83,18 +96,22 @@ uint64_t GeneratedWeights::sum_of_bits() const {
 void GeneratedWeights::read_range(const io::TensorInfo& t, uint64_t offset, std::span<std::byte> out) const {
   const Rule rule(seed_, path_, t, significant_);
   const size_t size = io::size_of(t.dtype);
-  for (size_t i = 0; i * size < out.size(); ++i) {
-    const float value = rule.at(offset / size + i);
-    const uint32_t bits = std::bit_cast<uint32_t>(value);
+  std::array<std::byte, 16> f8{};
+  for (int top = 0; size == 1 && top < 16; ++top)
+    f8[static_cast<size_t>(top)] = static_cast<std::byte>(to_f8_e4m3(rule.value(top)));
+  rule.each(offset / size, out.size() / size, [&](uint64_t i, int top) {
     if (size == 1) {
-      out[i] = static_cast<std::byte>(to_f8_e4m3(value));
-    } else if (size == 4) {
+      out[i] = f8[static_cast<size_t>(top)];
+      return;
+    }
+    const uint32_t bits = std::bit_cast<uint32_t>(rule.value(top));
+    if (size == 4) {
       std::memcpy(&out[4 * i], &bits, 4);
     } else {
       const auto upper = static_cast<uint16_t>(bits >> 16);  // eight bits of a mantissa: nothing is lost
       std::memcpy(&out[2 * i], &upper, 2);
     }
-  }
+  });
 }
 
 }  // namespace vkflux::test

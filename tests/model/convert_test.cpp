@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "autograd/blocks.h"
-#include "model/io/gguf.h"
 #include "model/convert_lora.h"
+#include "model/io/gguf.h"
 #include "tests/harness/expect_error.h"
 #include "tests/harness/temp_folder.h"
 #include "vk/interrupt.h"
@@ -145,6 +145,8 @@ TEST(Convert, MadeUpWeightsDependOnNameAndPlaceAlone) {
   EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + 13));
   for (const float v : all) EXPECT_LT(std::abs(v), 0.1f);
   EXPECT_EQ(made_up_part("t5xxl", {}).params.size(), made_up_part("t5xxl", {24, 0}).params.size());
+  EXPECT_EQ(made_up_part("flux2-klein-4b", {}).params.size(), 149u);
+  EXPECT_EQ(made_up_part("flux2-dev", {1, 1}).params.size(), 11u + 12 + 4);
   EXPECT_EQ(made_up_part("flux1-schnell", {}).params.size() + 4, made_up_part("flux1-dev", {}).params.size());
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "model/convert.h"
 #include "model/flux2/component.h"
 #include "model/flux2/rope.h"
 #include "model/flux2/transformer.h"
@@ -250,6 +251,18 @@ TEST_P(Flux2Golden, SavesWhatItLoads) {
   EXPECT_EQ(saved.tensors().size(), golden.count("w."));
   for (const auto& [name, info] : saved.tensors())
     EXPECT_EQ(saved.read_f32(name), golden.values("w." + name)) << name;
+  // And in BFL's names, there and back.
+  const std::string bfl = folder.file("bfl.safetensors"), back = folder.file("back.safetensors");
+  for (const auto& [from, to, layout] : {std::tuple{path, bfl, "bfl"}, std::tuple{bfl, back, "diffusers"}}) {
+    const auto source = io::open_tensors(from);
+    const ModelPartFile part = part_of_file(*source, "");
+    const io::NamedTensors named(*source, part.names);
+    convert(part, *weights_of(named), to, {{}, layout});
+  }
+  const io::SafetensorsFile again(back);
+  EXPECT_EQ(again.tensors().size(), saved.tensors().size());
+  for (const auto& [name, info] : saved.tensors())
+    EXPECT_EQ(again.read_bytes(name), saved.read_bytes(name)) << name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Configs, Flux2Golden, ::testing::Values("dev", "klein", "three_axes", "no_single"),
