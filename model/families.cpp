@@ -10,6 +10,7 @@
 #include "model/text/clip.h"
 #include "model/text/t5.h"
 #include "model/vae/load.h"
+#include "model/vae/tiny.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -25,8 +26,9 @@ std::span<const Family> families() {
 }
 
 std::span<const ComponentKind> component_kinds() {
-  static const std::array rows{flux1_component(), autoencoder_component(), flux2_autoencoder_component(),
-                               clip_component(), t5_component()};
+  static const std::array rows{
+      flux1_component(), autoencoder_component(), flux2_autoencoder_component(), tiny_autoencoder_component(),
+      clip_component(),  t5_component()};
   return rows;
 }
 
