@@ -14,6 +14,7 @@
 #include "model/text/decoder.h"
 #include "model/text/t5.h"
 #include "model/vae/load.h"
+#include "model/vae/tiny.h"
 #include "vk/error.h"
 
 namespace vkflux {
@@ -29,9 +30,15 @@ std::span<const Family> families() {
 }
 
 std::span<const ComponentKind> component_kinds() {
-  static const std::array rows{
-      flux1_component(), flux2_component(), autoencoder_component(), flux2_autoencoder_component(),
-      clip_component(),  t5_component(),    qwen3_component(),       mistral_component()};
+  static const std::array rows{flux1_component(),
+                               flux2_component(),
+                               autoencoder_component(),
+                               flux2_autoencoder_component(),
+                               tiny_autoencoder_component(),
+                               clip_component(),
+                               t5_component(),
+                               qwen3_component(),
+                               mistral_component()};
   return rows;
 }
 

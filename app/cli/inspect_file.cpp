@@ -120,12 +120,14 @@ std::string family_title(std::string_view component) {
 
 /// Whose names the tensors have, and in which container.
 std::string layout_of(const io::TensorSource& file) {
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 9> kNames{
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kNames{
       {{"model.diffusion_model.", "ComfyUI"},
        {"single_transformer_blocks.", "diffusers"},
        {"double_blocks.", "BFL"},
        {"down_blocks.", "diffusers"},
+       {"up_blocks.", "diffusers"},
        {"encoder.down.", "BFL"},
+       {"up.0.block.", "BFL"},
        {"enc.blk.", "llama.cpp"},
        {"encoder.block.", "transformers"},
        {"encoder.layers.", "transformers"},

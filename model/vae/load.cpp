@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -22,14 +23,25 @@ AutoencoderConfig config_of(const io::TensorSource& file) {
   return infer_autoencoder_config(shapes_of(io::NamedTensors(file, io::vae_names(autoencoder_levels(file)))));
 }
 
+/// By what of it can be read at all, so that one kind tells what is wrong with a file.
+bool is_flux2(const io::TensorSource& file) {
+  const auto has_statistics = [](const auto& t) { return t.first.ends_with("bn.running_mean"); };
+  if (std::any_of(file.tensors().begin(), file.tensors().end(), has_statistics)) return true;
+  try {
+    const io::NamedTensors named(file, io::vae_names(1));
+    constexpr int64_t kFlux2Channels = 32;
+    const char *post = "decoder.post_quant_conv.weight", *conv = "decoder.conv_in.weight";
+    return named.has(post) && named.has(conv) && named.shape(conv).size() == 4 &&
+           named.shape(conv)[1] == kFlux2Channels;
+  } catch (const Error&) {  // reading it as FLUX.1's says what is wrong
+    return false;
+  }
+}
+
 std::optional<io::Json> described(const io::TensorSource& file, const io::Json& json, bool flux2) {
-  if (!has_autoencoder(file)) return {};
+  if (!has_autoencoder(file) || is_flux2(file) != flux2) return {};
   AutoencoderConfig config = config_of(file);
-  constexpr int64_t kFlux2Channels = 32;
-  const bool is_flux2 =
-      config.statistics || (config.latent_channels == kFlux2Channels && config.post_quant_conv);
-  if (is_flux2 != flux2) return {};
-  if (is_flux2) need_statistics(config);
+  if (flux2) need_statistics(config);
   if (json.is_object() && json.contains("latent_channels")) apply_autoencoder_json(config, json);
   io::Json out = autoencoder_json(config, 0);
   out.erase("sample_size");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -285,6 +286,22 @@ std::shared_ptr<LatentCodec> load_tiny_codec(Device& device, const std::string& 
     same("encoder's cell in pixels", cell_of(codec->encoder) * codec->patch, cell);
   }
   return codec;
+}
+
+ComponentKind tiny_autoencoder_component() {
+  return {"tiny autoencoder", [](const io::TensorSource& file, const io::Json&) -> std::optional<io::Json> {
+            const auto named = [](const auto& t) {
+              return t.first.starts_with(kDecoder[0]) || t.first.starts_with(kDecoder[1]);
+            };
+            if (std::none_of(file.tensors().begin(), file.tensors().end(), named)) return {};
+            const std::optional<TinySizes> sizes = tiny_sizes(file, 0);
+            if (!sizes) return {};
+            const auto pools = [](const auto& t) { return t.first.find(".pool.0.") != std::string::npos; };
+            const bool taef2 = std::any_of(file.tensors().begin(), file.tensors().end(), pools);
+            io::Json out{{"latent_channels", sizes->channels}, {"pixels_per_cell", sizes->cell}};
+            if (taef2) out["variant"] = "TAEF2";
+            return out;
+          }};
 }
 
 }  // namespace vkflux

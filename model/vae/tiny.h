@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "model/component.h"
 #include "model/io/tensor_source.h"
 #include "model/latent_codec.h"
 
@@ -28,5 +29,7 @@ struct TinySizes {
 /// By the names and shapes of a tiny autoencoder's file, folded where that gives `channels`; nothing when the
 /// file is none.
 std::optional<TinySizes> tiny_sizes(const io::TensorSource& file, int64_t channels);
+
+ComponentKind tiny_autoencoder_component();
 
 }  // namespace vkflux

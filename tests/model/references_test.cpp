@@ -72,8 +72,8 @@ TEST(References, AreThoseOfDiffusers) {
     const auto drawn = size_from_references(m, request);
     ASSERT_TRUE(drawn);
     EXPECT_EQ(io::Json({drawn->width, drawn->height}), one["drawn"]);
-    const PictureInputs inputs =
-        encode_pictures(device(), m, request, 64, 64, [&] { return std::make_shared<Averages>(unit); });
+    const auto codec = std::make_shared<Recorder>(unit);
+    const PictureInputs inputs = encode_pictures(device(), m, request, 64, 64, [&] { return codec; });
     int64_t tokens = 0;
     ASSERT_EQ(inputs.references.size(), request.references.size());
     for (size_t i = 0; i < request.references.size(); ++i) {
