@@ -23,7 +23,15 @@ struct Options {
 
 /// The ids of each text by a tokenizer alone.
 int run_alone(const Common& common, const Options& o) {
-  const std::vector<std::string> texts = all_prompts(o.prompts, o.texts);
+  std::vector<std::string> texts = o.prompts;
+  // As they are, whatever is in them: a tokenizer is to be tried.
+  const Json listed = o.texts.empty() ? Json::array() : io::read_json(o.texts);
+  for (const Json& text : listed) {
+    if (!listed.is_array() || !text.is_string())
+      throw Error(ErrorCode::format, fmt::format("{}: expected a JSON array of texts", o.texts));
+    texts.push_back(text.get<std::string>());
+  }
+  if (texts.empty()) throw Error(ErrorCode::invalid_argument, "no text: give --prompt TEXT or --texts FILE");
   const bool tensors = o.alone.ends_with(".safetensors") || o.alone.ends_with(".gguf");
   const std::shared_ptr<const ByteBpe> inside =
       tensors ? byte_bpe_of_tensors(o.alone) : load_byte_bpe(o.alone);

@@ -9,7 +9,7 @@
 namespace vkflux::chat {
 namespace {
 
-constexpr size_t kMostText = size_t{4} << 20, kMostSteps = 1'000'000;
+constexpr size_t kMostText = size_t{4} << 20, kMostSteps = 100'000;
 
 std::string today(const std::string& format) {
   const std::time_t now = std::time(nullptr);

@@ -354,7 +354,7 @@ void ByteBpe::append_piece(std::string_view piece, std::vector<int32_t>& out) co
   for (const uint32_t s : symbols) out.push_back(static_cast<int32_t>(s));
 }
 
-void ByteBpe::append_pieces(std::string_view text, std::vector<int32_t>& out) const {
+std::vector<std::string> ByteBpe::cut_pieces(std::string_view text) const {
   std::vector<std::string> pieces{std::string(text)};
   for (size_t i = 0; i < splitters_.size(); ++i) {
     std::vector<std::string> next;
@@ -368,7 +368,13 @@ void ByteBpe::append_pieces(std::string_view text, std::vector<int32_t>& out) co
     }
     pieces = std::move(next);
   }
-  for (const std::string& piece : pieces) append_piece(piece, out);
+  return pieces;
+}
+
+std::vector<std::string> ByteBpe::pieces(std::string_view text) const {
+  std::string whole(text);
+  for (const ByteBpeModel::Form form : model_.forms) whole = composed(whole, form);
+  return cut_pieces(whole);
 }
 
 std::vector<int32_t> ByteBpe::ids(const std::vector<TextPart>& parts) const {
@@ -384,10 +390,13 @@ std::vector<int32_t> ByteBpe::ids(const std::vector<TextPart>& parts) const {
     std::string text(run);
     run.clear();
     for (const ByteBpeModel::Form form : model_.forms) text = composed(text, form);
+    const auto append = [&](std::string_view t) {
+      for (const std::string& piece : cut_pieces(t)) append_piece(piece, out);
+    };
     if (all) {
-      cut(text, true, out, [&](std::string_view t) { append_pieces(t, out); });
+      cut(text, true, out, append);
     } else {
-      append_pieces(text, out);
+      append(text);
     }
     all = true;
   };

@@ -84,6 +84,8 @@ class ByteBpe {
   /// it isn't UTF-8 or too long.
   std::vector<int32_t> ids(std::string_view text, bool special = true) const;
   std::vector<int32_t> ids(const std::vector<TextPart>& parts) const;
+  /// What is merged by itself of a text without added tokens: normalised, then cut by the patterns.
+  std::vector<std::string> pieces(std::string_view text) const;
   /// A token's text, in the byte alphabet unless it is an added one; empty for ids that there aren't.
   std::string piece(int32_t id) const;
   /// Of a token by its text, added ones first.
@@ -92,7 +94,7 @@ class ByteBpe {
   const ByteBpeModel& model() const { return model_; }
 
  private:
-  void append_pieces(std::string_view text, std::vector<int32_t>& out) const;
+  std::vector<std::string> cut_pieces(std::string_view text) const;
   void append_piece(std::string_view piece, std::vector<int32_t>& out) const;
   const ByteBpeModel::Added* added_at(std::string_view text, size_t at, bool normalized) const;
   template <class Ordinary>

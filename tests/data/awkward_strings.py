@@ -1,4 +1,4 @@
-"""Awkward strings for tokenizers: a fixed sequence, whatever the Python. Needs nothing but the standard library."""
+"""Awkward strings for tokenizers: a fixed sequence for one version of Python, whose Unicode it knows."""
 
 import random
 import unicodedata

@@ -7,6 +7,7 @@
 #include "model/routing/controller.h"
 #include "model/sampler/latents_file.h"
 #include "model/sampler/scheduler_config.h"
+#include "model/text/decoder.h"
 #include "model/vae/load.h"
 #include "model/vae/tiny.h"
 #include "tests/harness/gpu.h"
@@ -187,6 +188,31 @@ LoaderCase tiny_autoencoder() {
   return c;
 }
 
+const std::string kDecoders = std::string(VKFLUX_SOURCE_DIR) + "/tests/data/decoders/";
+
+void use_decoder(const std::string& path) {
+  const auto file = io::open_tensors(path);
+  DecoderLm model(decoder_config(*file, {}));
+  const io::NamedTensors named(*file, io::decoder_names(*file));
+  check(parameters(model), named);
+  named.read_f32("model.layers.0.self_attn.q_proj.weight");
+}
+
+void use_decoder_config(const std::string& path) {
+  const io::Json json = io::read_json(path);
+  const bool mistral = io::get_or<std::string>(json, "model_type", "", path) == "mistral";
+  const auto file =
+      io::open_tensors(kDecoders + (mistral ? "mistral_window" : "qwen3_windows") + ".safetensors");
+  DecoderLm model(decoder_config(*file, json));
+}
+
+std::vector<std::string> decoder_configs() {
+  std::vector<std::string> out;
+  for (const char* name : {"mistral_window", "qwen3_windows"})
+    out.push_back(io::open_tensors(kDecoders + name + ".safetensors")->metadata().at("config"));
+  return out;
+}
+
 }  // namespace
 
 std::vector<LoaderCase> model_loaders() {
@@ -208,6 +234,13 @@ std::vector<LoaderCase> model_loaders() {
       part("vae_weights", "vae/diffusion_pytorch_model.safetensors", autoencoder),
       part("clip_encoder_weights", "text_encoder/model.safetensors", encode),
       part("t5_encoder_weights", "text_encoder_2/model.safetensors", encode),
+      {"decoder_config", "config.json", decoder_configs(), use_decoder_config},
+      {"decoder_weights",
+       "model.safetensors",
+       {io::read_file(kDecoders + "qwen3_grouped.safetensors"),
+        io::read_file(kDecoders + "mistral_window.safetensors")},
+       use_decoder,
+       repair_safetensors},
       vae_folder,
       whole_file(),
       students(),

@@ -1,7 +1,11 @@
-// The files of CLIP and T5 tokenizers.
+// The files of CLIP, T5 and byte-level BPE tokenizers, and chat templates.
+#include <fmt/format.h>
+
 #include <filesystem>
 
 #include "model/io/file.h"
+#include "model/io/json.h"
+#include "model/text/prompt_encoder.h"
 #include "model/text/tokenizer.h"
 #include "model/text/tokenizer_places.h"
 #include "tests/harness/gzip_of.h"
@@ -47,6 +51,61 @@ LoaderCase clip_file(const std::string& name, const std::string& file) {
           }};
 }
 
+void use_bpe(const ByteBpe& bpe) {
+  bpe.ids(kText);
+  bpe.ids(kText, false);
+}
+
+// A vocabulary of few tokens, with everything that a tokenizer.json may say.
+std::string small_bpe() {
+  io::Json vocab = io::Json::object();
+  for (const std::string& byte : byte_alphabet()) vocab[byte] = vocab.size();
+  vocab["ca"] = 256, vocab["cat"] = 257, vocab["<pad>"] = 258;
+  const auto token = [](const char* text, int id) {
+    return io::Json{
+        {"id", id}, {"content", text}, {"lstrip", true}, {"normalized", false}, {"special", true}};
+  };
+  const io::Json split{
+      {"type", "Split"}, {"pattern", {{"Regex", "\\p{L}+|\\s+(?!\\S)"}}}, {"behavior", "Isolated"}};
+  return io::Json{
+      {"added_tokens", {token("<pad>", 258), token("<|endoftext|>", 259)}},
+      {"normalizer", {{"type", "NFC"}}},
+      {"pre_tokenizer",
+       {{"type", "Sequence"},
+        {"pretokenizers", io::Json::array({split, {{"type", "ByteLevel"}, {"use_regex", true}}})}}},
+      {"post_processor", {{"type", "RobertaProcessing"}, {"sep", {"b", 1}}, {"cls", {"a", 0}}}},
+      {"padding", {{"direction", "Left"}, {"pad_token", "<pad>"}}},
+      {"model",
+       {{"type", "BPE"}, {"unk_token", "a"}, {"vocab", vocab}, {"merges", {{"c", "a"}, {"ca", "t"}}}}}}
+      .dump();
+}
+
+std::string small_tekken() {
+  return R"({"config":{"pattern":"\\p{L}+|.","default_vocab_size":260,"default_num_special_tokens":3},
+"special_tokens":[{"rank":0,"token_str":"<s>"},{"rank":1,"token_str":"<pad>"}],"vocab":[)" +
+         [] {
+           std::string rows;
+           constexpr std::string_view kDigits =
+               "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+           for (size_t b = 0; b < 256; ++b)
+             rows += fmt::format(R"({{"rank":{},"token_bytes":"{}{}=="}},)", b, kDigits[b >> 2],
+                                 kDigits[(b & 3) << 4]);
+           return rows + R"({"rank":256,"token_bytes":"Y2E="}]})";
+         }();
+}
+
+void use_template(const std::string& path) {
+  const ChatTemplate chat(io::read_file(path));
+  const io::Json user{{"role", "user"}, {"content", "a cat"}};
+  try {
+    chat.render(
+        {{"messages", io::Json::array({user})}, {"bos_token", "<s>"}, {"add_generation_prompt", true}});
+  } catch (const Error& error) {
+    // What the template itself objects to.
+    if (error.code() != ErrorCode::invalid_argument) throw;
+  }
+}
+
 }  // namespace
 
 std::vector<LoaderCase> tokenizer_loaders() {
@@ -59,6 +118,32 @@ std::vector<LoaderCase> tokenizer_loaders() {
        {io::read_file(kTokenizers + "clip_json/tokenizer.json")},
        use_clip},
       {"clip_vocabulary", "bpe_simple_vocab_16e6.txt", {merges(), gzip_of(merges())}, use_clip},
+      {"bpe_tokenizer",
+       "tokenizer.json",
+       {small_bpe()},
+       [](const std::string& p) { use_bpe(*load_byte_bpe(p)); }},
+      {"bpe_config",
+       "tokenizer_config.json",
+       {io::read_file(kTokenizers + "qwen/tokenizer_config.json"),
+        io::read_file(kTokenizers + "qwen_files/tokenizer_config.json")},
+       [](const std::string& p) { use_bpe(*load_byte_bpe(fs::path(p).parent_path().string())); },
+       {},
+       [](const std::string& folder) { io::atomic_write(folder + "/tokenizer.json", small_bpe()); }},
+      {"bpe_tekken",
+       "tekken.json",
+       {small_tekken()},
+       [](const std::string& p) { use_bpe(*load_byte_bpe(p)); }},
+      {"bpe_gguf",
+       "bpe.gguf",
+       {io::read_file(kTokenizers + "tekken.gguf")},
+       [](const std::string& p) {
+         if (const auto bpe = byte_bpe_of_tensors(p)) use_bpe(*bpe);
+       }},
+      {"chat_template",
+       "chat_template.jinja",
+       {io::read_file(kTokenizers + "qwen/chat_template.jinja"),
+        io::read_file(kTokenizers + "tekken_hf/chat_template.jinja")},
+       use_template},
       {"t5_gguf", "t5.gguf", {io::read_file(kData + "gguf/t5_tokenizer.gguf")}, use_t5_file},
       {"t5_spiece", "spiece.model", {io::read_file(kTokenizers + "t5/spiece.model")}, use_t5},
       {"t5_tokenizer", "tokenizer.json", {io::read_file(kTokenizers + "t5_json/tokenizer.json")}, use_t5},

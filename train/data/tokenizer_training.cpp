@@ -12,6 +12,7 @@
 #include "model/io/file.h"
 #include "model/io/json.h"
 #include "model/text/characters.h"
+#include "train/data/bpe_merges.h"
 #include "train/data/emoji_list.h"
 #include "vk/environment.h"
 #include "vk/error.h"
@@ -24,71 +25,22 @@ namespace fs = std::filesystem;
 constexpr const char *kEndOfWord = "</w>", *kClipFolder = "tokenizer", *kT5Folder = "tokenizer_2";
 constexpr int kMaxSentenceBytes = 1 << 18;  // SentencePiece leaves out longer ones
 constexpr int kByteSymbols = 512;
-constexpr size_t kMaxTokenBytes = 512;  // readers have limits, and no word is that long
 
-/// A distinct piece of the texts as symbols, and how often it occurs.
-struct Word {
-  std::vector<std::string> symbols;
-  int64_t count = 0;
-};
-
-std::vector<Word> count_words(const std::vector<TrainingText>& texts) {
+std::vector<BpeWord> count_words(const std::vector<TrainingText>& texts) {
   const PieceSplitter splitter({}, kClipPattern);
   std::map<std::string, int64_t> counts;
   for (const TrainingText& text : texts) {
     const std::string clean = normalize_clip_text(text.text);
     for (std::string_view piece : splitter.split(clean)) counts[std::string(piece)] += text.weight;
   }
-  std::vector<Word> words;
+  std::vector<BpeWord> words;
   for (const auto& [piece, count] : counts) {
-    Word word{{}, count};
+    BpeWord word{{}, count};
     for (char c : piece) word.symbols.push_back(byte_alphabet()[static_cast<uint8_t>(c)]);
     word.symbols.back() += kEndOfWord;
     words.push_back(std::move(word));
   }
   return words;
-}
-
-using Pair = std::pair<std::string, std::string>;
-
-/// The most frequent adjacent pair, of several the first in order; nothing when no word has two symbols.
-const Pair* most_frequent(const std::map<Pair, int64_t>& counts) {
-  const Pair* best = nullptr;
-  int64_t most = 0;
-  for (const auto& [pair, count] : counts) {
-    if (count > most) {
-      most = count;
-      best = &pair;
-    }
-  }
-  return best;
-}
-
-void merge_in(Word& word, const Pair& pair) {
-  std::vector<std::string> out;
-  for (size_t i = 0; i < word.symbols.size(); ++i) {
-    const bool here =
-        i + 1 < word.symbols.size() && word.symbols[i] == pair.first && word.symbols[i + 1] == pair.second;
-    out.push_back(here ? pair.first + pair.second : word.symbols[i]);
-    i += here ? 1 : 0;
-  }
-  word.symbols = std::move(out);
-}
-
-void add_pairs(const Word& word, int64_t sign, std::map<Pair, int64_t>& counts) {
-  for (size_t i = 0; i + 1 < word.symbols.size(); ++i) {
-    if (word.symbols[i].size() + word.symbols[i + 1].size() > kMaxTokenBytes) continue;
-    const auto at = counts.try_emplace({word.symbols[i], word.symbols[i + 1]}, 0).first;
-    at->second += sign * word.count;
-    if (at->second == 0) counts.erase(at);
-  }
-}
-
-bool contains(const Word& word, const Pair& pair) {
-  for (size_t i = 0; i + 1 < word.symbols.size(); ++i) {
-    if (word.symbols[i] == pair.first && word.symbols[i + 1] == pair.second) return true;
-  }
-  return false;
 }
 
 void write_json(const fs::path& path, const io::Json& value) {
@@ -229,22 +181,12 @@ ClipVocabulary train_clip_bpe(const std::vector<TrainingText>& texts, int vocab_
   for (const char* suffix : {"", kEndOfWord}) {
     for (uint8_t byte : byte_order()) out.ids[byte_alphabet()[byte] + suffix] = id++;
   }
-  std::vector<Word> words = count_words(texts);
-  std::map<Pair, int64_t> counts;
-  for (const Word& word : words) add_pairs(word, 1, counts);
-  while (id < vocab_size - 2) {
-    const Pair* best = most_frequent(counts);
-    if (!best) break;
-    const Pair pair = *best;
-    out.merges.push_back(pair);
-    if (out.ids.try_emplace(pair.first + pair.second, id).second) ++id;
-    for (Word& word : words) {
-      if (!contains(word, pair)) continue;
-      add_pairs(word, -1, counts);
-      merge_in(word, pair);
-      add_pairs(word, 1, counts);
-    }
-  }
+  learn_merges(
+      count_words(texts), [&] { return id < vocab_size - 2; },
+      [&](const BpePair& pair) {
+        out.merges.push_back(pair);
+        if (out.ids.try_emplace(pair.first + pair.second, id).second) ++id;
+      });
   for (const std::string& token : {out.start, out.end}) out.special[token] = out.ids[token] = id++;
   out.pad = out.unknown = out.end;
   return out;
