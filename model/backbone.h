@@ -54,7 +54,7 @@ struct PassInputs {
   Tensor positions;    // from Backbone::prepare()
   TokenLayout tokens;  // its counts from Backbone::prepare()
   /// By layer, of tokens that are the same in all steps and aren't among the pass's own; from
-  /// Backbone::prepare().
+  /// Backbone::prepare(). Too large to be copied, so it isn't visited: others mean another run.
   std::shared_ptr<const std::vector<KeysValues>> kept;
   StepInfo step;
   AttentionRun* attention = nullptr;  // null: full attention, unwatched
