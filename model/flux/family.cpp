@@ -161,7 +161,8 @@ bool fits(const io::Json& transformer, std::string_view part, const io::Json& co
   };
   if (part == "text_encoder") return same("pooled_projection_dim", "hidden_size", 1);
   if (part == "text_encoder_2") return same("joint_attention_dim", "d_model", 1);
-  return part != "vae" || same("out_channels", "latent_channels", 4);
+  // A decoder alone is taken where it is named, not where it is found.
+  return part != "vae" || (!config.contains("decoder_only") && same("out_channels", "latent_channels", 4));
 }
 
 std::vector<lora::Component> published_lora_components() {

@@ -14,6 +14,7 @@
 #include "model/io/png.h"
 #include "model/io/resample.h"
 #include "model/pipeline.h"
+#include "model/vae/load.h"
 #include "model/vae/tiny.h"
 #include "tests/harness/expect_error.h"
 #include "tests/harness/gpu.h"
@@ -235,6 +236,41 @@ TEST(Edit, TexturesHaveNoBorder) {
       EXPECT_EQ(plain[i], wrapped[i]) << i;
     }
   }
+}
+
+TEST(Edit, TinyAutoencodersTakeTheVaesPlace) {
+  const Folder folder("plain", "FluxPipeline");
+  GenerateRequest r;
+  r.prompts = {"red apple"};
+  r.width = r.height = 16;
+  r.steps = 2;
+  const auto plain = Pipeline::load(device(), folder.path());
+  ModelOptions options;
+  options.files["vae"] = kData + "taesd";
+  const auto tiny = Pipeline::load(device(), folder.path(), options);
+  const RgbImage drawn = tiny->generate(r)->run().images.at(0);
+  GenerateRequest decoded = r;
+  decoded.decoder = load_tiny_codec(device(), kData + "taesd", 4, 2);
+  EXPECT_EQ(drawn.rgb, plain->generate(decoded)->run().images.at(0).rgb);
+  // It reads pictures, too, and fits the transformer or is refused.
+  r.init = drawn;
+  r.strength = 0.5;
+  EXPECT_EQ(tiny->generate(r)->run().images.at(0).rgb.size(), drawn.rgb.size());
+  options.files["vae"] = std::string(VKFLUX_SOURCE_DIR) + "/tests/data/flux2/taef2.safetensors";
+  test::expect_error(ErrorCode::format, {"autoencoder"},
+                     [&] { Pipeline::load(device(), folder.path(), options); });
+  // FLUX.2's is another one.
+  const test::TempFolder other;
+  AutoencoderConfig flux2 = autoencoder_of("flux2");
+  flux2.encoder_widths = flux2.decoder_widths = {8, 8};
+  flux2.groups = 4;
+  AutoencoderKL model(flux2);
+  allocate(parameters(model), device());
+  initialise(parameters(model), autoencoder_init(), 1);
+  save_autoencoder(other.path(), model, 16);
+  options.files["vae"] = other.path();
+  test::expect_error(ErrorCode::unsupported, {"FLUX.2 autoencoder"},
+                     [&] { Pipeline::load(device(), folder.path(), options); });
 }
 
 TEST(Edit, PreviewsComeBetweenSteps) {
