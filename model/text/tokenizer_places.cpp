@@ -59,6 +59,34 @@ std::vector<std::string> t5_tokenizer_places(const std::vector<std::string>& roo
   return out;
 }
 
+std::vector<std::string> chat_tokenizer_places(PromptKind kind, const std::vector<std::string>& roots) {
+  const std::vector<const char*> files{"tokenizer.json", "vocab.json", "tekken.json"};
+  const bool mistral = kind == PromptKind::mistral;
+  std::vector<std::string> out;
+  for (const std::string& root : roots) add(out, root + "/tokenizer", files);
+  add(out, data_folder() + (mistral ? "/mistral" : "/qwen3"), files);
+  for (const std::string& snapshot : io::hub_snapshots_with(mistral ? "flux.2-dev" : "flux.2-klein"))
+    add(out, snapshot + "/tokenizer", files);
+  for (const std::string& snapshot : io::hub_snapshots_with(mistral ? "mistral-small-3" : "qwen3-")) {
+    // Qwen's later ones of such names have another template.
+    const bool plain =
+        snapshot.find("Qwen3-4B/") != std::string::npos || snapshot.find("Qwen3-8B/") != std::string::npos;
+    if (mistral || plain) add(out, snapshot, files);
+  }
+  return out;
+}
+
+std::string chat_tokenizer_commands(PromptKind kind) {
+  const bool mistral = kind == PromptKind::mistral;
+  return fmt::format(
+      "huggingface-cli download {}, or --tokenizer FOLDER_OR_FILE (tokenizer.json, vocab.json with "
+      "merges.txt, "
+      "or tekken.json), or a copy of it in {}",
+      mistral ? "mistralai/Mistral-Small-3.2-24B-Instruct-2506 tekken.json"
+              : "Qwen/Qwen3-4B tokenizer.json tokenizer_config.json",
+      data_folder() + (mistral ? "/mistral" : "/qwen3"));
+}
+
 std::string clip_tokenizer_commands() {
   return fmt::format("scripts/get-clip-vocabulary (to {}), or {}, or --tokenizer FOLDER_OR_FILE",
                      data_folder(),
