@@ -23,13 +23,11 @@ std::shared_ptr<const ByteBpe> load_flux2_tokenizer(const ModelFiles& files, Pro
     say(fmt::format("{} has it inside", encoder));
     return inside;
   }
-  const bool qwen = kind == PromptKind::qwen3;
-  const std::vector<std::string> places =
-      qwen ? qwen3_tokenizer_places(files.neighbours) : mistral_tokenizer_places(files.neighbours);
+  const std::vector<std::string> places = chat_tokenizer_places(kind, files.neighbours);
   if (places.empty())
     throw Error(ErrorCode::io, fmt::format("there is no vocabulary for the tokenizer of {}: {}",
-                                           qwen ? "Qwen3" : "Mistral Small",
-                                           qwen ? qwen3_tokenizer_commands() : mistral_tokenizer_commands()));
+                                           kind == PromptKind::qwen3 ? "Qwen3" : "Mistral Small",
+                                           chat_tokenizer_commands(kind)));
   say(fmt::format("{} is used", places.front()));
   return load_byte_bpe(places.front());
 }

@@ -87,6 +87,20 @@ int64_t layers_in(const TensorSource& file, const std::string& before) {
   return most;
 }
 
+// Whether a file has exactly the layers that FLUX.2 reads of a published model: what leaves the last one
+// isn't its final state, whether the norm that makes it so was kept or not.
+bool is_cut_for_flux2(const TensorSource& file, const std::string& prefix, int64_t layers) {
+  constexpr std::pair<int64_t, int64_t> kCuts[] = {{5120, 30}, {2560, 27}, {4096, 27}};  // width, layers
+  for (const char* name : {"model.norm.weight", "norm.weight", "output_norm.weight"}) {
+    if (!file.has(prefix + name)) continue;
+    const TensorInfo& norm = file.info(prefix + name);
+    return std::any_of(std::begin(kCuts), std::end(kCuts), [&](const auto& cut) {
+      return norm.shape == std::vector<int64_t>{cut.first} && layers == cut.second;
+    });
+  }
+  return false;
+}
+
 }  // namespace
 
 NameTable decoder_names(const TensorSource& file, int64_t layers) {
@@ -117,12 +131,12 @@ NameTable decoder_names(const TensorSource& file, int64_t layers) {
     t.rules.push_back(
         {fmt::format("layers.{{i}}.{}.{{w}}", part), fmt::format("model.layers.{{i}}.{}.{{w}}", part)});
   for (NameRule& rule : t.rules) rule.fallback = true;
-  if (layers < 0) return t;
   bool cut = false;
   for (const char* before : {"model.layers.", "layers.", "blk."}) {
     const int64_t there = layers_in(file, prefix + before);
-    for (int64_t i = layers; i < there; ++i) t.ignore.push_back(fmt::format("{}{}.*", before, i));
-    cut = cut || layers < there;
+    cut = cut || is_cut_for_flux2(file, prefix, there) || (layers >= 0 && layers < there);
+    for (int64_t i = layers; layers >= 0 && i < there; ++i)
+      t.ignore.push_back(fmt::format("{}{}.*", before, i));
   }
   if (cut) t.ignore.insert(t.ignore.end(), {"model.norm.weight", "norm.weight", "output_norm.weight"});
   return t;

@@ -122,6 +122,25 @@ std::vector<std::string> DecoderLm::layer_names() const {
   return out;
 }
 
+Tensor DecoderLm::embedded(const TokenIds& ids) const {
+  if (!rows_) return op::embedding(table_, upload_ids(table_.device(), ids, config_.vocab));
+  upload_ids(*device_, ids, config_.vocab);  // checks them
+  std::map<int32_t, int32_t> places;
+  TokenIds local = ids;
+  for (auto& row : local) {
+    for (int32_t& id : row) id = places.try_emplace(id, static_cast<int32_t>(places.size())).first->second;
+  }
+  std::vector<float> rows(places.size() * static_cast<size_t>(config_.width));
+  for (const auto& [id, place] : places) {
+    const auto width = static_cast<size_t>(config_.width);
+    rows_->read("model.embed_tokens.weight", DType::f32, static_cast<uint64_t>(id) * width,
+                std::as_writable_bytes(std::span(rows).subspan(static_cast<size_t>(place) * width, width)));
+  }
+  const auto n = static_cast<int64_t>(places.size());
+  const Tensor table = Tensor::from(*device_, std::span<const float>(rows), Shape{n, config_.width});
+  return op::embedding(table, upload_ids(*device_, local, n));
+}
+
 std::vector<Tensor> DecoderLm::forward(const DecoderTokens& tokens, const std::vector<int64_t>& states,
                                        Trace* trace) const {
   const auto here = static_cast<int64_t>(layers_.size());
@@ -130,10 +149,10 @@ std::vector<Tensor> DecoderLm::forward(const DecoderTokens& tokens, const std::v
       throw Error(ErrorCode::invalid_argument,
                   fmt::format("hidden state {} of a text encoder of which {} layers are loaded", s, here));
   }
-  Device& device = table_.device();
-  const Tensor ids = upload_ids(device, tokens.ids, config_.vocab);
+  Tensor x = embedded(tokens.ids);
+  Device& device = x.device();
   const Masks masks = masks_of(device, config_, tokens);
-  const Tensor rope = rotations(device, config_, tokens.first_position, ids.dim(1));
+  const Tensor rope = rotations(device, config_, tokens.first_position, x.dim(1));
   const int64_t last = states.empty() ? 0 : *std::max_element(states.begin(), states.end());
   std::vector<Tensor> out(states.size());
   const auto take = [&](int64_t number, const Tensor& state) {
@@ -142,7 +161,6 @@ std::vector<Tensor> DecoderLm::forward(const DecoderTokens& tokens, const std::v
       if (states[i] == number) out[i] = state;
     }
   };
-  Tensor x = op::embedding(table_, ids);
   take(0, x);
   for (int64_t i = 0; i < last; ++i) {
     if (weights_) weights_->acquire(static_cast<size_t>(i));

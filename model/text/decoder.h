@@ -52,6 +52,9 @@ io::Json decoder_json(const DecoderConfig& config);
 /// All of it for a file; `json`: its config.json, or no object. Error format when it is no such model.
 DecoderConfig decoder_config(const io::TensorSource& file, const io::Json& json);
 
+/// io::decoder_names() of a file whose embedding isn't loaded (DecoderLm::leave_embedding).
+io::NameTable names_without_embedding(const io::TensorSource& file, int64_t layers = -1);
+
 ComponentKind qwen3_component();
 ComponentKind mistral_component();
 
@@ -103,7 +106,7 @@ class DecoderLm {
 
   template <class V>
   void visit(V& v) {
-    v("model.embed_tokens.weight", table_, Shape{config_.vocab, config_.width});
+    if (!rows_) v("model.embed_tokens.weight", table_, Shape{config_.vocab, config_.width});
     for (size_t i = 0; i < layers_.size(); ++i)
       v.child("model.layers." + std::to_string(i) + ".", layers_[i]);
     if (normed_) v("model.norm.weight", final_norm_, Shape{config_.width});
@@ -111,6 +114,11 @@ class DecoderLm {
 
   /// The weights of some layers come from elsewhere; null: all are here.
   void stream_weights(std::shared_ptr<WeightStream> weights) { weights_ = std::move(weights); }
+  /// The embedding stays in its file, of which the rows of a text are read: it is no parameter any more, and
+  /// takes no memory of the device. `file` has it (decoder_names()), `device` is the weights'.
+  void leave_embedding(std::shared_ptr<const io::NamedTensors> file, Device& device) {
+    rows_ = std::move(file), device_ = &device;
+  }
   /// Hidden states [B, T, C] in the order of their numbers: 0 the embedding, k what leaves layer k, the last
   /// of the whole model after its final norm. A token that sees nothing but padding gets no attention: its
   /// states are the residual stream's own. Differentiable. Error invalid_argument for states beyond the
@@ -119,11 +127,15 @@ class DecoderLm {
                               Trace* trace = nullptr) const;
 
  private:
+  Tensor embedded(const TokenIds& ids) const;  // [B, T, C]
+
   DecoderConfig config_;
   Tensor table_, final_norm_;
   std::vector<DecoderLayer> layers_;
   bool normed_ = false;
   std::shared_ptr<WeightStream> weights_;
+  std::shared_ptr<const io::NamedTensors> rows_;
+  Device* device_ = nullptr;
 };
 
 /// The embedding stays 16-bit.

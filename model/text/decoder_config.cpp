@@ -298,6 +298,12 @@ DecoderConfig decoder_config(const io::TensorSource& file, const io::Json& json)
   return c;
 }
 
+io::NameTable names_without_embedding(const io::TensorSource& file, int64_t layers) {
+  io::NameTable t = io::decoder_names(file, layers);
+  t.ignore.insert(t.ignore.end(), {"model.embed_tokens.weight", "embed_tokens.weight", "token_embd.weight"});
+  return t;
+}
+
 namespace {
 
 bool is_decoder(const io::NamedTensors& named, bool qk_norm) {

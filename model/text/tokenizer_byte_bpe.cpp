@@ -359,7 +359,7 @@ std::vector<std::string> ByteBpe::cut_pieces(std::string_view text) const {
   for (size_t i = 0; i < splitters_.size(); ++i) {
     std::vector<std::string> next;
     for (std::string& piece : pieces) {
-      if (model_.steps[i].prefix_space && !piece.starts_with(' ')) piece.insert(0, " ");
+      if (model_.steps[i].prefix_space && !piece.starts_with(' ')) piece.insert(piece.begin(), ' ');
       if (!splitters_[i]) {
         next.push_back(std::move(piece));
       } else {

@@ -287,7 +287,8 @@ ByteBpeModel parse_byte_bpe_files(std::string_view vocab, std::string_view merge
   out.forms = {Form::nfc};
   out.steps = {{false, std::string(kQwenPattern)}, {false, ""}};
   out.pad = out.end = "<|endoftext|>";
-  for (const auto& [token, id] : object_of(added, "added_tokens.json").items())
+  const io::Json named = object_of(added, "added_tokens.json");
+  for (const auto& [token, id] : named.items())
     add(out, {token, id_of(id, "added_tokens.json")});
   take_config(config, out);
   finish(out);

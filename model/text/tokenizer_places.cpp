@@ -59,29 +59,35 @@ std::vector<std::string> t5_tokenizer_places(const std::vector<std::string>& roo
   return out;
 }
 
-std::vector<std::string> qwen3_tokenizer_places(const std::vector<std::string>& roots) {
-  const std::vector<const char*> files{"tokenizer.json", "vocab.json"};
+std::vector<std::string> chat_tokenizer_places(PromptKind kind, const std::vector<std::string>& roots) {
+  const std::vector<const char*> files{"tokenizer.json", "vocab.json", "tekken.json"};
+  const bool mistral = kind == PromptKind::mistral;
   std::vector<std::string> out;
   for (const std::string& root : roots) {
     add(out, root + "/tokenizer", files);
-    add(out, root + "/text_encoders/qwen25_tokenizer", files);
+    if (!mistral) add(out, root + "/text_encoders/qwen25_tokenizer", files);
   }
-  add(out, data_folder() + "/qwen3", files);
-  for (const std::string& snapshot : io::hub_snapshots_with("qwen3-")) add(out, snapshot, files);
-  for (const std::string& snapshot : io::hub_snapshots_with("flux.2-klein"))
+  add(out, data_folder() + (mistral ? "/mistral" : "/qwen3"), files);
+  for (const std::string& snapshot : io::hub_snapshots_with(mistral ? "flux.2-dev" : "flux.2-klein"))
     add(out, snapshot + "/tokenizer", files);
+  for (const std::string& snapshot : io::hub_snapshots_with(mistral ? "mistral-small-3" : "qwen3-")) {
+    // Qwen's later ones of such names have another template.
+    const bool plain =
+        snapshot.find("Qwen3-4B/") != std::string::npos || snapshot.find("Qwen3-8B/") != std::string::npos;
+    if (mistral || plain) add(out, snapshot, files);
+  }
   return out;
 }
 
-std::vector<std::string> mistral_tokenizer_places(const std::vector<std::string>& roots) {
-  const std::vector<const char*> files{"tokenizer.json", "tekken.json"};
-  std::vector<std::string> out;
-  for (const std::string& root : roots) add(out, root + "/tokenizer", files);
-  add(out, data_folder() + "/mistral", files);
-  for (const std::string& snapshot : io::hub_snapshots_with("mistral-small-3")) add(out, snapshot, files);
-  for (const std::string& snapshot : io::hub_snapshots_with("flux.2-dev"))
-    add(out, snapshot + "/tokenizer", files);
-  return out;
+std::string chat_tokenizer_commands(PromptKind kind) {
+  const bool mistral = kind == PromptKind::mistral;
+  return fmt::format(
+      "hf download {}, or --tokenizer FOLDER_OR_FILE (tokenizer.json, vocab.json with "
+      "merges.txt, "
+      "or tekken.json), or a copy of it in {}",
+      mistral ? "mistralai/Mistral-Small-3.2-24B-Instruct-2506 tekken.json"
+              : "Qwen/Qwen3-4B tokenizer.json tokenizer_config.json",
+      data_folder() + (mistral ? "/mistral" : "/qwen3"));
 }
 
 std::string clip_tokenizer_commands() {
@@ -93,20 +99,6 @@ std::string t5_tokenizer_commands() {
   return fmt::format(
       "hf download google/t5-v1_1-xxl spiece.model, or --tokenizer_2 FOLDER_OR_FILE "
       "(spiece.model or tokenizer.json), or a copy of it as {}/spiece.model",
-      data_folder());
-}
-
-std::string qwen3_tokenizer_commands() {
-  return fmt::format(
-      "hf download Qwen/Qwen3-4B vocab.json merges.txt tokenizer.json tokenizer_config.json, or "
-      "--tokenizer FOLDER, or a copy of these files in {}/qwen3",
-      data_folder());
-}
-
-std::string mistral_tokenizer_commands() {
-  return fmt::format(
-      "hf download mistralai/Mistral-Small-3.2-24B-Instruct-2506 tekken.json, or --tokenizer "
-      "FOLDER_OR_FILE, or a copy of it in {}/mistral",
       data_folder());
 }
 

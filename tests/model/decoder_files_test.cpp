@@ -1,4 +1,5 @@
 // The files of decoder-only text encoders: names of every layout, GGUF, conversion, streaming, configs.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -243,6 +244,38 @@ TEST(DecoderFiles, PackedWeightsComeOutOfTurnedRows) {
       test::expect_close("state", model.forward(tokens, {2})[0].to_host(), want, 3e-2);
     }
   }
+}
+
+// The first 30 layers of Mistral Small, as files for FLUX.2 have them, with or without the norm.
+TEST(DecoderFiles, LayersCutForFlux2HaveNoFinalState) {
+  const test::TempFolder folder;
+  for (const int64_t layers : {30, 29}) {
+    std::vector<io::TensorData> tensors{
+        io::tensor_data("model.embed_tokens.weight", {1, 5120}, std::vector<float>(5120)),
+        io::tensor_data("model.norm.weight", {5120}, std::vector<float>(5120))};
+    for (int64_t i = 0; i < layers; ++i)
+      tensors.push_back(io::tensor_data(fmt::format("model.layers.{}.self_attn.q_proj.weight", i), {1, 1},
+                                        std::vector<float>(1)));
+    const std::string path = folder.file("cut.safetensors");
+    io::write_safetensors(path, tensors);
+    const auto file = io::open_tensors(path);
+    EXPECT_EQ(io::NamedTensors(*file, io::decoder_names(*file)).has("model.norm.weight"), layers == 29);
+  }
+}
+
+TEST(DecoderFiles, TheEmbeddingMayStayInItsFile) {
+  const std::string path = kData + "qwen3_grouped.safetensors";
+  const auto file = io::open_tensors(path);
+  const DecoderConfig config = decoder_config(*file, config_of("qwen3_grouped"));
+  DecoderLm resident(config, 2), left(config, 2);
+  load(parameters(resident), *open_named(path, io::decoder_names(*file, 2)), device());
+  left.leave_embedding(open_named(path, io::decoder_names(*file)), device());
+  load(parameters(left), *open_named(path, names_without_embedding(*file, 2)), device());
+  EXPECT_EQ(parameters(left).size() + 1, parameters(resident).size());
+  const DecoderTokens tokens{{{3, 1, 4, 1}, {5, 23, 0, 3}}, {}, 0};
+  for (int64_t state : {0, 2})
+    EXPECT_EQ(left.forward(tokens, {state})[0].to_host(), resident.forward(tokens, {state})[0].to_host());
+  EXPECT_THROW(left.forward({{{24}}, {}, 0}, {0}), Error);
 }
 
 TEST(DecoderFiles, ConfigsAreHonouredOrRefused) {

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "model/io/file.h"
 #include "model/io/gguf.h"
 #include "model/io/gzip.h"
@@ -10,6 +12,7 @@
 #include "model/io/safetensors.h"
 #include "model/text/tokenizer_clip.h"
 #include "model/text/tokenizer_gguf.h"
+#include "tests/harness/environment_variable.h"
 #include "tests/harness/expect_error.h"
 #include "tests/harness/gzip_of.h"
 #include "tests/harness/temp_folder.h"
@@ -104,6 +107,25 @@ TEST(TokenizerPlaces, MergesOfOpenClip) {
   refused(test::gzip_of("#\na b c\n"), "line 2");
   refused(test::gzip_of("#\na b\na b\n"), "comes again");
   expect_error(ErrorCode::format, {"over 8 bytes"}, [&] { io::gunzip(good, "x", 8); });
+}
+
+TEST(TokenizerPlaces, ThoseOfDecoders) {
+  const test::TempFolder home;
+  const test::EnvironmentVariable hub("HF_HOME", home.file("hf")), data("XDG_DATA_HOME", home.file("data"));
+  const auto put = [&](const std::string& path) {
+    std::filesystem::create_directories(std::filesystem::path(home.file(path)).parent_path());
+    io::atomic_write(home.file(path), "{}");
+    return std::filesystem::path(home.file(path)).parent_path().string();
+  };
+  const std::string own = put("data/vkflux/qwen3/vocab.json"), beside = put("model/tokenizer/tokenizer.json"),
+                    cached = put("hf/hub/models--Qwen--Qwen3-4B/snapshots/1/tokenizer.json"),
+                    tekken = put("data/vkflux/mistral/tekken.json");
+  put("hf/hub/models--Qwen--Qwen3-4B-Instruct-2507/snapshots/1/tokenizer.json");
+  EXPECT_EQ(chat_tokenizer_places(PromptKind::qwen3, {home.file("model"), home.file("none")}),
+            (std::vector<std::string>{beside, own, cached}));
+  EXPECT_EQ(chat_tokenizer_places(PromptKind::mistral, {}), std::vector<std::string>{tekken});
+  EXPECT_NE(chat_tokenizer_commands(PromptKind::qwen3).find("Qwen/Qwen3-4B"), std::string::npos);
+  EXPECT_NE(chat_tokenizer_commands(PromptKind::mistral).find("tekken.json"), std::string::npos);
 }
 
 }  // namespace
