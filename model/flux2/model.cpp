@@ -38,7 +38,7 @@ class Flux2Model final : public Model {
       return open_named(files_.parts.at(part.name).path, part.names);
     };
     weights_ = std::make_unique<PartWeights>(
-        device, flux2_recipes(configs_, text_names()), open,
+        device, flux2_recipes(device, configs_, text_file()), open,
         PartWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
   }
 
@@ -95,8 +95,12 @@ class Flux2Model final : public Model {
   DecoderTokens tokens(const std::vector<std::string>& prompts) const {
     return tokenizer_->tokens(prompts, length());
   }
-  io::NameTable text_names() const {
-    return io::decoder_names(*io::open_tensors(files_.parts.at(kText).path), configs_.text_layers());
+  Flux2Text text_file() const {
+    const ErrorContext context(kText);
+    const std::string& path = files_.parts.at(kText).path;
+    const auto file = io::open_tensors(path);
+    const int64_t layers = configs_.text_layers();
+    return {names_without_embedding(*file, layers), open_named(path, io::decoder_names(*file, layers))};
   }
   std::string encoding_key(const DecoderTokens& ids);
   void read_configs();

@@ -20,11 +20,13 @@ Flux2Configs flux2_configs(std::string_view name) {
   return out;
 }
 
-std::vector<PartRecipe> flux2_recipes(const Flux2Configs& c, io::NameTable text_names) {
+std::vector<PartRecipe> flux2_recipes(Device& device, const Flux2Configs& c, Flux2Text file) {
   std::vector<PartRecipe> out;
-  PartRecipe text{"text_encoder", PartUse::per_prompt, std::move(text_names), &decoder_storage(), {}};
-  text.make = [config = c.text, layers = c.text_layers()] {
-    return part_module(std::make_shared<DecoderLm>(config, layers));
+  PartRecipe text{"text_encoder", PartUse::per_prompt, std::move(file.names), &decoder_storage(), {}};
+  text.make = [&device, config = c.text, layers = c.text_layers(), embedding = std::move(file.embedding)] {
+    const auto module = std::make_shared<DecoderLm>(config, layers);
+    module->leave_embedding(embedding, device);
+    return part_module(module);
   };
   out.push_back(std::move(text));
   out.push_back(part_recipe<Flux2>("transformer", PartUse::per_step, io::flux2_names(), &flux2_storage(),

@@ -25,7 +25,13 @@ struct Flux2Configs {
 /// The published models: "flux2-dev", "flux2-klein-9b", "flux2-klein-4b".
 Flux2Configs flux2_configs(std::string_view name);
 
-/// text_encoder, transformer, vae. text_names: of the text encoder's file, whose names depend on it.
-std::vector<PartRecipe> flux2_recipes(const Flux2Configs& configs, io::NameTable text_names);
+/// The text encoder's file under our names, which depend on it.
+struct Flux2Text {
+  io::NameTable names;  // of all but the embedding
+  /// Where the rows of the embedding are read, which takes no memory of the device; null: in rehearsals only.
+  std::shared_ptr<const io::NamedTensors> embedding;
+};
+/// text_encoder, transformer, vae.
+std::vector<PartRecipe> flux2_recipes(Device& device, const Flux2Configs& configs, Flux2Text text);
 
 }  // namespace vkflux

@@ -19,7 +19,7 @@ class ShapesModel final : public Model {
     info_.reference_rule = ReferenceRule::capped_area;
     info_.defaults.steps = configs_.transformer.guidance ? 50 : 4;
     info_.defaults.txt_tokens = options.text_tokens ? options.text_tokens : kTextTokens;
-    weights_ = std::make_unique<PartWeights>(device, flux2_recipes(configs_, {}), shapes_alone(),
+    weights_ = std::make_unique<PartWeights>(device, flux2_recipes(device, configs_, {}), shapes_alone(),
                                              PartWeights::Options{options.weights, {}, options.keep_parts});
   }
 

@@ -123,7 +123,7 @@ std::vector<std::string> DecoderLm::layer_names() const {
 }
 
 Tensor DecoderLm::embedded(const TokenIds& ids) const {
-  if (!rows_) return op::embedding(table_, upload_ids(table_.device(), ids, config_.vocab));
+  if (!device_) return op::embedding(table_, upload_ids(table_.device(), ids, config_.vocab));
   upload_ids(*device_, ids, config_.vocab);  // checks them
   std::map<int32_t, int32_t> places;
   TokenIds local = ids;
@@ -132,6 +132,7 @@ Tensor DecoderLm::embedded(const TokenIds& ids) const {
   }
   std::vector<float> rows(places.size() * static_cast<size_t>(config_.width));
   for (const auto& [id, place] : places) {
+    if (device_->rehearsing()) break;
     const auto width = static_cast<size_t>(config_.width);
     rows_->read("model.embed_tokens.weight", DType::f32, static_cast<uint64_t>(id) * width,
                 std::as_writable_bytes(std::span(rows).subspan(static_cast<size_t>(place) * width, width)));

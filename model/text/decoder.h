@@ -106,7 +106,7 @@ class DecoderLm {
 
   template <class V>
   void visit(V& v) {
-    if (!rows_) v("model.embed_tokens.weight", table_, Shape{config_.vocab, config_.width});
+    if (!device_) v("model.embed_tokens.weight", table_, Shape{config_.vocab, config_.width});
     for (size_t i = 0; i < layers_.size(); ++i)
       v.child("model.layers." + std::to_string(i) + ".", layers_[i]);
     if (normed_) v("model.norm.weight", final_norm_, Shape{config_.width});
@@ -115,7 +115,8 @@ class DecoderLm {
   /// The weights of some layers come from elsewhere; null: all are here.
   void stream_weights(std::shared_ptr<WeightStream> weights) { weights_ = std::move(weights); }
   /// The embedding stays in its file, of which the rows of a text are read: it is no parameter any more, and
-  /// takes no memory of the device. `file` has it (decoder_names()), `device` is the weights'.
+  /// takes no memory of the device. `file` has it (decoder_names()), or is null where the model is only
+  /// rehearsed (vk/rehearsal.h); `device` is the weights'.
   void leave_embedding(std::shared_ptr<const io::NamedTensors> file, Device& device) {
     rows_ = std::move(file), device_ = &device;
   }
