@@ -248,10 +248,16 @@ InitRule autoencoder_init() {
 
 void damp_log_variance(AutoencoderKL& model) {
   for (const Param& p : parameters(model)) {
-    if (p.name != "encoder.conv_out.weight" && p.name != "encoder.conv_out.bias") continue;
+    const bool mixes = p.name.find("quant_conv.") != std::string::npos;
+    if (!mixes && p.name != "encoder.conv_out.weight" && p.name != "encoder.conv_out.bias") continue;
     std::vector<float> host = p.tensor->to_host();
     const bool weight = p.shape.rank() > 1;
-    for (size_t i = host.size() / 2; i < host.size(); ++i) host[i] = weight ? 0.1f * host[i] : -5.0f;
+    if (mixes) {  // in the beginning means and variances pass as they are
+      const auto n = static_cast<size_t>(p.shape[0]);
+      for (size_t i = 0; i < host.size(); ++i) host[i] = weight && i / n == i % n ? 1.0f : 0.0f;
+    } else {
+      for (size_t i = host.size() / 2; i < host.size(); ++i) host[i] = weight ? 0.1f * host[i] : -5.0f;
+    }
     p.tensor->copy_from_host(std::span<const float>(host));
   }
 }

@@ -249,7 +249,8 @@ class AutoencoderKL {
 /// output is set apart by damp_log_variance(). Statistics are those that change nothing.
 InitRule autoencoder_init();
 /// Scales the log-variance half of the encoder's last convolution by 0.1 and sets its bias to -5: at bias 0
-/// the posterior's noise would hide everything at first. To be called after initialise().
+/// the posterior's noise would hide everything at first. The 1x1 convolutions around the latent become the
+/// identity, which mixes neither. To be called after initialise().
 void damp_log_variance(AutoencoderKL& model);
 
 }  // namespace vkflux
