@@ -103,6 +103,7 @@ bool has_gguf_byte_bpe(const io::Json& values) {
   return found != values.end() && found->is_string() && found->get_ref<const std::string&>() == "gpt2";
 }
 
+// Without the chat template: what it says is for talking to the model.
 ByteBpeModel parse_gguf_byte_bpe(const io::Json& values) {
   const std::string prefix = "tokenizer.ggml.";
   const auto list = [&](const char* key, bool needed) -> const io::Json& {
@@ -166,7 +167,6 @@ ByteBpeModel parse_gguf_byte_bpe(const io::Json& values) {
       throw Error(ErrorCode::format, fmt::format("{}{} is {} of {} tokens", prefix, key, id, tokens.size()));
     *role = text(static_cast<size_t>(id));
   }
-  out.chat_template = io::get_or<std::string>(values, "tokenizer.chat_template", "", "GGUF metadata");
   return out;
 }
 
