@@ -3,10 +3,10 @@
 #include <fmt/ranges.h>
 
 #include "model/flux/files.h"
-#include "model/flux/known_fields.h"
 #include "model/flux/lora.h"
 #include "model/flux/parts.h"
 #include "model/flux/tokenizers.h"
+#include "model/known_fields.h"
 #include "model/lora/lora.h"
 #include "model/model_index.h"
 #include "model/prompt_cache.h"
@@ -19,6 +19,12 @@ namespace vkflux {
 namespace {
 
 constexpr const char *kClip = "text_encoder", *kT5 = "text_encoder_2";
+
+const std::set<std::string_view> kTransformerFields{
+    "patch_size",          "in_channels",         "out_channels",
+    "num_layers",          "num_single_layers",   "attention_head_dim",
+    "num_attention_heads", "joint_attention_dim", "pooled_projection_dim",
+    "guidance_embeds",     "axes_dims_rope"};
 
 class Flux1Model final : public Model {
  public:
@@ -191,16 +197,13 @@ void Flux1Model::set_picture_inputs() {
 void Flux1Model::read_configs() {
   apply_flux1_json(flux_, config_of("transformer"));
   vae_ = read_vae_part(files_.parts.at("vae"), flux_.out_channels / 4, false);
-  for (const char* part : {kClip, kT5, "transformer", "vae"}) {
-    if (part == std::string_view("vae") && vae_.tiny) continue;
-    for (const std::string& field : unknown_fields(part, config_of(part))) {
-      if (options_.remark)
-        options_.remark(
-            fmt::format("{}/config.json: the field \"{}\" isn't known and has no effect: where it "
-                        "changes something, pictures differ",
-                        part, io::shown(field)));
-    }
-  }
+  const auto tell = [&](const char* part, const std::set<std::string_view>& known) {
+    tell_unknown_fields(part, config_of(part), known, options_.remark);
+  };
+  tell(kClip, text_fields());
+  tell(kT5, text_fields());
+  tell("transformer", kTransformerFields);
+  if (!vae_.tiny) tell("vae", autoencoder_fields());
   with_tensors("text_encoder", io::clip_names(),
                [&](const io::NamedTensors& t) { clip_config_ = infer_clip_config(shapes_of(t)); });
   apply_clip_json(clip_config_, config_of("text_encoder"));

@@ -39,7 +39,11 @@ bool fits(const io::Json& transformer, std::string_view part, const io::Json& co
     return number(transformer, "joint_attention_dim") == 3 * number(config, "hidden_size") &&
            dev == (config.value("model_type", std::string()) == "mistral");
   }
-  return part != "vae" || number(transformer, "in_channels") == 4 * number(config, "latent_channels");
+  if (part != "vae") return true;
+  const io::Json patch = config.value("patch_size", io::Json::array({1, 1}));
+  const int64_t side = patch.is_array() && !patch.empty() ? patch[0].get<int64_t>() : 1;
+  return !config.contains("decoder_only") &&
+         number(transformer, "in_channels") == side * side * number(config, "latent_channels");
 }
 
 std::vector<PromptTokenizer> tokenizers(const ModelFiles& files, const ModelOptions& options) {

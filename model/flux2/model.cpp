@@ -6,6 +6,7 @@
 #include "model/flux2/lora.h"
 #include "model/flux2/parts.h"
 #include "model/flux2/tokenizer.h"
+#include "model/known_fields.h"
 #include "model/model_index.h"
 #include "model/part_search.h"
 #include "model/prompt_cache.h"
@@ -144,6 +145,13 @@ void Flux2Model::read_configs() {
     configs_.text = decoder_config(*io::open_tensors(files_.parts.at(kText).path), config_of(kText));
   }
   configs_.vae = read_vae_part(files_.parts.at(kVae), configs_.transformer.channels, true);
+  const auto tell = [&](const char* part, const std::set<std::string_view>& known) {
+    tell_unknown_fields(part, config_of(part), known, options_.remark);
+  };
+  const auto transformer = flux2_fields();
+  tell(kText, text_fields());
+  tell(kTransformer, {transformer.begin(), transformer.end()});
+  if (!configs_.vae.tiny) tell(kVae, autoencoder_fields());
 }
 
 void Flux2Model::read_states(const io::Json& index) {

@@ -21,7 +21,7 @@ std::vector<int64_t> states_of(int64_t layers) {
 
 Flux2Config transformer_config(const ModelSizes& s) {
   Flux2Config c;
-  c.channels = 4 * s.latent_channels;
+  c.channels = s.latent_channels;
   c.context_in_dim = 3 * s.text_width;
   c.hidden = s.hidden;
   c.mlp_hidden = 3 * s.hidden;

@@ -1,20 +1,12 @@
-#include "model/flux/known_fields.h"
+#include "model/known_fields.h"
 
-#include <algorithm>
-#include <set>
-
-#include "model/vae/autoencoder.h"
+#include <fmt/format.h>
 
 namespace vkflux {
 namespace {
 
 using Names = std::set<std::string_view>;
 
-const Names kTransformer{"patch_size",          "in_channels",         "out_channels",
-                         "num_layers",          "num_single_layers",   "attention_head_dim",
-                         "num_attention_heads", "joint_attention_dim", "pooled_projection_dim",
-                         "guidance_embeds",     "axes_dims_rope"};
-/// Of transformers' configs: those that are read, and training, generation and bookkeeping.
 const Names kText{
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "max_position_embeddings", "hidden_act", "layer_norm_eps", "eos_token_id", "projection_dim",
@@ -34,23 +26,30 @@ const Names kText{
     "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
     "tf_legacy_loss", "tie_encoder_decoder", "tie_word_embeddings", "tokenizer_class", "top_k", "top_p",
     "torch_dtype", "torchscript", "transformers_version", "typical_p", "use_bfloat16",
-    "logit_scale_init_value", "vision_config", "gradient_checkpointing"};
-
-const Names& names_of(std::string_view part) {
-  if (part == "transformer") return kTransformer;
-  return part == "vae" ? autoencoder_fields() : kText;
-}
+    "logit_scale_init_value", "vision_config", "gradient_checkpointing",
+    // Of decoders.
+    "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters",
+    "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "attention_bias",
+    "spatial_merge_size", "multimodal_projector_bias", "projector_hidden_act", "image_token_index",
+    "image_token_id", "vision_feature_layer"};
 
 }  // namespace
 
-std::vector<std::string> unknown_fields(std::string_view part, const io::Json& config) {
-  std::vector<std::string> out;
-  if (!config.is_object()) return out;
+const Names& text_fields() {
+  return kText;
+}
+
+void tell_unknown_fields(std::string_view part, const io::Json& config, const Names& known,
+                         const std::function<void(const std::string&)>& remark) {
+  if (!config.is_object() || !remark) return;
   for (const auto& [key, value] : config.items()) {
     const bool says_nothing = value.is_null() || (value.is_structured() && value.empty());
-    if (!key.starts_with('_') && !says_nothing && !names_of(part).contains(key)) out.push_back(key);
+    if (key.starts_with('_') || says_nothing || known.contains(key)) continue;
+    remark(
+        fmt::format("{}/config.json: the field \"{}\" isn't known and has no effect: where it changes "
+                    "something, pictures differ",
+                    part, io::shown(key)));
   }
-  return out;
 }
 
 }  // namespace vkflux
