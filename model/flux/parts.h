@@ -8,7 +8,7 @@
 #include "model/part_weights.h"
 #include "model/text/clip.h"
 #include "model/text/t5.h"
-#include "model/vae/part.h"
+#include "model/vae_part.h"
 
 namespace vkflux {
 

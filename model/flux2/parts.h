@@ -7,7 +7,7 @@
 #include "model/flux2/transformer.h"
 #include "model/part_weights.h"
 #include "model/text/decoder.h"
-#include "model/vae/part.h"
+#include "model/vae_part.h"
 
 namespace vkflux {
 

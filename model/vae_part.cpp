@@ -1,4 +1,4 @@
-#include "model/vae/part.h"
+#include "model/vae_part.h"
 
 #include "model/load.h"
 #include "model/model_index.h"
