@@ -173,7 +173,7 @@ ByteBpeModel parse_gguf_byte_bpe(const io::Json& values) {
 std::shared_ptr<const ByteBpe> load_byte_bpe(const std::string& path) {
   const ErrorContext context(path);
   std::error_code ignored;
-  if (!fs::exists(path, ignored)) throw Error(ErrorCode::io, fmt::format("{}: no such file or folder", path));
+  if (!fs::exists(path, ignored)) throw Error(ErrorCode::io, "no such file or folder");
   const bool is_folder = fs::is_directory(path, ignored);
   const fs::path folder = is_folder ? fs::path(path) : fs::path(path).parent_path();
   const std::string name = is_folder ? "" : fs::path(path).filename().string();
@@ -195,9 +195,7 @@ std::shared_ptr<const ByteBpe> load_byte_bpe(const std::string& path) {
     model = parse_tekken(io::read_file(file.string(), kMostBytes), file.filename().string());
   } else {
     throw Error(ErrorCode::io,
-                fmt::format("{}: there is no tokenizer.json, no vocab.json with merges.txt and no "
-                            "tekken.json",
-                            path));
+                "there is no tokenizer.json, no vocab.json with merges.txt and no tekken.json");
   }
   // A file of its own says it before the config does.
   if (const std::string chat = read_if_there(folder / "chat_template.jinja"); !chat.empty()) {

@@ -76,7 +76,7 @@ std::string small_bpe() {
       {"post_processor", {{"type", "RobertaProcessing"}, {"sep", {"b", 1}}, {"cls", {"a", 0}}}},
       {"padding", {{"direction", "Left"}, {"pad_token", "<pad>"}}},
       {"model",
-       {{"type", "BPE"}, {"unk_token", "a"}, {"vocab", vocab}, {"merges", {{"c", "a"}, {"ca", "t"}}}}}}
+       {{"type", "BPE"}, {"unk_token", "a"}, {"vocab", vocab}, {"merges", io::Json::array({"c a", "ca t"})}}}}
       .dump();
 }
 
