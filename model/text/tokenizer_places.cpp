@@ -63,10 +63,7 @@ std::vector<std::string> chat_tokenizer_places(PromptKind kind, const std::vecto
   const std::vector<const char*> files{"tokenizer.json", "vocab.json", "tekken.json"};
   const bool mistral = kind == PromptKind::mistral;
   std::vector<std::string> out;
-  for (const std::string& root : roots) {
-    add(out, root + "/tokenizer", files);
-    if (!mistral) add(out, root + "/text_encoders/qwen25_tokenizer", files);
-  }
+  for (const std::string& root : roots) add(out, root + "/tokenizer", files);
   add(out, data_folder() + (mistral ? "/mistral" : "/qwen3"), files);
   for (const std::string& snapshot : io::hub_snapshots_with(mistral ? "flux.2-dev" : "flux.2-klein"))
     add(out, snapshot + "/tokenizer", files);
