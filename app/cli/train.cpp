@@ -17,6 +17,7 @@
 #include "model/vae/codec.h"
 #include "model/vae/load.h"
 #include "train/autoencoder_trainer.h"
+#include "train/data/chat_tokenizer_training.h"
 #include "train/data/tokenizer_training.h"
 #include "train/flow_trainer.h"
 #include "train/picture_grid.h"
@@ -300,22 +301,33 @@ const std::vector<std::string> kModelFiles{
     "model/tokenizer*/spiece.model",
     "model/tokenizer*/tokenizer.json",
     "model/tokenizer*/tokenizer_config.json",
+    "model/tokenizer*/chat_template.jinja",
 };
 
 /// The folder of the tokenizers: the one asked for, the data set's, those of the model to start from, or the
 /// run's own, made from the captions.
 std::string tokenizers_for(const FlowRun& r, const Dataset& data) {
   if (!r.tokenizers.empty()) return r.tokenizers;
+  // A language model has one tokenizer, CLIP and T5 have one each.
+  const bool chat = family(r.family).tokenizer_names.size() == 1;
+  const auto has = [chat](const std::string& folder) {
+    return chat ? has_chat_tokenizer(folder) : has_tokenizers(folder);
+  };
   for (const std::string& folder : {r.run.data, r.from}) {
-    if (!folder.empty() && has_tokenizers(folder)) return folder;
+    if (!folder.empty() && has(folder)) return folder;
   }
   const std::string own = (fs::path(r.run.out) / "tokenizers").string();
   std::error_code ignored;
   const bool resumes = !r.run.fresh && fs::exists(RunFolder{r.run.out}.checkpoint(), ignored);
-  if (!resumes || !has_tokenizers(own)) {
+  if (!resumes || !has(own)) {
     TokenizerSizes sizes;
     sizes.clip_length = sizes.t5_length = r.sizes.tokens;
-    write_tokenizers(own, tokenizer_texts(data), sizes);
+    if (chat) {
+      write_chat_tokenizer(own + "/tokenizer", train_chat_bpe(tokenizer_texts(data), sizes.clip_vocab),
+                           r.sizes.tokens);
+    } else {
+      write_tokenizers(own, tokenizer_texts(data), sizes);
+    }
     spdlog::info("{} has no tokenizers: made from its captions in {}", r.run.data, own);
   }
   return own;
@@ -409,8 +421,8 @@ void add_flow(CLI::App& train) {
   c->add_option("--from", r->from, "start from this model folder (of the same sizes)");
   c->add_option(
       "--tokenizers", r->tokenizers,
-      "folder with the folders tokenizer and tokenizer_2; default: the data set's, else those of --from, "
-      "else made from the captions (vkflux dataset tokenizers makes them too)");
+      "folder with the folders tokenizer and tokenizer_2 (FLUX.2: tokenizer alone); default: the data set's, "
+      "else those of --from, else made from the captions (vkflux dataset tokenizers makes FLUX.1's too)");
   c->add_option("--size", r->options.size, "pixels a side")
       ->capture_default_str()
       ->transform(whole(1, kMostTrainingSide));
@@ -438,7 +450,8 @@ void add_flow(CLI::App& train) {
   c->add_option("--depth-single", r->sizes.depth_single, "single blocks")
       ->capture_default_str()
       ->transform(whole(0, kMostLayers));
-  c->add_option("--tokens", r->sizes.tokens, "text tokens of both encoders")
+  c->add_option("--tokens", r->sizes.tokens,
+                "tokens of a text encoder; of FLUX.2 with the 14 or so of the chat template")
       ->capture_default_str()
       ->transform(whole(2, 4096));
 }

@@ -150,4 +150,10 @@ void write_chat_tokenizer(const fs::path& folder, const ByteBpeModel& m, int max
                                                 {"unk_token", nullptr}});
 }
 
+bool has_chat_tokenizer(const std::filesystem::path& folder) {
+  const std::filesystem::path own = folder / "tokenizer";
+  return io::is_there((own / "tokenizer.json").string()) &&
+         io::is_there((own / "chat_template.jinja").string());
+}
+
 }  // namespace vkflux

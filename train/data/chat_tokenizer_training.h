@@ -18,5 +18,7 @@ ByteBpeModel train_chat_bpe(const std::vector<TrainingText>& texts, int vocab_si
 /// tokenizer.json, vocab.json, merges.txt, tokenizer_config.json and chat_template.jinja, as transformers'
 /// Qwen2TokenizerFast reads them.
 void write_chat_tokenizer(const std::filesystem::path& folder, const ByteBpeModel& model, int max_length);
+/// Whether FOLDER/tokenizer is such a tokenizer.
+bool has_chat_tokenizer(const std::filesystem::path& folder);
 
 }  // namespace vkflux
