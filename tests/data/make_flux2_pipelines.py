@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes tests/data/flux2_pipelines: tiny random FLUX.2 pipelines, and what diffusers draws with them.
 
-A Flux2KleinPipeline (Qwen3, true guidance) and a Flux2Pipeline (Mistral, distilled guidance), with sizes, batches,
-steps, text lengths and 0 to 2 reference pictures varied. The encoders have as many layers as the published
+A Flux2KleinPipeline (Qwen3, true guidance), the same parts as Flux2KleinKVPipeline, and a Flux2Pipeline (Mistral,
+distilled guidance), with sizes, batches, steps, text lengths and 0 to 2 reference pictures varied. The encoders have as many layers as the published
 hidden states need. Starting noise is PyTorch's CPU generator. Made with torch 2.15, diffusers 0.42.1,
 transformers 5.24.0, tokenizers 0.23.3 and Pillow 12.
 
@@ -16,7 +16,7 @@ import os
 import numpy as np
 import torch
 from diffusers import (
-    AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Pipeline,
+    AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinKVPipeline, Flux2KleinPipeline, Flux2Pipeline,
     Flux2Transformer2DModel)
 from PIL import Image
 from safetensors.torch import save_file
@@ -158,6 +158,8 @@ def main():
     os.makedirs(out, exist_ok=True)
     torch.manual_seed(0)
     pipes = {"klein": klein(out), "dev": dev(out)}
+    pipes["klein-kv"] = Flux2KleinKVPipeline(**pipes["klein"].components)
+    pipes["klein-kv"].set_progress_bar_config(disable=True)
     references = [picture(72, 64, 1), picture(91, 130, 2)]
     for i, image in enumerate(references):
         image.save(os.path.join(out, f"ref{i}.png"), optimize=True)
@@ -165,10 +167,10 @@ def main():
 
     def case(name, model, refs=(), prompt="a photo of a cat", seed=7, steps=3, width=24, height=16, batch=1, scale=1.0,
              tokens=48):
-        pipe = pipes[model]
-        images = pipe(
+        guidance = {} if model == "klein-kv" else {"guidance_scale": scale}
+        images = pipes[model](
             prompt=prompt, image=[references[i] for i in refs] or None, width=width, height=height, num_inference_steps=steps,
-            guidance_scale=scale, num_images_per_prompt=batch, max_sequence_length=tokens,
+            num_images_per_prompt=batch, max_sequence_length=tokens, **guidance,
             generator=[torch.Generator().manual_seed(seed + i) for i in range(batch)]).images
         row = dict(name=name, model=model, refs=list(refs), prompt=prompt, seed=seed, steps=steps, width=width, height=height,
                    batch=batch, scale=scale, tokens=tokens, images=[])
@@ -186,6 +188,8 @@ def main():
     case("klein-cut", "klein", tokens=16, prompt="two blue hearts and a yellow sun by the old sea")
     case("klein-reference", "klein", refs=[0], seed=3)
     case("klein-references", "klein", refs=[1, 0], scale=2.5, seed=4, width=32, height=20)
+    case("klein-kv", "klein-kv", refs=[0], steps=4, seed=5)
+    case("klein-kv-two", "klein-kv", refs=[0, 1], seed=6, width=20, height=32, batch=2)
     case("dev", "dev", scale=4.0, tokens=112)
     case("dev-long", "dev", scale=2.0, tokens=512, prompt="[IMG]an old house [INST] by the sea", width=20, height=28)
     case("dev-reference", "dev", scale=4.0, refs=[1], tokens=112, seed=9)

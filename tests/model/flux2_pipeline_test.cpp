@@ -38,7 +38,12 @@ RgbImage picture(const std::string& name) {
 
 std::unique_ptr<Pipeline> load(const json& c, ModelOptions options = {}) {
   options.text_tokens = c.at("tokens");
-  return Pipeline::load(device(), kData + c.at("model").get<std::string>(), options);
+  std::string model = c.at("model");
+  if (model == "klein-kv") {
+    options.keep_references = true;
+    model = "klein";
+  }
+  return Pipeline::load(device(), kData + model, options);
 }
 
 GenerateRequest request_of(const json& c) {
