@@ -1,4 +1,7 @@
+#include <algorithm>
+
 #include "autograd/ops.h"
+#include "autograd/ops/binding.h"
 #include "autograd/ops/rows.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
@@ -12,8 +15,8 @@ struct Gated {
   bool gelu;
 };
 
-void launch(const Gated& k, const Tensor& a, const Tensor& b, const Tensor& dy, const Tensor& y,
-            const Tensor& db) {
+void launch_once(const Gated& k, const Tensor& a, const Tensor& b, const Tensor& dy, const Tensor& y,
+                 const Tensor& db) {
   const ColumnShape s = wide_column_shape(a.device(), "gated", 1, k.rows, k.cols);
   const bool backward = dy.defined();
   const double n = static_cast<double>(k.rows) * static_cast<double>(k.cols);
@@ -22,6 +25,25 @@ void launch(const Gated& k, const Tensor& a, const Tensor& b, const Tensor& dy, 
       {a, b, backward ? dy : a, y, backward ? db : y},
       args::GatedArgs{u32(k.rows), u32(k.cols), s.rows_per_group, u32(k.stride), u32(k.b_offset)}, s.groups,
       {(backward ? 20 : 8) * n, (backward ? 20 : 12) * n});
+}
+
+Tensor rows_of(const Tensor& x, int64_t first, int64_t rows, int64_t width) {
+  return x.defined() ? x.with_strides({x.numel()}, {1}).slice(0, first * width, rows * width) : x;
+}
+
+/// As many rows at a time as every binding has room for.
+void launch(const Gated& k, const Tensor& a, const Tensor& b, const Tensor& dy, const Tensor& y,
+            const Tensor& db) {
+  const int64_t most = max_binding_bytes(a.device().caps()) / 4 / std::max(k.stride, k.cols);
+  const int64_t part = most >= k.rows ? k.rows : std::max<int64_t>(most / 64 * 64, 1);
+  const int64_t width = dy.defined() ? k.stride : k.cols;  // of what is written
+  for (int64_t first = 0; first < k.rows; first += part) {
+    const int64_t n = std::min(part, k.rows - first);
+    if (n == k.rows) return launch_once(k, a, b, dy, y, db);
+    launch_once({n, k.cols, k.stride, k.b_offset, k.gelu}, rows_of(a, first, n, k.stride),
+                rows_of(b, first, n, k.stride), rows_of(dy, first, n, k.cols), rows_of(y, first, n, width),
+                rows_of(db, first, n, width));
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "autograd/tape.h"
 #include "tests/harness/gpu.h"
 #include "tests/harness/op_check.h"
 #include "vk/error.h"
@@ -52,6 +53,38 @@ TEST(Swiglu, ExtremeInputsStayFinite) {
   EXPECT_EQ(y[1], 1e4f);
   const Tensor big = Tensor::full(device(), {4}, 1e4f);
   EXPECT_EQ(op::geglu(big, Tensor::full(device(), {4}, 1.0f)).to_host()[0], 1e4f);
+}
+
+// More rows than a binding has room for are computed in parts, with the same bits.
+TEST(Swiglu, LargerThanABinding) {
+  const Tensor x = op::normal(device(), {700, 50}, 1, 3), b = op::normal(device(), {700, 50}, 1, 4);
+  const Tensor dy = op::normal(device(), {700, 25}, 1, 5), dz = op::normal(device(), {700, 50}, 1, 6);
+  const auto results = [&] {
+    Tape tape;
+    tape.watch(x);
+    tape.watch(b);
+    Tensor y, z;
+    {
+      const auto scope = tape.record();
+      y = op::swiglu(x);
+      z = op::geglu(b, x);
+    }
+    std::vector<std::vector<float>> out{y.to_host(), z.to_host()};
+    const Grads g = tape.backward(z, dz);
+    out.push_back(g.of(x).to_host());
+    out.push_back(g.of(b).to_host());
+    {
+      const auto scope = tape.record();
+      y = op::swiglu(x);
+    }
+    out.push_back(tape.backward(y, dy).of(x).to_host());
+    return out;
+  };
+  const auto whole = results();
+  device().set_limits({.binding = 16 << 10});
+  const auto parts = results();
+  device().set_limits({});
+  EXPECT_EQ(parts, whole);
 }
 
 TEST(Swiglu, RejectsOddWidths) {
