@@ -34,7 +34,8 @@ void main() {
   const uint first = gl_WorkGroupID.y * a.rows_per_group, last = min(first + a.rows_per_group, a.count);
   for (uint r = first; r < last; ++r) {
     const uint row = min(uint(ids[r]), a.table_rows - 1);
-    const vec4 v = load(row * units + c);
+    if (row < a.first_row || row - a.first_row >= a.rows) continue;
+    const vec4 v = load((row - a.first_row) * units + c);
     STORE(y, r * units + c, v);
   }
 }

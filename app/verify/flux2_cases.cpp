@@ -162,7 +162,7 @@ void pack_references(Case& c, const std::string& tag) {
         op::reshape(latent, {1, latent.dim(0), latent.dim(1), latent.dim(2)}));
     const std::vector<float> host = packed.to_host();
     tokens.insert(tokens.end(), host.begin(), host.end());
-    layout.references.push_back({latent.dim(1), latent.dim(2), n + 1});
+    layout.references.push_back({latent.dim(1), latent.dim(2), 10 * (n + 1)});
   }
   std::vector<float> all = flux2_ids(layout);
   const std::vector<double> given = indices_of(c, tag, {});

@@ -1,4 +1,7 @@
+#include <algorithm>
+
 #include "autograd/ops.h"
+#include "autograd/ops/binding.h"
 #include "autograd/ops/rows.h"
 #include "autograd/run.h"
 #include "autograd/tape.h"
@@ -12,9 +15,18 @@ Tensor gather(const Tensor& table, const Tensor& ids, const Shape& shape) {
   const ColumnShape s = column_shape(table.device(), 1, count, cols);
   const uint32_t format = table.dtype() == DType::f32 ? 0 : table.dtype() == DType::f16 ? 1 : 2;
   const double n = static_cast<double>(y.numel());
-  run(table.device(), spec::GatherRows{.LOCAL = s.local, .VEC4 = s.vec4, .FORMAT = format}, {table, ids, y},
-      args::GatherRowsArgs{u32(count), u32(cols), s.rows_per_group, u32(table.dim(0))}, s.groups,
-      {0, n * static_cast<double>(4 + size_of(table.dtype()))});
+  const int64_t size = size_of(table.dtype()), all = table.dim(0);
+  // As many rows of the table at a time as a binding has room for, in whole 256 bytes.
+  const int64_t most = max_binding_bytes(table.device().caps()) / (size * cols);
+  const int64_t piece = most >= all ? all : std::max<int64_t>(most / 128 * 128, 1);
+  const Tensor flat = table.with_strides({table.numel()}, {1});
+  for (int64_t first = 0; first < all; first += piece) {
+    const int64_t rows = std::min(piece, all - first);
+    run(table.device(), spec::GatherRows{.LOCAL = s.local, .VEC4 = s.vec4, .FORMAT = format},
+        {flat.slice(0, first * cols, rows * cols), ids, y},
+        args::GatherRowsArgs{u32(count), u32(cols), s.rows_per_group, u32(all), u32(first), u32(rows)},
+        s.groups, {0, n * static_cast<double>(4 + size)});
+  }
   return y;
 }
 

@@ -8,7 +8,7 @@ std::vector<float> flux2_ids(const TokenLayout& tokens) {
   const auto grid = [&](const ReferenceGrid& g) {
     for (int64_t r = 0; r < g.rows; ++r) {
       for (int64_t c = 0; c < g.columns; ++c) {
-        ids.insert(ids.end(), {static_cast<float>(kFlux2IndexStep * g.index), static_cast<float>(g.row + r),
+        ids.insert(ids.end(), {static_cast<float>(g.index), static_cast<float>(g.row + r),
                                static_cast<float>(g.column + c), 0});
       }
     }

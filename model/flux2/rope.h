@@ -8,11 +8,8 @@
 
 namespace vkflux {
 
-/// Between the indices of two pictures that are read together.
-inline constexpr int64_t kFlux2IndexStep = 10;
-
 /// Ids [tokens, 4]: text token number k (0, 0, 0, k); the drawn tokens (0, row, column, 0); those of
-/// references (10 * their grid's index, row, column, 0), so that references counted from 1 are at 10, 20, ...
+/// references (their grid's index, row, column, 0); the published models have them at 10, 20, ...
 std::vector<float> flux2_ids(const TokenLayout& tokens);
 /// The periods of these ids, where rows or columns wrap; else empty.
 std::vector<float> flux2_periods(const TokenLayout& tokens);

@@ -33,7 +33,7 @@ class Flux2Lora : public ::testing::Test {
     tokens.text = 5;
     tokens.rows = 2;
     tokens.columns = 4;
-    tokens.references = {{3, 2, 1}, {1, 2, 2}};
+    tokens.references = {{3, 2, 10}, {1, 2, 20}};
     in.positions = rope_table(device(), flux2_ids(tokens), 1, config.axes_dim, config.theta);
     return model.forward(in);
   }

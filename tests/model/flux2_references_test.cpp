@@ -33,7 +33,7 @@ class KeptReferences : public ::testing::Test {
     in.condition = {{"txt", golden.tensor("in.txt")}, {kReferenceTokens, golden.tensor("in.references")}};
     in.tokens.rows = 2;
     in.tokens.columns = 3;
-    in.tokens.references = {{1, 4, 1}, {2, 1, 2}};
+    in.tokens.references = {{1, 4, 10}, {2, 1, 20}};
     model.prepare(in);
     return in;
   }
@@ -63,7 +63,7 @@ TEST_F(KeptReferences, RecordedPassesHaveTheBitsOfOthers) {
     o.rows = 2;
     o.columns = 3;
     o.replay = replay;
-    o.references = {{1, 4, 1}, {2, 1, 2}};
+    o.references = {{1, 4, 10}, {2, 1, 20}};
     o.pictures = {{kReferenceTokens, golden.tensor("in.references")}};
     SamplingRun run(model, {{"txt", golden.tensor("in.txt")}}, {}, golden.tensor("in.x"), o);
     while (!run.finished()) run.step(RoutePlan(4, AttentionKind::hkr));

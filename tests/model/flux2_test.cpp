@@ -195,7 +195,7 @@ PassInputs golden_inputs(const GoldenCase& golden, Flux2& model) {
   in.guidance = golden.tensor("in.guidance");
   in.tokens.rows = 2;
   in.tokens.columns = 4;
-  in.tokens.references = {{3, 2, 1}, {1, 2, 2}};
+  in.tokens.references = {{3, 2, 10}, {1, 2, 20}};
   model.prepare(in);
   return in;
 }
@@ -373,7 +373,7 @@ TEST(Flux2, PutsTokensWhereTheyBelong) {
   tokens.text = 2;
   tokens.rows = 1;
   tokens.columns = 2;
-  tokens.references = {{1, 1, 1}, {2, 1, 2, 5, 6}};
+  tokens.references = {{1, 1, 10}, {2, 1, 20, 5, 6}};
   EXPECT_EQ(flux2_ids(tokens), (std::vector<float>{0,  0, 0, 0, 0,  0, 0, 1,  // text
                                                    0,  0, 0, 0, 0,  0, 1, 0,  // the picture
                                                    10, 0, 0, 0, 20, 5, 6, 0, 20, 6, 6, 0}));
@@ -422,7 +422,7 @@ TEST(Flux2, RecordedAndStreamedPassesHaveTheBitsOfOthers) {
     o.columns = 3;
     o.guidance = 4;
     o.replay = replay;
-    o.references = {{2, 2, 1}};
+    o.references = {{2, 2, 10}};
     o.pictures = {{kReferenceTokens, op::normal(device(), {1, 4, 8}, 7, 0)}};
     SamplingRun run(model, {{"txt", op::normal(device(), {1, 3, 20}, 1, 0)}}, {},
                     op::normal(device(), {1, 6, 8}, 5, 0), o);

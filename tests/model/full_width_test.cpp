@@ -120,7 +120,7 @@ class FullWidthFlux2 : public FullWidth {
     in.guidance = Tensor::full(device(), {1}, 4.0f);
     in.tokens.rows = 2;
     in.tokens.columns = 3;
-    in.tokens.references = {{1, 2, 1}};
+    in.tokens.references = {{1, 2, 10}};
     model.prepare(in);
     const std::unique_ptr<Pass> pass = model.begin(in);
     for (size_t i = 0; i < model.parts().size(); ++i) {

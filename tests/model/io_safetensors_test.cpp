@@ -182,8 +182,6 @@ TEST(IoSafetensors, RefusesOtherFormatsByNameAndByContents) {
     expect_error(ErrorCode::unsupported, {name, "pickle", ".safetensors"},
                  [&] { SafetensorsFile f(folder.file(name)); });
   }
-  expect_error(ErrorCode::unsupported, {"GGUF", ".safetensors"},
-               [&] { SafetensorsFile f(folder.file("x.gguf")); });
   expect_error(ErrorCode::unsupported, {"ONNX"}, [&] { SafetensorsFile f(folder.file("x.onnx")); });
   refused(std::string("GGUF\3\0\0\0\1\0\0\0", 12), {"GGUF"}, ErrorCode::unsupported);
   refused(std::string("PK\3\4\0\0\0\0\0\0\0\0", 12), {"pickle"}, ErrorCode::unsupported);

@@ -15,8 +15,8 @@ constexpr uint64_t kMiB = 1 << 20, kGiB = 1024 * kMiB;
 struct Case {
   const char* model;
   DType weights;
-  uint64_t memory, allocation, binding;
-  bool streams, tiled;
+  uint64_t memory, allocation;
+  bool streams;
 };
 
 class PlanSizes : public testing::TestWithParam<Case> {
@@ -26,7 +26,7 @@ class PlanSizes : public testing::TestWithParam<Case> {
 
 TEST_P(PlanSizes, A1024PictureFits) {
   const Case& c = GetParam();
-  device().set_limits({c.binding, c.allocation, c.memory});
+  device().set_limits({128 * kMiB, c.allocation, c.memory});
   ModelOptions options;
   options.weights = c.weights;
   const auto model = published_model(device(), c.model, options);
@@ -43,16 +43,17 @@ TEST_P(PlanSizes, A1024PictureFits) {
   const PartResidency& transformer = plan.residency.parts.at("transformer");
   EXPECT_EQ(transformer.streamed() > 0, c.streams) << transformer.streamed();
   EXPECT_LT(transformer.streamed(), static_cast<int64_t>(transformer.streams.size()));
-  EXPECT_EQ(plan.residency.tiling.on(), c.tiled);
+  EXPECT_TRUE(plan.residency.tiling.on()) << "a whole picture needs larger bindings";
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Flux1, PlanSizes,
-    testing::Values(Case{"flux1-dev", DType::q4_k, 6 * kGiB, 1 * kGiB, 128 * kMiB, true, true},
-                    Case{"flux1-dev", DType::q4_k, 8 * kGiB, 1 * kGiB, 4 * kGiB, true, false},
-                    Case{"flux1-dev", DType::q6_k, 12 * kGiB, 4 * kGiB, 128 * kMiB, true, true},
-                    Case{"flux1-schnell", DType::f8_e4m3, 12 * kGiB, 4 * kGiB, 4 * kGiB, true, false},
-                    Case{"flux1-dev", DType::f8_e4m3, 16 * kGiB, 4 * kGiB, 128 * kMiB, false, true}));
+INSTANTIATE_TEST_SUITE_P(Published, PlanSizes,
+                         testing::Values(Case{"flux1-dev", DType::q4_k, 6 * kGiB, 1 * kGiB, true},
+                                         Case{"flux1-dev", DType::q4_k, 8 * kGiB, 1 * kGiB, true},
+                                         Case{"flux1-dev", DType::q6_k, 12 * kGiB, 4 * kGiB, true},
+                                         Case{"flux1-dev", DType::f8_e4m3, 16 * kGiB, 4 * kGiB, false},
+                                         Case{"flux2-klein-4b", DType::q4_k, 8 * kGiB, 1 * kGiB, false},
+                                         Case{"flux2-klein-9b", DType::q4_k, 8 * kGiB, 1 * kGiB, false},
+                                         Case{"flux2-dev", DType::q4_k, 24 * kGiB, 4 * kGiB, false}));
 
 }  // namespace
 }  // namespace vkflux

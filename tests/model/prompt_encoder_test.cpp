@@ -149,12 +149,12 @@ TEST(PromptEncoder, SpecialTokensInAPromptMayBePlain) {
 }
 
 TEST(PromptEncoder, StatesAndLengths) {
-  EXPECT_EQ(prompt_states({{"text_layers", {1, -1}}}, "x", {9}), (std::vector<int64_t>{1, -1}));
-  for (const char* none : {"{}", "null", "[]", R"({"text_layers": null})"})
+  EXPECT_EQ(prompt_states({{"text_states", {1, -1}}}, "x", {9}), (std::vector<int64_t>{1, -1}));
+  for (const char* none : {"{}", "null", "[]", R"({"text_states": null})"})
     EXPECT_EQ(prompt_states(io::parse_json(none, "x"), "x", {9, 18}), (std::vector<int64_t>{9, 18}));
   for (const char* bad : {"[]", "3", "[1.5]", "[\"1\"]", "{\"a\": 1}", "[true]", "[1, null]"})
-    test::expect_error(ErrorCode::format, {"index", "text_layers"}, [&] {
-      prompt_states(io::parse_json("{\"text_layers\": " + std::string(bad) + "}", "x"), "index", {9});
+    test::expect_error(ErrorCode::format, {"index", "text_states"}, [&] {
+      prompt_states(io::parse_json("{\"text_states\": " + std::string(bad) + "}", "x"), "index", {9});
     });
   std::vector<int64_t> states{0, -1, 27};
   EXPECT_EQ(layers_for_states(states, qwen3_4b_config()), 36);

@@ -85,5 +85,19 @@ TEST(Embedding, RejectsOtherTypes) {
   EXPECT_EQ(op::embedding(table, Tensor::zeros(device(), {0}, DType::i32)).numel(), 0);
 }
 
+// A table of more rows than a binding has room for is read in parts.
+TEST(Embedding, LargerThanABinding) {
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Tensor table = op::cast(op::normal(device(), {900, 24}, 1, 3), type);
+    const std::vector<int32_t> host{0, 899, 127, 128, 5, 640, 641, 899, 300};
+    const Tensor ids = Tensor::from(device(), std::span<const int32_t>(host), {9});
+    const std::vector<float> whole = op::embedding(table, ids).to_host();
+    device().set_limits({.binding = 16 << 10});
+    const std::vector<float> parts = op::embedding(table, ids).to_host();
+    device().set_limits({});
+    EXPECT_EQ(parts, whole);
+  }
+}
+
 }  // namespace
 }  // namespace vkflux::test
