@@ -295,8 +295,10 @@ void add_sample(CLI::App& app) {
   c->add_option("--grid", o->grid, "also write one PNG (NAME.png) with all pictures in rows of eight")
       ->check(parsed_by(
           [](const std::string& name) {
-            if (!name.ends_with(".png") && !name.ends_with(".PNG"))
-              throw Error(ErrorCode::invalid_argument, fmt::format("\"{}\" doesn't end in .png", name));
+            const std::string ending = std::filesystem::path(name).extension().string();
+            if (!ending.empty() && ending != ".png" && ending != ".PNG")
+              throw Error(ErrorCode::invalid_argument,
+                          fmt::format("\"{}\": the grid is written as PNG, not as {}", name, ending));
           },
           "NAME.png"));
   c->add_option("--html", o->html, "also write one self-contained page with all pictures");
