@@ -29,7 +29,7 @@ TEST_F(Flux2Cli, DistilsAndRoutesItsSingleBlocks) {
   for (const json& step : all.at("steps")) EXPECT_EQ(step.at("student"), json({0, 1}));
   const Result trained = vkflux("train-controller --model " + kKlein + " --ttr " + ttr + " --prompts " +
                                     file("prompts.txt", "a cat\n") + " --out " + path("controller") +
-                                    " --iterations 1 --plans 2 --quiet",
+                                    " --iterations 1 --plans 2 --size 16x16 --steps 2",
                                 "2>&1");
   EXPECT_EQ(trained.code, 0) << trained.out;
 }
