@@ -9,6 +9,7 @@
 #include "model/known_fields.h"
 #include "model/lora/lora.h"
 #include "model/model_index.h"
+#include "model/parts_model.h"
 #include "model/prompt_cache.h"
 #include "model/sampler/scheduler_config.h"
 #include "model/text/tokenizer.h"
@@ -26,10 +27,10 @@ const std::set<std::string_view> kTransformerFields{
     "num_attention_heads", "joint_attention_dim", "pooled_projection_dim",
     "guidance_embeds",     "axes_dims_rope"};
 
-class Flux1Model final : public Model {
+class Flux1Model final : public PartsModel {
  public:
   Flux1Model(Device& device, const ModelFiles& files, const ModelOptions& options)
-      : device_(device), files_(files), options_(options) {
+      : PartsModel(device), files_(files), options_(options) {
     read_index();
     read_configs();
     read_tokenizers();
@@ -48,14 +49,8 @@ class Flux1Model final : public Model {
         PartWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
   }
 
-  const ModelInfo& info() const override { return info_; }
   std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux1>("transformer"); }
   std::shared_ptr<LatentCodec> codec() override { return vae_codec(device_, *weights_, vae_); }
-  std::vector<ModelPart> parts() const override { return weights_->parts(); }
-  const Residency& residency() const override { return weights_->residency(); }
-  void set_residency(const Residency& r) override { weights_->set_residency(r); }
-  uint64_t held_bytes() const override { return weights_->held_bytes(); }
-  std::shared_ptr<void> set_aside() override { return weights_->set_aside(); }
   Condition encode(const std::vector<std::string>& prompts) override {
     const auto [clip_ids, t5_ids] = ids(prompts);
     // A plan is for any prompt: it counts the encoders.
@@ -123,19 +118,16 @@ class Flux1Model final : public Model {
   void read_tokenizers();
   void check_parts() const;
 
-  Device& device_;
   ModelFiles files_;
   ModelOptions options_;
   PromptCache prompt_cache_;
   std::string encoders_;  // their fingerprints, made when they are first needed
-  ModelInfo info_;
   LoraSet loras_;
   Flux1Config flux_;
   VaePart vae_;
   ClipTextConfig clip_config_;
   T5Config t5_config_;
   std::unique_ptr<Tokenizer> clip_tokenizer_, t5_tokenizer_;
-  std::unique_ptr<PartWeights> weights_;
 };
 
 std::string Flux1Model::encoding_key(const TokenIds& clip_ids, const TokenIds& t5_ids) {

@@ -1,13 +1,14 @@
 #include "model/flux/shapes.h"
 
 #include "model/flux/parts.h"
+#include "model/parts_model.h"
 
 namespace vkflux {
 namespace {
 
-class ShapesModel final : public Model {
+class ShapesModel final : public PartsModel {
  public:
-  ShapesModel(Device& device, bool dev, const ModelOptions& options) : device_(device) {
+  ShapesModel(Device& device, bool dev, const ModelOptions& options) : PartsModel(device) {
     configs_.clip = ClipTextConfig();
     configs_.transformer.guidance = dev;
     info_.layout = flux1_layout(configs_.transformer);
@@ -19,7 +20,6 @@ class ShapesModel final : public Model {
                                              PartWeights::Options{options.weights, {}, options.keep_parts});
   }
 
-  const ModelInfo& info() const override { return info_; }
   std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux1>("transformer"); }
   std::shared_ptr<LatentCodec> codec() override { return vae_codec(device_, *weights_, configs_.vae); }
   Condition encode(const std::vector<std::string>& prompts) override {
@@ -32,16 +32,9 @@ class ShapesModel final : public Model {
     return {{"txt", weights_->get<T5Encoder>("text_encoder_2")->forward(ids(info_.defaults.txt_tokens, 1))},
             {"y", y}};
   }
-  std::vector<ModelPart> parts() const override { return weights_->parts(); }
-  const Residency& residency() const override { return weights_->residency(); }
-  void set_residency(const Residency& r) override { weights_->set_residency(r); }
-  std::shared_ptr<void> set_aside() override { return weights_->set_aside(); }
 
  private:
-  Device& device_;
   Flux1Configs configs_;
-  ModelInfo info_;
-  std::unique_ptr<PartWeights> weights_;
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "model/known_fields.h"
 #include "model/model_index.h"
 #include "model/part_search.h"
+#include "model/parts_model.h"
 #include "model/prompt_cache.h"
 #include "model/sampler/scheduler_config.h"
 #include "model/text/prompt_encoder.h"
@@ -20,10 +21,10 @@ namespace {
 constexpr const char *kText = "text_encoder", *kTransformer = "transformer", *kVae = "vae";
 constexpr int64_t kTextTokens = 512;
 
-class Flux2Model final : public Model {
+class Flux2Model final : public PartsModel {
  public:
   Flux2Model(Device& device, const ModelFiles& files, const ModelOptions& options)
-      : device_(device), files_(files), options_(options) {
+      : PartsModel(device), files_(files), options_(options) {
     const io::Json index = read_model_index(files_);
     read_configs();
     read_states(index);
@@ -43,18 +44,12 @@ class Flux2Model final : public Model {
         PartWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
   }
 
-  const ModelInfo& info() const override { return info_; }
   std::shared_ptr<Backbone> backbone() override {
     auto transformer = weights_->get<Flux2>(kTransformer);
     transformer->set_keep_references(keep_references_);
     return transformer;
   }
   std::shared_ptr<LatentCodec> codec() override { return vae_codec(device_, *weights_, configs_.vae); }
-  std::vector<ModelPart> parts() const override { return weights_->parts(); }
-  const Residency& residency() const override { return weights_->residency(); }
-  void set_residency(const Residency& r) override { weights_->set_residency(r); }
-  uint64_t held_bytes() const override { return weights_->held_bytes(); }
-  std::shared_ptr<void> set_aside() override { return weights_->set_aside(); }
   Condition encode(const std::vector<std::string>& prompts) override {
     const DecoderTokens ids = tokens(prompts);
     const auto fresh = [&]() -> Condition {
@@ -110,17 +105,14 @@ class Flux2Model final : public Model {
   void set_info(const io::Json& index);
   void set_klein(const io::Json& index);
 
-  Device& device_;
   ModelFiles files_;
   ModelOptions options_;
   PromptCache prompt_cache_;
   std::string encoder_;  // its fingerprint, made when it is first needed
-  ModelInfo info_;
   LoraSet loras_;
   Flux2Configs configs_;
   std::unique_ptr<const ChatTokenizer> tokenizer_;
   bool keep_references_ = false;
-  std::unique_ptr<PartWeights> weights_;
 };
 
 // Everything that the encoded prompts depend on.

@@ -1,6 +1,7 @@
 #include "model/flux2/shapes.h"
 
 #include "model/flux2/parts.h"
+#include "model/parts_model.h"
 #include "model/text/prompt_encoder.h"
 
 namespace vkflux {
@@ -8,10 +9,10 @@ namespace {
 
 constexpr int64_t kTextTokens = 512;
 
-class ShapesModel final : public Model {
+class ShapesModel final : public PartsModel {
  public:
   ShapesModel(Device& device, std::string_view name, const ModelOptions& options)
-      : device_(device), configs_(flux2_configs(name)) {
+      : PartsModel(device), configs_(flux2_configs(name)) {
     info_.layout = flux2_layout(configs_.transformer);
     info_.pixels_per_cell = configs_.vae.cell();
     info_.schedule = Schedule::flux2();
@@ -23,7 +24,6 @@ class ShapesModel final : public Model {
                                              PartWeights::Options{options.weights, {}, options.keep_parts});
   }
 
-  const ModelInfo& info() const override { return info_; }
   std::shared_ptr<Backbone> backbone() override { return weights_->get<Flux2>("transformer"); }
   std::shared_ptr<LatentCodec> codec() override { return vae_codec(device_, *weights_, configs_.vae); }
   Condition encode(const std::vector<std::string>& prompts) override {
@@ -32,16 +32,9 @@ class ShapesModel final : public Model {
                       std::vector<int32_t>(static_cast<size_t>(info_.defaults.txt_tokens), 1));
     return {{"txt", encode_prompts(*weights_->get<DecoderLm>("text_encoder"), tokens, configs_.states)}};
   }
-  std::vector<ModelPart> parts() const override { return weights_->parts(); }
-  const Residency& residency() const override { return weights_->residency(); }
-  void set_residency(const Residency& r) override { weights_->set_residency(r); }
-  std::shared_ptr<void> set_aside() override { return weights_->set_aside(); }
 
  private:
-  Device& device_;
   Flux2Configs configs_;
-  ModelInfo info_;
-  std::unique_ptr<PartWeights> weights_;
 };
 
 }  // namespace
