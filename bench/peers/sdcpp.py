@@ -40,7 +40,7 @@ def files(args):
     parts = {"--clip_l": made("clip_l-f16.safetensors", "clip_l", "f16"),
              "--t5xxl": made("t5xxl-q4_k.gguf", "t5xxl", "q4_k"),
              "--vae": made("ae-f32.safetensors", "ae", "f32")}
-    return parts, [(name, made(path, "flux1-dev", kind, *depth)) for name, path, kind in MODELS]
+    return parts, [(name, made(path, "flux1-dev", kind, *depth)) for name, path, kind in MODELS if args.only in name]
 
 
 def run(command):
@@ -119,8 +119,6 @@ def main():
     parts, models = files(args)
     record = {"side": args.side, "depth": args.depth, "levels": LEVELS, "cores": os.cpu_count(), "rows": []}
     for name, model in models:
-        if args.only not in name:
-            continue
         out = [os.path.join(args.folder, f"{who}.png") for who in ("vkflux", "sdcpp")]
         mine, other = [], []
         for _ in range(args.rounds):

@@ -26,7 +26,7 @@ class PlanSizes : public testing::TestWithParam<Case> {
 
 TEST_P(PlanSizes, A1024PictureFits) {
   const Case& c = GetParam();
-  device().set_limits({128 * kMiB, c.allocation, c.memory});
+  device().set_limits({.allocation = c.allocation, .memory = c.memory});
   ModelOptions options;
   options.weights = c.weights;
   const auto model = published_model(device(), c.model, options);
@@ -43,7 +43,9 @@ TEST_P(PlanSizes, A1024PictureFits) {
   const PartResidency& transformer = plan.residency.parts.at("transformer");
   EXPECT_EQ(transformer.streamed() > 0, c.streams) << transformer.streamed();
   EXPECT_LT(transformer.streamed(), static_cast<int64_t>(transformer.streams.size()));
-  EXPECT_TRUE(plan.residency.tiling.on()) << "a whole picture needs larger bindings";
+  // The widest activations of a whole picture's decoder.
+  const bool binds = device().caps().max_storage_buffer_range >= 512 * kMiB;
+  EXPECT_TRUE(plan.residency.tiling.on() || binds);
 }
 
 INSTANTIATE_TEST_SUITE_P(Published, PlanSizes,
