@@ -42,7 +42,9 @@ TEST_P(PlanSizes, A1024PictureFits) {
 
   const PartResidency& transformer = plan.residency.parts.at("transformer");
   EXPECT_EQ(transformer.streamed() > 0, c.streams) << transformer.streamed();
-  EXPECT_LT(transformer.streamed(), static_cast<int64_t>(transformer.streams.size()));
+  if (c.streams) {
+    EXPECT_LT(transformer.streamed(), static_cast<int64_t>(transformer.streams.size()));
+  }
   // The widest activations of a whole picture's decoder.
   const bool binds = device().caps().max_storage_buffer_range >= 512 * kMiB;
   EXPECT_TRUE(plan.residency.tiling.on() || binds);
