@@ -110,12 +110,11 @@ std::shared_ptr<void> PartWeights::part(const std::string& name) {
 }
 
 void PartWeights::attach_loras(Part& part, const PartModule& module, const io::NamedTensors& file) {
-  if (!options_.loras || !module.lora_modules) return;
+  if (!options_.loras || options_.loras->empty() || !module.lora_modules) return;
   // Matrices that stream aren't on the device now.
   lora::ReadParameter read;
   if (residency_.parts[part.recipe.name].streamed() > 0)
     read = [&file](const std::string& parameter) { return file.read_f32(parameter); };
-  if (options_.loras->empty()) return;
   const uint64_t bytes = options_.loras->attach(part.recipe.name, module.lora_modules(), read);
   if (bytes && options_.remark && !device_.rehearsing() && !std::exchange(part.loras_told, true))
     options_.remark(fmt::format("{}: LoRA takes {:.1f} MB beside its weights", part.recipe.name,

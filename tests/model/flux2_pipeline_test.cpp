@@ -95,6 +95,8 @@ TEST(Flux2Pipeline, RecordedAndStreamedPassesGiveTheSameBits) {
     const auto job = streamed->generate(r);
     streamed->set_residency(residency);
     EXPECT_EQ(job->run().latents.to_host(), replayed);
+    for (const char* part : {"text_encoder", "transformer"})
+      EXPECT_GT(streamed->residency().parts.at(part).streamed(), 0) << part;
   }
 }
 
