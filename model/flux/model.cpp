@@ -30,7 +30,7 @@ const std::set<std::string_view> kTransformerFields{
 class Flux1Model final : public PartsModel {
  public:
   Flux1Model(Device& device, const ModelFiles& files, const ModelOptions& options)
-      : PartsModel(device), files_(files), options_(options) {
+      : PartsModel(device, files), options_(options) {
     read_index();
     read_configs();
     read_tokenizers();
@@ -40,12 +40,8 @@ class Flux1Model final : public PartsModel {
     if (!options_.loras.empty())
       loras_ =
           LoraSet(options_.loras, flux1_lora_components(flux_, clip_config_, t5_config_), options_.remark);
-    const auto open = [this](const PartRecipe& part) {
-      const ErrorContext context(part.name);
-      return open_named(files_.parts.at(part.name).path, part.names);
-    };
     weights_ = std::make_unique<PartWeights>(
-        device, flux1_recipes({clip_config_, t5_config_, flux_, vae_}), open,
+        device, flux1_recipes({clip_config_, t5_config_, flux_, vae_}), opener(),
         PartWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
   }
 
@@ -88,14 +84,6 @@ class Flux1Model final : public PartsModel {
   }
 
  private:
-  /// Hands a part's tensors, under our names, to fn.
-  template <class F>
-  auto with_tensors(const char* part, const io::NameTable& table, F fn) const {
-    const ErrorContext context(part);
-    const auto file = io::open_tensors(files_.parts.at(part).path);
-    return fn(io::NamedTensors(*file, table));
-  }
-  io::Json config_of(const char* part) const { return read_config(files_.parts.at(part)); }
   std::shared_ptr<ClipText> clip() { return weights_->get<ClipText>(kClip); }
   std::shared_ptr<T5Encoder> t5() { return weights_->get<T5Encoder>(kT5); }
   /// Of CLIP and of T5.
@@ -118,7 +106,6 @@ class Flux1Model final : public PartsModel {
   void read_tokenizers();
   void check_parts() const;
 
-  ModelFiles files_;
   ModelOptions options_;
   PromptCache prompt_cache_;
   std::string encoders_;  // their fingerprints, made when they are first needed

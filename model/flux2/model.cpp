@@ -24,7 +24,7 @@ constexpr int64_t kTextTokens = 512;
 class Flux2Model final : public PartsModel {
  public:
   Flux2Model(Device& device, const ModelFiles& files, const ModelOptions& options)
-      : PartsModel(device), files_(files), options_(options) {
+      : PartsModel(device, files), options_(options) {
     const io::Json index = read_model_index(files_);
     read_configs();
     read_states(index);
@@ -35,12 +35,8 @@ class Flux2Model final : public PartsModel {
     set_info(index);
     if (!options_.loras.empty())
       loras_ = LoraSet(options_.loras, {flux2_lora_component(configs_.transformer)}, options_.remark);
-    const auto open = [this](const PartRecipe& part) {
-      const ErrorContext context(part.name);
-      return open_named(files_.parts.at(part.name).path, part.names);
-    };
     weights_ = std::make_unique<PartWeights>(
-        device, flux2_recipes(device, configs_, text_file()), open,
+        device, flux2_recipes(device, configs_, text_file()), opener(),
         PartWeights::Options{options.weights, options.remark, options.keep_parts, &loras_});
   }
 
@@ -79,14 +75,6 @@ class Flux2Model final : public PartsModel {
   }
 
  private:
-  /// Hands a part's tensors, under our names, to fn.
-  template <class F>
-  auto with_tensors(const char* part, const io::NameTable& table, F fn) const {
-    const ErrorContext context(part);
-    const auto file = io::open_tensors(files_.parts.at(part).path);
-    return fn(io::NamedTensors(*file, table));
-  }
-  io::Json config_of(const char* part) const { return read_config(files_.parts.at(part)); }
   int length() const { return static_cast<int>(info_.defaults.txt_tokens); }
   DecoderTokens tokens(const std::vector<std::string>& prompts) const {
     return tokenizer_->tokens(prompts, length());
@@ -105,7 +93,6 @@ class Flux2Model final : public PartsModel {
   void set_info(const io::Json& index);
   void set_klein(const io::Json& index);
 
-  ModelFiles files_;
   ModelOptions options_;
   PromptCache prompt_cache_;
   std::string encoder_;  // its fingerprint, made when it is first needed
